@@ -1,0 +1,142 @@
+//! What `schemas/` declares: streams with their columns, and views.
+//!
+//! Enters: text of `schemas/*.toml` and `schemas/*.sql`. Leaves: a validated [`Catalog`], or diagnostics.
+//! Never does I/O beyond reading those files.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+
+/// Every stream and view that tags can read, by name.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Catalog {
+    /// Streams by name.
+    pub streams: BTreeMap<String, Arc<Stream>>,
+    /// Views by name.
+    pub views: BTreeMap<String, Arc<View>>,
+}
+
+/// How a record's bytes are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// One JSON object a record.
+    Json,
+    /// One line of comma separated values a record; a file's first line names the columns.
+    Csv,
+}
+
+/// One stream: where it comes from, its columns, its event time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stream {
+    /// The file name without `.toml`; what SQL calls it.
+    pub name: String,
+    /// The schema file, relative to the project's root.
+    pub file: PathBuf,
+    /// For people.
+    pub title: Option<String>,
+    /// Name of the connection in `tagflow.toml`.
+    pub connection: String,
+    /// The Kafka topic; the file or folder below the connection's path; the generator's stream.
+    pub topic: String,
+    /// How a record's bytes are read.
+    pub format: Format,
+    /// Where reading starts when there is no checkpoint.
+    pub start: Start,
+    /// The event time and how late events may be.
+    pub time: Option<EventTime>,
+    /// The declared columns in order. System columns (`_offset` …) are not among them: see [`system_columns`].
+    pub columns: Vec<Column>,
+}
+
+/// Where a stream is first read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Start {
+    /// The oldest record that is still there.
+    #[default]
+    Earliest,
+    /// Records that arrive from now on.
+    Latest,
+    /// Records of this broker time and later, in milliseconds since the Unix epoch.
+    Timestamp(i64),
+}
+
+/// The column that says when an event happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventTime {
+    /// Its name among the stream's columns; a TIMESTAMP.
+    pub column: String,
+    /// How far behind the newest event one may still arrive.
+    pub lateness: Duration,
+}
+
+/// One declared column.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Column {
+    /// Its name in SQL.
+    pub name: String,
+    /// Its arrow type. TIMESTAMP(p) is `Timestamp(unit, None)`: wall time in the project's zone;
+    /// TIMESTAMP(p) WITH TIME ZONE is `Timestamp(unit, Some(project zone))`: an instant.
+    pub data_type: DataType,
+    /// False for `NOT NULL`: a record without a value is a dead letter.
+    pub nullable: bool,
+    /// The object keys that lead to the value in a JSON record; `[name]` unless `path` says otherwise.
+    pub path: Vec<String>,
+    /// How a timestamp is written.
+    pub timestamp_format: TimestampFormat,
+}
+
+/// How a timestamp is written in a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+pub enum TimestampFormat {
+    /// ISO 8601 text, `T` or a space between date and time. For TIMESTAMP, text with an offset or `Z` is
+    /// converted to wall time in the project's zone; for TIMESTAMP WITH TIME ZONE, text without one is read as that wall time.
+    #[default]
+    Iso,
+    /// Seconds since the Unix epoch, UTC.
+    EpochSeconds,
+    /// Milliseconds since the Unix epoch, UTC.
+    EpochMillis,
+    /// Microseconds since the Unix epoch, UTC.
+    EpochMicros,
+}
+
+/// A query that tags read like a stream; it has no table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct View {
+    /// The file name without `.sql`.
+    pub name: String,
+    /// The file, relative to the project's root.
+    pub file: PathBuf,
+    /// The whole text of the file, header comment included, so that spans are those of the file.
+    pub sql: String,
+    /// For people.
+    pub title: Option<String>,
+}
+
+impl Stream {
+    /// The arrow schema that SQL sees: declared columns, then the system columns.
+    pub fn schema(&self) -> SchemaRef {
+        let declared =
+            self.columns.iter().map(|column| Field::new(&column.name, column.data_type.clone(), column.nullable));
+        Arc::new(Schema::new(declared.chain(system_columns()).collect::<Vec<_>>()))
+    }
+}
+
+/// Columns that every stream has beside the declared ones:
+/// `_topic`, `_partition`, `_offset`, `_timestamp` (broker time, an instant in UTC milliseconds), `_key` (text of the record's key).
+pub fn system_columns() -> Vec<Field> {
+    vec![
+        Field::new("_topic", DataType::Utf8, false),
+        Field::new("_partition", DataType::Int32, false),
+        Field::new("_offset", DataType::Int64, false),
+        Field::new(
+            "_timestamp",
+            DataType::Timestamp(arrow::datatypes::TimeUnit::Millisecond, Some("UTC".into())),
+            true,
+        ),
+        Field::new("_key", DataType::Utf8, true),
+    ]
+}

@@ -1,0 +1,135 @@
+//! `tagflow.toml`, resolved: one profile chosen, `${ENV}` filled in, every value checked.
+//!
+//! Enters: text. Leaves: a [`Config`], or diagnostics. Knows no other module but `diagnostic`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use arrow::datatypes::DataType;
+use chrono_tz::Tz;
+
+/// The settings of a project under one profile.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// The folder of `tagflow.toml`; all paths are below it.
+    pub root: PathBuf,
+    /// The profile that was chosen, if any.
+    pub profile: Option<String>,
+    /// What CURRENT_DATE, date_trunc and a bare TIMESTAMP mean.
+    pub timezone: Tz,
+    /// What tags describe, by name.
+    pub entities: BTreeMap<String, Entity>,
+    /// Where streams come from, by name.
+    pub connections: BTreeMap<String, Connection>,
+    /// Where tags go.
+    pub store: Store,
+    /// How the daemon works.
+    pub engine: EngineConfig,
+    /// Where the daemon answers.
+    pub serve: ServeConfig,
+}
+
+/// What tags describe: a user, a device, a shop.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entity {
+    /// The key column that every tag of it has.
+    pub key: String,
+    /// The key's type.
+    pub key_type: DataType,
+    /// For people.
+    pub title: Option<String>,
+}
+
+/// Where streams come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Connection {
+    /// A Kafka cluster.
+    Kafka {
+        /// `host:port`, comma separated.
+        brokers: String,
+        /// Any librdkafka property, passed through as it is (`[connection.NAME.kafka]`).
+        properties: BTreeMap<String, Secret>,
+    },
+    /// JSON lines or CSV files.
+    File {
+        /// A folder; a stream's topic names a file or folder in it.
+        path: PathBuf,
+        /// Go on reading as files grow and appear, instead of ending.
+        follow: bool,
+    },
+    /// The seeded shop of the demo: streams `orders`, `page_views` and `users` by topic.
+    Generator(GeneratorConfig),
+}
+
+/// What the generator makes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GeneratorConfig {
+    /// Live events a second, all streams together.
+    pub rate: u64,
+    /// The same seed gives the same history.
+    pub seed: u64,
+    /// Distinct registered users.
+    pub users: u64,
+    /// Days of history before the first live event.
+    pub history_days: u32,
+    /// Events of history, all streams together.
+    pub history_events: u64,
+}
+
+/// Text that is never printed: `Debug` shows `***`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a value.
+    pub fn new(value: impl Into<String>) -> Self {
+        Secret(value.into())
+    }
+
+    /// The value itself, for the one who connects.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// Where tags go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Store {
+    /// MySQL or MariaDB: `mysql://user:password@host:port/database`.
+    Mysql(Secret),
+    /// `sqlite:PATH`, below the project's root unless absolute.
+    Sqlite(PathBuf),
+}
+
+/// How the daemon works (`[engine]`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineConfig {
+    /// Checkpoints and dead letters (`state_dir`, default `.tagflow`; below it one folder a profile).
+    pub state_dir: PathBuf,
+    /// Time between checkpoints (default 30 s).
+    pub checkpoint_interval: Duration,
+    /// Longest time between two flushes of changed rows (default 500 ms).
+    pub flush_interval: Duration,
+    /// Longest time that an epoch collects (default 100 ms).
+    pub epoch_interval: Duration,
+    /// Most rows of one epoch (default 131072).
+    pub epoch_rows: usize,
+    /// Worker threads and key shards; 0 takes one a core (default 0).
+    pub shards: usize,
+    /// How long a retired table is kept (default 7 days).
+    pub grace_period: Duration,
+}
+
+/// Where the daemon answers (`[serve]`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServeConfig {
+    /// `host:port`; loopback unless told (default `127.0.0.1:7070`).
+    pub listen: String,
+}

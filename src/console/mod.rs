@@ -1,0 +1,1 @@
+//! HTTP: health, metrics, status. Reads the engine's status and nothing else.

@@ -1,0 +1,1 @@
+//! Composes: the epoch loop, checkpoints, reload, backfill, supervision.

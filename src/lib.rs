@@ -1,0 +1,22 @@
+//! Tagflow keeps user tags true in real time: SQL files become live MySQL tables.
+//!
+//! Folders are in the order in which an event walks: `source` → `operator` (stepped by `engine`) → `sink`.
+//! A tag file walks `tag` → `plan` → `engine`. `ARCHITECTURE.md` has the map and the invariants.
+
+#![deny(clippy::unwrap_used)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+#![warn(missing_docs)]
+
+pub mod catalog;
+pub mod cli;
+pub mod config;
+pub mod console;
+pub mod delta;
+pub mod diagnostic;
+pub mod engine;
+pub mod operator;
+pub mod plan;
+pub mod project;
+pub mod sink;
+pub mod source;
+pub mod tag;

@@ -1,0 +1,1 @@
+//! The incremental operators and their keyed state. Synchronous; no clock, no I/O, no async.

@@ -1,0 +1,237 @@
+//! Where tags go: one table a tag in MySQL or SQLite, and the registry that describes them.
+//!
+//! Enters: net changes of tags between two epochs. Leaves: committed rows, with the progress in the same transaction.
+//! Never knows sources, plans or operators.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::DataType;
+use serde::{Deserialize, Serialize};
+
+use crate::delta::{Clock, Offsets};
+
+/// One column of a tag's table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SinkColumn {
+    /// Its name.
+    pub name: String,
+    /// Its arrow type.
+    #[serde(with = "data_type_text")]
+    pub data_type: DataType,
+}
+
+/// The shape of a tag's table: key columns first, then the values; `_updated_at` is added by the sink.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TagTable {
+    /// The table's name.
+    pub table: String,
+    /// The primary key.
+    pub key: Vec<SinkColumn>,
+    /// The value columns; empty for a segment.
+    pub columns: Vec<SinkColumn>,
+}
+
+/// What one tag's table must become: net changes, one entry a key at most.
+#[derive(Debug, Clone)]
+pub struct TagChanges {
+    /// The table.
+    pub table: Arc<TagTable>,
+    /// Rows to insert or replace: key columns, then value columns. No key twice, none with a NULL in the key.
+    pub upserts: RecordBatch,
+    /// Keys to delete: the key columns. None of them is in `upserts`.
+    pub deletes: RecordBatch,
+    /// The progress that becomes true with these rows.
+    pub progress: TagProgress,
+}
+
+/// How far a tag's table is: what is committed in the same transaction as its rows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TagProgress {
+    /// The tag.
+    pub tag: String,
+    /// The fingerprint of the plan whose answer the table holds.
+    pub fingerprint: String,
+    /// The epoch that the table shows.
+    pub epoch: u64,
+    /// The next records to read of every partition that the tag reads.
+    pub offsets: Offsets,
+    /// The engine's clock of that epoch, nanoseconds since the Unix epoch.
+    pub clock: Clock,
+    /// Rows in the table.
+    pub rows: u64,
+}
+
+/// What other programs read of a tag in `_tagflow_tags` and `_tagflow_columns`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TagRegistration {
+    /// The tag, which is also its table's name.
+    pub tag: String,
+    /// Folders below `tags/`, joined by `/`.
+    pub folder: String,
+    /// Titles of those folders, outermost first.
+    pub folder_titles: Vec<String>,
+    /// The entity.
+    pub entity: String,
+    /// Counts up with every change of the plan.
+    pub version: u64,
+    /// The commit that last touched the file, where the project is a git checkout.
+    pub git_commit: Option<String>,
+    /// The file, relative to the project's root.
+    pub file: String,
+    /// From the header.
+    pub title: Option<String>,
+    /// From the header.
+    pub description: Option<String>,
+    /// From the header.
+    pub owner: Option<String>,
+    /// From the header: stat, rule, mining, manual.
+    pub method: Option<String>,
+    /// From the header: live, deprecated.
+    pub status: String,
+    /// The query.
+    pub sql: String,
+    /// The project's time zone, in which DATETIME columns are.
+    pub timezone: String,
+    /// Milliseconds since the Unix epoch from which on the answer is complete; `None` when history reaches back far enough.
+    pub complete_from: Option<i64>,
+    /// The columns, keys first.
+    pub columns: Vec<ColumnRegistration>,
+}
+
+/// One column of a tag in the registry.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ColumnRegistration {
+    /// Its name.
+    pub name: String,
+    /// Its SQL type in the store.
+    pub sql_type: String,
+    /// True for a key column.
+    pub is_key: bool,
+    /// From the header.
+    pub title: Option<String>,
+    /// From the header.
+    pub unit: Option<String>,
+    /// From the header: what readers take when a user has no row.
+    pub default: Option<String>,
+    /// From the header: value to display name, as a JSON object.
+    pub labels: std::collections::BTreeMap<String, String>,
+}
+
+/// The store of tag tables, blocking: it runs on a thread of its own.
+///
+/// Every method returns an error that knows whether trying again can help; nothing is lost by trying again.
+pub trait Sink: Send {
+    /// Creates the `_tagflow_*` tables where missing and claims the store for this writer:
+    /// from then on the commits of every older writer fail.
+    fn open(&mut self) -> Result<(), SinkError>;
+
+    /// The committed progress of every tag.
+    fn progress(&mut self) -> Result<Vec<TagProgress>, SinkError>;
+
+    /// Creates an empty table of that shape, dropping a left-over of that name. For new tags and for shadow tables while a tag is filled.
+    fn create_table(&mut self, table: &TagTable) -> Result<(), SinkError>;
+
+    /// True when a table of that name and shape is there.
+    fn table_matches(&mut self, table: &TagTable) -> Result<bool, SinkError>;
+
+    /// Rows and progress of all given tags in one transaction.
+    fn commit(&mut self, changes: &[TagChanges]) -> Result<CommitStats, SinkError>;
+
+    /// Makes `filled` the table of `live` in one atomic rename, and `progress` and registration with it;
+    /// the table that was there is kept as a retired one.
+    fn swap_table(
+        &mut self,
+        filled: &str,
+        live: &str,
+        progress: &TagProgress,
+        registration: &TagRegistration,
+    ) -> Result<(), SinkError>;
+
+    /// Renames a tag's table aside and takes the tag out of registry and progress.
+    fn retire_table(&mut self, tag: &str) -> Result<(), SinkError>;
+
+    /// Drops tables retired longer ago than `grace`; returns their names.
+    fn drop_retired(&mut self, grace: std::time::Duration) -> Result<Vec<String>, SinkError>;
+
+    /// Writes registry rows (metadata only).
+    fn register(&mut self, registrations: &[TagRegistration]) -> Result<(), SinkError>;
+
+    /// All rows of a tag whose first key column's text is `key`, column name and text value, for `tagflow show`.
+    fn rows_of(&mut self, table: &TagTable, key: &str) -> Result<Vec<TextRow>, SinkError>;
+
+    /// The registry, for `tagflow show` and `status` without a daemon.
+    fn registrations(&mut self) -> Result<Vec<TagRegistration>, SinkError>;
+}
+
+/// One row as column names and texts, `None` for NULL.
+pub type TextRow = Vec<(String, Option<String>)>;
+
+/// What a commit did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CommitStats {
+    /// Rows inserted or replaced.
+    pub upserted: u64,
+    /// Keys deleted.
+    pub deleted: u64,
+    /// Values that became NULL because the store has none like them (NaN, infinity).
+    pub nulled: u64,
+}
+
+/// What can go wrong at the store.
+#[derive(Debug, thiserror::Error)]
+pub enum SinkError {
+    /// The server is away or busy; trying again may help.
+    #[error("store {store}: {message}")]
+    Unavailable {
+        /// The store without its password.
+        store: String,
+        /// What the driver says.
+        message: String,
+    },
+    /// A newer daemon has claimed the store.
+    #[error("store {store}: another tagflow daemon (generation {generation}) has taken over")]
+    Fenced {
+        /// The store without its password.
+        store: String,
+        /// The newer one's generation.
+        generation: u64,
+    },
+    /// One tag's table refuses its rows; trying the same again will not help.
+    #[error("table `{table}`: {message}")]
+    Table {
+        /// The table.
+        table: String,
+        /// What the server says, and what to do.
+        message: String,
+    },
+    /// The store is not usable as it is set up (wrong password, missing right, no such database).
+    #[error("store {store}: {message}")]
+    Setup {
+        /// The store without its password.
+        store: String,
+        /// What the driver says.
+        message: String,
+    },
+}
+
+impl SinkError {
+    /// True when the same call may succeed later.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, SinkError::Unavailable { .. })
+    }
+}
+
+mod data_type_text {
+    use arrow::datatypes::DataType;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(data_type: &DataType, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&data_type.to_string())
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<DataType, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(|error| D::Error::custom(format!("`{text}` is no arrow type: {error}")))
+    }
+}

@@ -1,0 +1,115 @@
+//! What `tags/` says: one SQL file a tag, its header and its place in the tree.
+//!
+//! Enters: text of `tags/**/*.sql` and `_folder.toml`. Leaves: [`TagDefinition`]s, or diagnostics.
+//! Never looks inside the SQL: that is `plan`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// One tag as its author wrote it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TagDefinition {
+    /// The file name without `.sql`; unique in the project, and the name of its table.
+    pub name: String,
+    /// The file, relative to the project's root.
+    pub file: PathBuf,
+    /// Names of the folders below `tags/`, outermost first.
+    pub folder: Vec<String>,
+    /// The whole text of the file, header comment included, so that spans are those of the file.
+    pub text: String,
+    /// The name of the entity in `tagflow.toml` that the tag describes.
+    pub entity: String,
+    /// What the header says.
+    pub header: TagHeader,
+}
+
+/// The metadata in a tag's first block comment; every key is optional.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct TagHeader {
+    /// For people.
+    pub title: Option<String>,
+    /// For people.
+    pub description: Option<String>,
+    /// Who answers for the tag.
+    pub owner: Option<String>,
+    /// How the value comes about.
+    pub method: Option<Method>,
+    /// Where the tag is in its life.
+    pub status: Status,
+    /// What an expression that fails on a row does.
+    pub on_error: OnError,
+    /// More to say of single columns.
+    pub columns: BTreeMap<String, ColumnHeader>,
+}
+
+/// How a tag's value comes about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "the words are the tag platforms' own")]
+pub enum Method {
+    Stat,
+    Rule,
+    Mining,
+    Manual,
+}
+
+/// Where a tag is in its life. A planned tag has no SQL yet and does not run; a draft is checked but does not run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "said above")]
+pub enum Status {
+    Planned,
+    Draft,
+    #[default]
+    Live,
+    Deprecated,
+}
+
+/// What an expression that fails on a row (cast, division, overflow) does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnError {
+    /// The tag is set aside, naming the place.
+    #[default]
+    Stop,
+    /// The row is a dead letter.
+    Skip,
+    /// The expression is NULL.
+    Null,
+}
+
+/// What the header says of one column.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ColumnHeader {
+    /// For people.
+    pub title: Option<String>,
+    /// For people: CNY, days …
+    pub unit: Option<String>,
+    /// What readers take when a user has no row.
+    pub default: Option<String>,
+    /// Display names of the values; values outside are counted.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+}
+
+impl TagDefinition {
+    /// True when the daemon keeps a table for it.
+    pub fn runs(&self) -> bool {
+        matches!(self.header.status, Status::Live | Status::Deprecated)
+    }
+}
+
+/// One branch of the tag tree: `_folder.toml`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Folder {
+    /// For people; the folder's name where missing.
+    pub title: Option<String>,
+    /// Its place among its siblings; smaller comes first.
+    pub order: Option<i64>,
+    /// Who answers for the branch.
+    pub owner: Option<String>,
+}
