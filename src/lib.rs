@@ -15,6 +15,7 @@ pub mod delta;
 pub mod diagnostic;
 pub mod engine;
 pub mod operator;
+pub mod oracle;
 pub mod plan;
 pub mod project;
 pub mod sink;

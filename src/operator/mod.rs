@@ -1,1 +1,18 @@
-//! The incremental operators and their keyed state. Synchronous; no clock, no I/O, no async.
+//! The incremental operators and their keyed state. Synchronous; no clock of their own, no I/O, no async.
+//!
+//! Enters: one [`Delta`](crate::delta::Delta) per input and epoch, and the epoch's clock. Leaves: one delta per output.
+//! After every step an operator's output, summed up over all steps, is the relation that its SQL means over all input
+//! so far at that clock. State is cut into shards by the hash of its key; shards are stepped in parallel.
+
+pub mod aggregate;
+pub mod bisect;
+pub mod clock_filter;
+pub mod error;
+pub mod graph;
+pub mod map;
+pub mod rows;
+pub mod state;
+pub mod top_row;
+
+pub use error::OperatorError;
+pub use state::StatePart;

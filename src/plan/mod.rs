@@ -1,1 +1,9 @@
 //! From a tag's SQL to a flow plan that can be stepped; refuses what cannot stream. No I/O.
+//!
+//! Enters: a `TagDefinition` and the `Catalog`. Leaves: a [`flow::FlowPlan`], or diagnostics.
+//! DataFusion parses, resolves, coerces and optimises; `compile` turns its logical plan into incremental operators.
+
+pub mod clock;
+pub mod compile;
+pub mod fallible;
+pub mod flow;

@@ -1,0 +1,206 @@
+//! One shard of a GROUP BY: its keys and, for each member, the state of its groups.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, UInt32Array};
+use arrow::compute::kernels::cmp::distinct;
+use arrow::compute::{concat, take};
+
+use crate::delta::Delta;
+use crate::operator::OperatorError;
+use crate::operator::aggregate::accumulator::{Accumulator, Entries, Selection};
+use crate::operator::aggregate::keys::{BatchKeys, KeyIndex, KeyLayout};
+use crate::operator::aggregate::prepare::Prepared;
+use crate::operator::aggregate::{MemberPlan, member_state_schema};
+use crate::plan::flow::Member;
+
+/// Keys and states of a part of the groups.
+#[derive(Debug)]
+pub(crate) struct Shard {
+    pub(crate) index: KeyIndex,
+    pub(crate) members: Vec<MemberState>,
+    /// Slots already met in this step, for each member in turn.
+    seen: Vec<bool>,
+}
+
+/// One member's groups.
+#[derive(Debug)]
+pub(crate) struct MemberState {
+    /// Rows of each slot that count, by weight; a group is there while they are more than none.
+    pub(crate) counts: Vec<i64>,
+    pub(crate) accumulators: Vec<Accumulator>,
+}
+
+impl MemberState {
+    pub(crate) fn new(member: &Member, append_only: bool) -> Result<Self, OperatorError> {
+        let accumulators =
+            member.aggregates.iter().map(|call| Accumulator::new(call, append_only)).collect::<Result<Vec<_>, _>>()?;
+        Ok(MemberState { counts: Vec::new(), accumulators })
+    }
+
+    fn grow(&mut self, slots: usize) {
+        if self.counts.len() < slots {
+            self.counts.resize(slots, 0);
+            self.accumulators.iter_mut().for_each(|accumulator| accumulator.grow(slots));
+        }
+    }
+
+    fn evaluate(&self, slots: &[u32]) -> Result<Vec<ArrayRef>, OperatorError> {
+        self.accumulators.iter().map(|accumulator| accumulator.evaluate(slots)).collect()
+    }
+
+    pub(crate) fn groups(&self) -> usize {
+        self.counts.iter().filter(|count| **count > 0).count()
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.counts.capacity() * 8 + self.accumulators.iter().map(Accumulator::bytes).sum::<usize>()
+    }
+
+    pub(crate) fn snapshot(
+        &self,
+        slots: &[u32],
+        mut entries: impl FnMut(usize, Entries),
+    ) -> Result<RecordBatch, OperatorError> {
+        let counts: Int64Array = slots.iter().map(|slot| self.counts[*slot as usize]).collect();
+        let mut columns: Vec<ArrayRef> = vec![Arc::new(counts)];
+        for (position, accumulator) in self.accumulators.iter().enumerate() {
+            let (counts, values, found) = accumulator.snapshot(slots);
+            columns.extend([counts, values]);
+            if let Some(found) = found {
+                entries(position, found);
+            }
+        }
+        Ok(RecordBatch::try_new(member_state_schema(self.accumulators.len()), columns)?)
+    }
+}
+
+impl Shard {
+    pub(crate) fn new(layout: &KeyLayout) -> Self {
+        Shard { index: layout.index(), members: Vec::new(), seen: Vec::new() }
+    }
+
+    /// Makes room in all states for the slots of the index.
+    pub(crate) fn grow(&mut self) {
+        let slots = self.index.slots();
+        self.seen.resize(slots, false);
+        self.members.iter_mut().for_each(|member| member.grow(slots));
+    }
+
+    /// Takes the rows of this shard; a delta or a fault for each member.
+    pub(crate) fn step(
+        &mut self,
+        layout: &KeyLayout,
+        plans: &[Arc<MemberPlan>],
+        keys: &BatchKeys,
+        prepared: &[Result<Prepared, OperatorError>],
+        rows: &[u32],
+        weights: Option<&[i64]>,
+    ) -> Vec<Result<Delta, OperatorError>> {
+        let slots = self.index.intern(keys, rows);
+        self.grow();
+        let mut outputs = Vec::with_capacity(plans.len());
+        for (position, plan) in plans.iter().enumerate() {
+            outputs.push(match &prepared[position] {
+                Err(error) => Err(error.clone()),
+                Ok(prepared) => self.step_member(layout, position, plan, prepared, &slots, rows, weights),
+            });
+        }
+        if weights.is_some() {
+            self.release(&slots);
+        }
+        outputs
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "one call, private to the shard")]
+    fn step_member(
+        &mut self,
+        layout: &KeyLayout,
+        position: usize,
+        plan: &MemberPlan,
+        prepared: &Prepared,
+        slots: &[u32],
+        rows: &[u32],
+        weights: Option<&[i64]>,
+    ) -> Result<Delta, OperatorError> {
+        let kept;
+        let (slots, rows): (&[u32], &[u32]) = match &prepared.mask {
+            None => (slots, rows),
+            Some(mask) => {
+                let passing = slots.iter().zip(rows).filter(|(_, row)| mask.value(**row as usize));
+                kept = passing.map(|(slot, row)| (*slot, *row)).unzip::<u32, u32, Vec<u32>, Vec<u32>>();
+                (&kept.0, &kept.1)
+            }
+        };
+        let mut touched = Vec::new();
+        for slot in slots {
+            let seen = &mut self.seen[*slot as usize];
+            if !*seen {
+                *seen = true;
+                touched.push(*slot);
+            }
+        }
+        touched.iter().for_each(|slot| self.seen[*slot as usize] = false);
+        if touched.is_empty() {
+            return Ok(Delta::empty(Arc::clone(&plan.schema)));
+        }
+
+        let state = &mut self.members[position];
+        let existed: Vec<bool> = touched.iter().map(|slot| state.counts[*slot as usize] > 0).collect();
+        let old = state.evaluate(&touched)?;
+        let selection = Selection { slots, rows, weights };
+        for (slot, row) in slots.iter().zip(rows) {
+            state.counts[*slot as usize] += weights.map_or(1, |weights| weights[*row as usize]);
+        }
+        for (accumulator, argument) in state.accumulators.iter_mut().zip(&prepared.arguments) {
+            accumulator.update(selection, argument)?;
+        }
+        let exists: Vec<bool> = touched.iter().map(|slot| state.counts[*slot as usize] > 0).collect();
+        let new = state.evaluate(&touched)?;
+
+        let mut changed: Vec<bool> = existed.iter().zip(&exists).map(|(existed, exists)| existed != exists).collect();
+        for (old, new) in old.iter().zip(&new) {
+            let differs: BooleanArray = distinct(old, new)?;
+            changed.iter_mut().zip(differs.values().iter()).for_each(|(changed, differs)| *changed |= differs);
+        }
+        let pick = |there: &[bool]| -> UInt32Array {
+            (0..touched.len() as u32)
+                .filter(|at| there[*at as usize] && changed[*at as usize])
+                .collect::<Vec<_>>()
+                .into()
+        };
+        let (gone, come) = (pick(&existed), pick(&exists));
+        if gone.is_empty() && come.is_empty() {
+            return Ok(Delta::empty(Arc::clone(&plan.schema)));
+        }
+        let emitted: Vec<u32> = gone.values().iter().chain(come.values()).map(|at| touched[*at as usize]).collect();
+        let mut columns = self.index.columns(layout, &emitted)?;
+        for (old, new) in old.iter().zip(&new) {
+            let (old, new) = (take(old, &gone, None)?, take(new, &come, None)?);
+            columns.push(concat(&[&old, &new])?);
+        }
+        let batch = RecordBatch::try_new(Arc::clone(&plan.schema), columns)?;
+        if gone.is_empty() {
+            return Ok(Delta::inserts(batch));
+        }
+        let weights = std::iter::repeat_n(-1, gone.len()).chain(std::iter::repeat_n(1, come.len()));
+        Ok(Delta::weighted(batch, Int64Array::from_iter_values(weights)))
+    }
+
+    /// Gives back those of the slots in which no member has rows.
+    pub(crate) fn release(&mut self, slots: &[u32]) {
+        let mut slots: Vec<u32> = slots
+            .iter()
+            .copied()
+            .filter(|slot| self.members.iter().all(|member| member.counts[*slot as usize] == 0))
+            .collect();
+        slots.sort_unstable();
+        slots.dedup();
+        for slot in slots {
+            for member in &mut self.members {
+                member.accumulators.iter_mut().for_each(|accumulator| accumulator.clear(slot));
+            }
+            self.index.remove(slot);
+        }
+    }
+}

@@ -1,0 +1,395 @@
+//! The shared graph: the plans of all running tags as one set of operators, each run once.
+//!
+//! A tag's plan is laid over the graph by fingerprints; nodes that are there already are shared. A fault of an output
+//! is the fault of the tags that read it, and of nobody else.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use chrono_tz::Tz;
+
+use crate::delta::{Clock, Delta};
+use crate::operator::aggregate::Aggregate;
+use crate::operator::clock_filter::ClockFilter;
+use crate::operator::map::Map;
+use crate::operator::top_row::TopRow;
+use crate::operator::{OperatorError, StatePart};
+use crate::plan::flow::{FlowNode, FlowPlan, NodeIndex, NodeKind};
+
+/// An output of the graph: a node, and the member for an aggregate.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct OutputId {
+    /// The node's fingerprint.
+    pub node: String,
+    /// The member's fingerprint; empty for all nodes but aggregates.
+    pub member: String,
+}
+
+/// All operators of the running tags.
+#[derive(Debug)]
+pub struct Graph {
+    nodes: Vec<Node>,
+    tags: BTreeMap<String, TagOutput>,
+    shards: usize,
+    timezone: Tz,
+}
+
+#[derive(Debug)]
+struct Node {
+    fingerprint: String,
+    inputs: Vec<OutputId>,
+    operator: Operator,
+}
+
+#[derive(Debug)]
+enum Operator {
+    Source(Source),
+    Map(Map),
+    ClockFilter(Box<ClockFilter>),
+    Aggregate(Box<Aggregate>),
+    TopRow(Box<TopRow>),
+    Union(SchemaRef),
+}
+
+#[derive(Debug)]
+struct Source {
+    stream: String,
+    /// The stream's columns, all nullable: those that no tag needs are NULL.
+    schema: SchemaRef,
+    nulls: HashMap<DataType, ArrayRef>,
+}
+
+#[derive(Debug)]
+struct TagOutput {
+    plan: Arc<FlowPlan>,
+    /// Outputs that the tag depends on, its own last.
+    outputs: Vec<OutputId>,
+}
+
+/// What a step gives: the change of each tag's relation, in the schema of the last node of its plan.
+pub type TagDeltas = BTreeMap<String, Result<Delta, OperatorError>>;
+
+/// State of one node for `status` and `explain`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeSize {
+    /// The node's fingerprint.
+    pub node: String,
+    /// Keys or rows kept.
+    pub rows: usize,
+    /// Bytes they take, estimated.
+    pub bytes: usize,
+    /// Tags that use it.
+    pub tags: Vec<String>,
+}
+
+impl Graph {
+    /// Without tags.
+    pub fn new(shards: usize, timezone: Tz) -> Self {
+        Graph { nodes: Vec::new(), tags: BTreeMap::new(), shards, timezone }
+    }
+
+    /// Lays a tag's plan over the graph. Operators that are new start without state.
+    pub fn add_tag(&mut self, tag: &str, plan: &Arc<FlowPlan>) -> Result<(), OperatorError> {
+        let mut outputs: Vec<OutputId> = Vec::new();
+        for node in &plan.nodes {
+            outputs.push(self.add_node(node, &outputs, plan)?);
+        }
+        self.tags.insert(tag.to_string(), TagOutput { plan: Arc::clone(plan), outputs });
+        Ok(())
+    }
+
+    fn add_node(&mut self, node: &FlowNode, outputs: &[OutputId], plan: &FlowPlan) -> Result<OutputId, OperatorError> {
+        let inputs: Vec<OutputId> = node.inputs.iter().map(|input| outputs[*input].clone()).collect();
+        let append_only = |index: &NodeIndex| plan.nodes[*index].append_only;
+        let input_append_only = node.inputs.iter().all(append_only);
+        let position = match self.nodes.iter().position(|known| known.fingerprint == node.fingerprint) {
+            Some(position) => position,
+            None => {
+                let operator = match &node.kind {
+                    NodeKind::Source { stream, .. } => Operator::Source(Source::new(&stream.name, &node.schema)),
+                    NodeKind::Map { filter, columns } => {
+                        Operator::Map(Map::new(filter.clone(), columns.clone(), Arc::clone(&node.schema)))
+                    }
+                    NodeKind::ClockFilter { bounds } => {
+                        let schema = Arc::clone(&node.schema);
+                        Operator::ClockFilter(Box::new(ClockFilter::new(bounds.clone(), schema, self.timezone)?))
+                    }
+                    NodeKind::Aggregate { keys, .. } => {
+                        Operator::Aggregate(Box::new(Aggregate::new(keys.clone(), input_append_only, self.shards)?))
+                    }
+                    NodeKind::TopRow { partition, order } => Operator::TopRow(Box::new(TopRow::new(
+                        partition.clone(),
+                        order.clone(),
+                        Arc::clone(&node.schema),
+                        input_append_only,
+                        self.shards,
+                    )?)),
+                    NodeKind::Union => Operator::Union(Arc::clone(&node.schema)),
+                };
+                self.nodes.push(Node { fingerprint: node.fingerprint.clone(), inputs, operator });
+                self.nodes.len() - 1
+            }
+        };
+        let mut member = String::new();
+        if let (NodeKind::Aggregate { member: plan, .. }, Operator::Aggregate(aggregate)) =
+            (&node.kind, &mut self.nodes[position].operator)
+        {
+            member.clone_from(&plan.fingerprint);
+            if !aggregate.members().any(|known| known == member) {
+                aggregate.add_member(plan.clone(), Arc::clone(&node.schema))?;
+            }
+        }
+        Ok(OutputId { node: node.fingerprint.clone(), member })
+    }
+
+    /// Takes a tag out, with all that no other tag uses.
+    pub fn remove_tag(&mut self, tag: &str) {
+        if self.tags.remove(tag).is_none() {
+            return;
+        }
+        let used: BTreeSet<&OutputId> = self.tags.values().flat_map(|tag| &tag.outputs).collect();
+        self.nodes.retain_mut(|node| {
+            if let Operator::Aggregate(aggregate) = &mut node.operator {
+                let members: Vec<String> = aggregate.members().map(str::to_string).collect();
+                for member in members {
+                    let output = OutputId { node: node.fingerprint.clone(), member };
+                    if !used.contains(&output) {
+                        aggregate.remove_member(&output.member);
+                    }
+                }
+            }
+            used.iter().any(|output| output.node == node.fingerprint)
+        });
+    }
+
+    /// Names of the tags that run.
+    pub fn tags(&self) -> impl Iterator<Item = &str> {
+        self.tags.keys().map(String::as_str)
+    }
+
+    /// The plan of a tag.
+    pub fn plan(&self, tag: &str) -> Option<&Arc<FlowPlan>> {
+        self.tags.get(tag).map(|tag| &tag.plan)
+    }
+
+    /// One epoch: `events` has, for each stream with any, its new rows with the stream's own column names.
+    pub fn step(&mut self, events: &HashMap<String, RecordBatch>, clock: Clock) -> TagDeltas {
+        let mut deltas: HashMap<OutputId, Result<Delta, OperatorError>> = HashMap::new();
+        for node in &mut self.nodes {
+            let inputs: Result<Vec<&Delta>, OperatorError> = node
+                .inputs
+                .iter()
+                .map(|input| match deltas.get(input) {
+                    Some(Ok(delta)) => Ok(delta),
+                    Some(Err(error)) => Err(error.clone()),
+                    None => Err(OperatorError::Expression("an input was not stepped".to_string())),
+                })
+                .collect();
+            let results = match inputs {
+                Ok(inputs) => node.operator.step(&inputs, events, clock),
+                Err(error) => node.operator.fail(&error),
+            };
+            for (member, result) in results {
+                deltas.insert(OutputId { node: node.fingerprint.clone(), member }, result);
+            }
+        }
+        self.tags
+            .iter()
+            .filter_map(|(name, tag)| {
+                let output = tag.outputs.last()?;
+                Some((name.clone(), deltas.get(output)?.clone()))
+            })
+            .collect()
+    }
+
+    /// The next instant at which rows enter or leave without an event.
+    pub fn next_timer(&self) -> Option<Clock> {
+        let timers = self.nodes.iter().filter_map(|node| match &node.operator {
+            Operator::ClockFilter(filter) => filter.next_timer(),
+            _ => None,
+        });
+        timers.min()
+    }
+
+    /// For every stream that is read, the columns that any tag needs, as indices into the stream's schema.
+    pub fn needed_columns(&self) -> BTreeMap<String, BTreeSet<usize>> {
+        let mut needed: BTreeMap<String, BTreeSet<usize>> = BTreeMap::new();
+        for tag in self.tags.values() {
+            for (stream, columns) in tag.plan.sources() {
+                needed.entry(stream.name.clone()).or_default().extend(columns);
+            }
+        }
+        needed
+    }
+
+    /// Keys or rows, and bytes, of every operator with state.
+    pub fn sizes(&self) -> Vec<NodeSize> {
+        self.nodes
+            .iter()
+            .filter_map(|node| {
+                let (rows, bytes) = match &node.operator {
+                    Operator::ClockFilter(filter) => filter.size(),
+                    Operator::Aggregate(aggregate) => aggregate.size(),
+                    Operator::TopRow(top) => top.size(),
+                    _ => return None,
+                };
+                let uses = |tag: &TagOutput| tag.outputs.iter().any(|output| output.node == node.fingerprint);
+                let tags = self.tags.iter().filter(|(_, tag)| uses(tag)).map(|(name, _)| name.clone()).collect();
+                Some(NodeSize { node: node.fingerprint.clone(), rows, bytes, tags })
+            })
+            .collect()
+    }
+
+    /// Groups or rows, and bytes, that a tag needs; what it shares with others is counted in full.
+    pub fn tag_size(&self, tag: &str) -> (usize, usize) {
+        let Some(tag) = self.tags.get(tag) else { return (0, 0) };
+        let mut total = (0, 0);
+        for output in &tag.outputs {
+            let Some(node) = self.nodes.iter().find(|node| node.fingerprint == output.node) else { continue };
+            let (rows, bytes) = match &node.operator {
+                Operator::ClockFilter(filter) => filter.size(),
+                Operator::Aggregate(aggregate) => aggregate.member_size(&output.member),
+                Operator::TopRow(top) => top.size(),
+                _ => (0, 0),
+            };
+            total = (total.0 + rows, total.1 + bytes);
+        }
+        total
+    }
+
+    /// Other tags that use an operator, by the index of the node in the tag's plan.
+    pub fn sharing(&self, plan: &FlowPlan, except: &str) -> Vec<Vec<String>> {
+        let users = |fingerprint: &str| {
+            let uses = |tag: &TagOutput| tag.outputs.iter().any(|output| output.node == fingerprint);
+            let others = self.tags.iter().filter(|(name, tag)| name.as_str() != except && uses(tag));
+            others.map(|(name, _)| name.clone()).collect()
+        };
+        plan.nodes.iter().map(|node| users(&node.fingerprint)).collect()
+    }
+
+    /// The state of every operator that has any, by fingerprint.
+    pub fn snapshot(&self) -> Result<BTreeMap<String, Vec<StatePart>>, OperatorError> {
+        let mut snapshot = BTreeMap::new();
+        for node in &self.nodes {
+            let parts = match &node.operator {
+                Operator::ClockFilter(filter) => filter.snapshot()?,
+                Operator::Aggregate(aggregate) => aggregate.snapshot()?,
+                Operator::TopRow(top) => top.snapshot()?,
+                _ => continue,
+            };
+            snapshot.insert(node.fingerprint.clone(), parts);
+        }
+        Ok(snapshot)
+    }
+
+    /// Takes state over for all outputs that `fresh` names: operators of which nothing is loaded yet.
+    pub fn load(
+        &mut self,
+        snapshot: &BTreeMap<String, Vec<StatePart>>,
+        fresh: &BTreeSet<OutputId>,
+    ) -> Result<(), OperatorError> {
+        for node in &mut self.nodes {
+            let wanted =
+                |member: &str| fresh.contains(&OutputId { node: node.fingerprint.clone(), member: member.to_string() });
+            let Some(parts) = snapshot.get(&node.fingerprint) else { continue };
+            match &mut node.operator {
+                Operator::ClockFilter(filter) if wanted("") => filter.load(parts)?,
+                Operator::TopRow(top) if wanted("") => top.load(parts)?,
+                Operator::Aggregate(aggregate) if aggregate.members().any(&wanted) => aggregate.load(parts, &wanted)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// All outputs of the graph.
+    pub fn outputs(&self) -> BTreeSet<OutputId> {
+        self.tags.values().flat_map(|tag| tag.outputs.iter().cloned()).collect()
+    }
+
+    /// Takes the tags of a graph that stands at the same epoch over, with their state.
+    pub fn absorb(&mut self, filled: &Graph) -> Result<(), OperatorError> {
+        let before = self.outputs();
+        for (tag, output) in &filled.tags {
+            self.add_tag(tag, &output.plan)?;
+        }
+        let fresh = self.outputs().difference(&before).cloned().collect();
+        self.load(&filled.snapshot()?, &fresh)
+    }
+}
+
+impl Operator {
+    fn step(
+        &mut self,
+        inputs: &[&Delta],
+        events: &HashMap<String, RecordBatch>,
+        clock: Clock,
+    ) -> Vec<(String, Result<Delta, OperatorError>)> {
+        let whole = |result| vec![(String::new(), result)];
+        match self {
+            Operator::Source(source) => whole(source.step(events)),
+            Operator::Map(map) => whole(map.step(inputs[0])),
+            Operator::ClockFilter(filter) => whole(filter.step(inputs[0], clock)),
+            Operator::TopRow(top) => whole(top.step(inputs[0])),
+            Operator::Union(schema) => {
+                let inputs: Result<Vec<Delta>, OperatorError> = inputs
+                    .iter()
+                    .filter(|input| !input.is_empty())
+                    .map(|input| {
+                        let columns = input.batch.columns().to_vec();
+                        let batch = RecordBatch::try_new(Arc::clone(schema), columns)?;
+                        Ok(Delta { batch, weights: input.weights.clone() })
+                    })
+                    .collect();
+                whole(inputs.and_then(|inputs| Ok(Delta::concat(schema, &inputs)?)))
+            }
+            Operator::Aggregate(aggregate) => {
+                let results = aggregate.step(inputs[0]);
+                aggregate.members().map(str::to_string).zip(results).collect()
+            }
+        }
+    }
+
+    fn fail(&self, error: &OperatorError) -> Vec<(String, Result<Delta, OperatorError>)> {
+        match self {
+            Operator::Aggregate(aggregate) => {
+                aggregate.members().map(|member| (member.to_string(), Err(error.clone()))).collect()
+            }
+            _ => vec![(String::new(), Err(error.clone()))],
+        }
+    }
+}
+
+impl Source {
+    fn new(stream: &str, schema: &SchemaRef) -> Self {
+        let fields: Vec<Field> =
+            schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
+        Source { stream: stream.to_string(), schema: Arc::new(Schema::new(fields)), nulls: HashMap::new() }
+    }
+
+    /// The stream's new rows in its full schema.
+    fn step(&mut self, events: &HashMap<String, RecordBatch>) -> Result<Delta, OperatorError> {
+        let Some(batch) = events.get(&self.stream) else { return Ok(Delta::empty(Arc::clone(&self.schema))) };
+        let rows = batch.num_rows();
+        let columns = self.schema.fields().iter().map(|field| match batch.column_by_name(field.name()) {
+            Some(column) => Arc::clone(column),
+            None => {
+                let nulls = self
+                    .nulls
+                    .entry(field.data_type().clone())
+                    .and_modify(|nulls| {
+                        if nulls.len() < rows {
+                            *nulls = new_null_array(field.data_type(), rows);
+                        }
+                    })
+                    .or_insert_with(|| new_null_array(field.data_type(), rows));
+                nulls.slice(0, rows)
+            }
+        });
+        let columns = columns.collect();
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
+        Ok(Delta::inserts(RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?))
+    }
+}

@@ -1,0 +1,182 @@
+//! The first row of each partition: ROW_NUMBER() … = 1.
+//!
+//! Rows are kept encoded, the order's columns before the whole row, so that bytes compare as the order does and ties
+//! are broken by the rest of the row.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, LargeBinaryArray, RecordBatch, UInt64Array};
+use arrow::compute::SortOptions;
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
+use arrow::row::{RowConverter, SortField};
+use hashbrown::HashMap;
+use rayon::prelude::*;
+
+use crate::delta::Delta;
+use crate::operator::state::{binary_column, find_part, primitive_column};
+use crate::operator::{OperatorError, StatePart, map, rows};
+use crate::plan::flow::Scalar;
+
+/// Rows of one partition in their order, with their weights.
+type Partition = BTreeMap<Box<[u8]>, i64>;
+
+/// Keeps the rows of each partition, or only the first where no row is ever retracted.
+#[derive(Debug)]
+pub struct TopRow {
+    partition: Vec<Scalar>,
+    order: Vec<(Scalar, SortOptions)>,
+    /// Of the output: the input's columns, then `row_number`.
+    schema: SchemaRef,
+    partition_converter: RowConverter,
+    row_converter: RowConverter,
+    append_only: bool,
+    shards: Vec<HashMap<Box<[u8]>, Partition>>,
+}
+
+impl TopRow {
+    /// Without rows; `append_only` when the input never retracts.
+    pub fn new(
+        partition: Vec<Scalar>,
+        order: Vec<(Scalar, SortOptions)>,
+        schema: SchemaRef,
+        append_only: bool,
+        shards: usize,
+    ) -> Result<Self, OperatorError> {
+        let partition_converter = rows::converter(partition.iter().map(|key| &key.data_type))?;
+        let ordered = order.iter().map(|(key, options)| SortField::new_with_options(key.data_type.clone(), *options));
+        let width = schema.fields().len() - 1;
+        let whole = schema.fields().iter().take(width).map(|field| SortField::new(field.data_type().clone()));
+        let row_converter = RowConverter::new(ordered.chain(whole).collect())?;
+        let shards = vec![HashMap::new(); shards.max(1)];
+        Ok(TopRow { partition, order, schema, partition_converter, row_converter, append_only, shards })
+    }
+
+    /// Takes rows; gives the first rows that changed.
+    pub fn step(&mut self, input: &Delta) -> Result<Delta, OperatorError> {
+        if input.is_empty() {
+            return Ok(Delta::empty(Arc::clone(&self.schema)));
+        }
+        let count = input.num_rows();
+        let evaluate = |scalar: &Scalar| map::evaluate(scalar, &input.batch);
+        let keys: Vec<ArrayRef> = self.partition.iter().map(evaluate).collect::<Result<_, _>>()?;
+        let mut columns: Vec<ArrayRef> = self.order.iter().map(|(key, _)| evaluate(key)).collect::<Result<_, _>>()?;
+        columns.extend(input.batch.columns().iter().cloned());
+        let encoded = self.row_converter.convert_columns(&columns)?;
+        // Without PARTITION BY all rows are one partition.
+        let keys = if keys.is_empty() { None } else { Some(self.partition_converter.convert_columns(&keys)?) };
+        let key = |row: usize| keys.as_ref().map_or(&[][..], |keys| keys.row(row).data());
+        let hashes: Vec<u64> = (0..count).map(|row| rows::hash_bytes(key(row))).collect();
+        let by_shard = rows::rows_by_shard(hashes.into_iter(), self.shards.len());
+        let append_only = self.append_only;
+        let keys = keys.as_ref();
+        let changes: Vec<Vec<(Box<[u8]>, i64)>> = self
+            .shards
+            .par_iter_mut()
+            .zip(by_shard)
+            .map(|(shard, rows)| {
+                let mut before: HashMap<Box<[u8]>, Option<Box<[u8]>>> = HashMap::new();
+                for row in rows {
+                    let row = row as usize;
+                    let key = keys.map_or(&[][..], |keys| keys.row(row).data());
+                    let partition = shard.entry(key.into()).or_default();
+                    if !before.contains_key(key) {
+                        before.insert(key.into(), first(partition));
+                    }
+                    add(partition, encoded.row(row).data(), input.weight(row), append_only);
+                }
+                let mut changes = Vec::new();
+                for (key, before) in before {
+                    let after = shard.get(&key).and_then(first);
+                    if before != after {
+                        changes.extend(before.map(|row| (row, -1)));
+                        changes.extend(after.map(|row| (row, 1)));
+                    }
+                    if shard.get(&key).is_some_and(BTreeMap::is_empty) {
+                        shard.remove(&key);
+                    }
+                }
+                changes
+            })
+            .collect();
+        let changes: Vec<(Box<[u8]>, i64)> = changes.into_iter().flatten().collect();
+        if changes.is_empty() {
+            return Ok(Delta::empty(Arc::clone(&self.schema)));
+        }
+        let mut columns = rows::decode(&self.row_converter, changes.iter().map(|(row, _)| row.as_ref()))?;
+        let mut columns = columns.split_off(self.order.len());
+        columns.push(Arc::new(UInt64Array::from(vec![1; changes.len()])));
+        let batch = RecordBatch::try_new(Arc::clone(&self.schema), columns)?;
+        Ok(Delta::weighted(batch, changes.iter().map(|(_, weight)| *weight).collect::<Vec<_>>().into()))
+    }
+
+    /// Rows kept, and the bytes they take, estimated.
+    pub fn size(&self) -> (usize, usize) {
+        let partitions = || self.shards.iter().flat_map(|shard| shard.iter());
+        let count = partitions().map(|(_, partition)| partition.len()).sum();
+        let bytes = partitions()
+            .map(|(key, partition)| key.len() + 64 + partition.keys().map(|row| row.len() + 32).sum::<usize>())
+            .sum();
+        (count, bytes)
+    }
+
+    /// All rows that are kept.
+    pub fn snapshot(&self) -> Result<Vec<StatePart>, OperatorError> {
+        let entries = || {
+            let partitions = self.shards.iter().flat_map(|shard| shard.iter());
+            partitions.flat_map(|(key, partition)| partition.iter().map(move |(row, weight)| (key, row, weight)))
+        };
+        let schema = Schema::new(vec![
+            Field::new("partition", DataType::LargeBinary, false),
+            Field::new("row", DataType::LargeBinary, false),
+            Field::new("weight", DataType::Int64, false),
+        ]);
+        let batch = RecordBatch::try_new(
+            Arc::new(schema),
+            vec![
+                Arc::new(LargeBinaryArray::from_iter_values(entries().map(|(key, _, _)| key))),
+                Arc::new(LargeBinaryArray::from_iter_values(entries().map(|(_, row, _)| row))),
+                Arc::new(Int64Array::from_iter_values(entries().map(|(_, _, weight)| *weight))),
+            ],
+        )?;
+        Ok(vec![StatePart { name: "rows".to_string(), batch }])
+    }
+
+    /// Takes rows from a snapshot.
+    pub fn load(&mut self, parts: &[StatePart]) -> Result<(), OperatorError> {
+        let batch = find_part(parts, "rows")?;
+        let (keys, kept) = (binary_column(batch, 0)?, binary_column(batch, 1)?);
+        let weights = primitive_column::<Int64Type>(batch, 2)?;
+        let shards = self.shards.len();
+        for row in 0..batch.num_rows() {
+            let key = keys.value(row);
+            let shard = &mut self.shards[rows::shard_of(rows::hash_bytes(key), shards)];
+            shard.entry(key.into()).or_default().insert(kept.value(row).into(), weights.value(row));
+        }
+        Ok(())
+    }
+}
+
+fn first(partition: &Partition) -> Option<Box<[u8]>> {
+    partition.first_key_value().map(|(row, _)| row.clone())
+}
+
+fn add(partition: &mut Partition, row: &[u8], weight: i64, append_only: bool) {
+    if append_only && partition.first_key_value().is_some_and(|(best, _)| best.as_ref() <= row) {
+        return;
+    }
+    match partition.get_mut(row) {
+        Some(known) => {
+            *known += weight;
+            if *known == 0 {
+                partition.remove(row);
+            }
+        }
+        None => {
+            if append_only {
+                partition.clear();
+            }
+            partition.insert(row.into(), weight);
+        }
+    }
+}

@@ -1,0 +1,897 @@
+//! An optimised DataFusion plan becomes a flow plan.
+//!
+//! Projections and filters are kept pending on a [`Relation`] as expressions over the node below, so that they end
+//! where they are cheapest: as an aggregate's own filter and arguments over the shared input, or in one `Map`.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use arrow::compute::SortOptions;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use chrono_tz::Tz;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{Column, DFSchema, DataFusionError};
+use datafusion::execution::context::ExecutionProps;
+use datafusion::logical_expr::expr::{NullTreatment, WindowFunction};
+use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion::logical_expr::utils::{conjunction, split_conjunction};
+use datafusion::logical_expr::{
+    Aggregate, BinaryExpr, Expr, ExprSchemable, Filter, LogicalPlan, Operator, Union, Window, WindowFunctionDefinition,
+};
+use datafusion::physical_expr::create_physical_expr;
+
+use crate::catalog::{Catalog, Stream};
+use crate::plan::clock::{self, ClockBound, Comparison};
+use crate::plan::fallible::is_fallible;
+use crate::plan::flow::{
+    AggregateCall, AggregateFunction, FlowNode, FlowPlan, Member, NodeIndex, NodeKind, OutputColumn, Reach, Scalar,
+    fingerprint,
+};
+
+/// Why a plan cannot stream, or what is wrong with its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Stable code.
+    pub code: &'static str,
+    /// What is wrong: lower case, no full stop.
+    pub message: String,
+    /// What to write instead.
+    pub help: String,
+}
+
+impl Refusal {
+    fn new(code: &'static str, message: impl Into<String>, help: impl Into<String>) -> Self {
+        Refusal { code, message: message.into(), help: help.into() }
+    }
+}
+
+impl From<DataFusionError> for Refusal {
+    fn from(error: DataFusionError) -> Self {
+        Refusal::new(
+            "T0500",
+            format!("cannot be planned: {}", error.strip_backtrace()),
+            "write the expression in another way",
+        )
+    }
+}
+
+/// What a tag must be keyed by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyRequirement {
+    /// The entity's name, for messages.
+    pub entity: String,
+    /// The key column that the tag must have.
+    pub column: String,
+    /// Its type.
+    pub data_type: DataType,
+}
+
+/// Compiles an optimised logical plan; `now()` and `current_date()` must still be in it.
+pub fn compile(plan: &LogicalPlan, catalog: &Catalog, timezone: Tz, key: &KeyRequirement) -> Result<FlowPlan, Refusal> {
+    let mut compiler =
+        Compiler { catalog, timezone, nodes: Vec::new(), facts: Vec::new(), by_fingerprint: HashMap::new() };
+    let relation = compiler.relation(plan)?;
+    compiler.finish(relation, plan.schema(), key)
+}
+
+/// What is known of a node's output beside its schema.
+#[derive(Debug, Clone)]
+struct Facts {
+    /// Canonical names of the columns; expressions over the node use them.
+    columns: SchemaRef,
+    /// Columns that together are unique, if any are known to be.
+    unique: Option<Vec<usize>>,
+    /// How far back the rows depend on events.
+    reach: Reach,
+    /// `row_number` column of a TopRow node that has to be compared with 1 by a filter above.
+    /// The fingerprint of the output: the node's, and the member's of an aggregate.
+    output: String,
+}
+
+/// A node with a projection and filters that have not become operators yet.
+#[derive(Debug, Clone)]
+struct Relation {
+    node: NodeIndex,
+    /// The columns as expressions over the node's canonical columns.
+    columns: Vec<Expr>,
+    /// Conditions without the clock, over the same columns.
+    filters: Vec<Expr>,
+    /// Conditions on the clock: row side, comparison, clock side.
+    bounds: Vec<(Expr, Comparison, Expr)>,
+    /// The canonical column that must be compared with 1 before anything else is done with the rows.
+    unranked: Option<Column>,
+}
+
+struct Compiler<'a> {
+    catalog: &'a Catalog,
+    timezone: Tz,
+    nodes: Vec<FlowNode>,
+    facts: Vec<Facts>,
+    by_fingerprint: HashMap<String, NodeIndex>,
+}
+
+impl Compiler<'_> {
+    fn relation(&mut self, plan: &LogicalPlan) -> Result<Relation, Refusal> {
+        match plan {
+            LogicalPlan::TableScan(scan) => {
+                if scan.fetch.is_some() {
+                    return Err(no_limit());
+                }
+                let name = scan.table_name.table();
+                let stream = self.catalog.streams.get(name).cloned().ok_or_else(|| {
+                    Refusal::new("T0500", format!("`{name}` is not a stream"), "read a stream that schemas/ declares")
+                })?;
+                let mut relation = self.source(&stream, scan.projected_schema.as_arrow())?;
+                for filter in &scan.filters {
+                    self.push_filter(&mut relation, filter, &scan.projected_schema)?;
+                }
+                Ok(relation)
+            }
+            LogicalPlan::SubqueryAlias(alias) => self.relation(&alias.input),
+            LogicalPlan::Projection(projection) => {
+                let mut relation = self.relation(&projection.input)?;
+                let columns = projection
+                    .expr
+                    .iter()
+                    .map(|expr| substitute(expr, projection.input.schema(), &relation.columns))
+                    .collect::<Result<Vec<_>, _>>()?;
+                for column in &columns {
+                    if clock::reads_clock(column) {
+                        return Err(clock_in("the SELECT list"));
+                    }
+                }
+                relation.columns = columns;
+                Ok(relation)
+            }
+            LogicalPlan::Filter(Filter { predicate, input, .. }) => {
+                let mut relation = self.relation(input)?;
+                self.push_filter(&mut relation, predicate, input.schema())?;
+                Ok(relation)
+            }
+            LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate),
+            LogicalPlan::Window(window) => self.window(window),
+            LogicalPlan::Union(union) => self.union(union),
+            LogicalPlan::Distinct(_) => Err(Refusal::new("T0500", "this DISTINCT was not resolved", "use GROUP BY")),
+            LogicalPlan::Sort(sort) if sort.fetch.is_none() => Err(Refusal::new(
+                "T0510",
+                "a tag is a table of users and has no order",
+                "leave out ORDER BY; readers of the table can sort it",
+            )),
+            LogicalPlan::Sort(_) | LogicalPlan::Limit(_) => Err(no_limit()),
+            LogicalPlan::Join(_) => Err(Refusal::new(
+                "T0501",
+                "joins do not stream yet",
+                "read one stream, or bring several together with UNION ALL and GROUP BY",
+            )),
+            LogicalPlan::EmptyRelation(_) => Err(Refusal::new(
+                "T0502",
+                "the query reads no stream, or its condition is never true",
+                "read a stream in FROM and check the WHERE",
+            )),
+            other => Err(Refusal::new(
+                "T0500",
+                format!(
+                    "{} does not stream yet",
+                    other.display().to_string().split([':', '(']).next().unwrap_or("this")
+                ),
+                "write the tag with GROUP BY, UNION ALL, or ROW_NUMBER() … = 1",
+            )),
+        }
+    }
+
+    fn source(&mut self, stream: &Arc<Stream>, projected: &Schema) -> Result<Relation, Refusal> {
+        let schema = stream.schema();
+        let canonical: Vec<Field> = schema
+            .fields()
+            .iter()
+            .enumerate()
+            .map(|(index, field)| {
+                let definition = match stream.columns.get(index) {
+                    Some(column) => format!("{:?}{:?}{}", column.path, column.timestamp_format, column.nullable),
+                    None => String::new(),
+                };
+                let hash = fingerprint(&format!("{}{definition}", field.data_type()));
+                Field::new(format!("{}#{}", field.name(), &hash[..8]), field.data_type().clone(), true)
+            })
+            .collect();
+        let mut columns = BTreeSet::new();
+        let mut exprs = Vec::new();
+        for field in projected.fields() {
+            let index = schema
+                .index_of(field.name())
+                .map_err(|error| Refusal::new("T0500", error.to_string(), "check the schema file"))?;
+            columns.insert(index);
+            exprs.push(Expr::Column(Column::from_name(canonical[index].name())));
+        }
+        let identity = fingerprint(&format!(
+            "source {} {} {} {:?} {:?} {:?}",
+            stream.name, stream.connection, stream.topic, stream.format, stream.start, self.timezone
+        ));
+        let node = match self.by_fingerprint.get(&identity) {
+            Some(node) => {
+                if let NodeKind::Source { columns: known, .. } = &mut self.nodes[*node].kind {
+                    known.extend(columns);
+                }
+                *node
+            }
+            None => {
+                let node = FlowNode {
+                    fingerprint: identity.clone(),
+                    inputs: vec![],
+                    kind: NodeKind::Source { stream: Arc::clone(stream), columns },
+                    schema,
+                    append_only: true,
+                };
+                let facts = Facts {
+                    columns: Arc::new(Schema::new(canonical)),
+                    unique: None,
+                    reach: Reach::Unbounded,
+                    output: identity,
+                };
+                self.push(node, facts)
+            }
+        };
+        Ok(Relation { node, columns: exprs, filters: vec![], bounds: vec![], unranked: None })
+    }
+
+    fn push(&mut self, node: FlowNode, facts: Facts) -> NodeIndex {
+        if let Some(known) = self.by_fingerprint.get(&facts.output) {
+            return *known;
+        }
+        self.by_fingerprint.insert(facts.output.clone(), self.nodes.len());
+        self.nodes.push(node);
+        self.facts.push(facts);
+        self.nodes.len() - 1
+    }
+
+    fn push_filter(&mut self, relation: &mut Relation, predicate: &Expr, schema: &DFSchema) -> Result<(), Refusal> {
+        let predicate = substitute(predicate, schema, &relation.columns)?;
+        for conjunct in split_conjunction(&predicate).into_iter().flat_map(split_between) {
+            if let Some(rank) = &relation.unranked
+                && is_first_rank(&conjunct, rank)
+            {
+                relation.unranked = None;
+                continue;
+            }
+            if !clock::reads_clock(&conjunct) {
+                relation.filters.push(conjunct);
+                continue;
+            }
+            match clock::split_comparison(&conjunct) {
+                Some(bounds) => relation.bounds.extend(bounds),
+                None => {
+                    return Err(Refusal::new(
+                        "T0520",
+                        "this condition on the clock does not stream yet",
+                        "compare one column expression with NOW() or CURRENT_DATE plus or minus an interval, joined by AND \
+                         with the other conditions of the WHERE",
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A relation whose columns are those of its node, all of them and in order.
+    fn materialise(&mut self, relation: Relation) -> Result<Relation, Refusal> {
+        let relation = ranked(relation)?;
+        let width = relation.columns.len();
+        let mut exprs = relation.columns.clone();
+        for (row, _, _) in &relation.bounds {
+            if !exprs.contains(row) {
+                exprs.push(row.clone());
+            }
+        }
+        let identity = exprs.len() == self.facts[relation.node].columns.fields().len()
+            && exprs.iter().enumerate().all(|(index, expr)| self.plain(relation.node, expr) == Some(index));
+        let mapped = if identity && relation.filters.is_empty() {
+            relation.node
+        } else {
+            self.map(relation.node, &exprs, &relation.filters)?
+        };
+        let node = if relation.bounds.is_empty() {
+            mapped
+        } else {
+            let positions: HashMap<&Expr, usize> =
+                exprs.iter().enumerate().map(|(index, expr)| (expr, index)).collect();
+            let bounds = relation
+                .bounds
+                .iter()
+                .map(|(row, comparison, clock_side)| {
+                    let column = Expr::Column(self.column(mapped, positions[row]));
+                    self.bound(mapped, &column, *comparison, clock_side)
+                })
+                .collect::<Result<Vec<_>, _>>()?;
+            let reach = self.bounded_reach(&relation, &bounds);
+            self.clock_filter(mapped, bounds, reach)
+        };
+        let columns = (0..width).map(|index| Expr::Column(self.column(node, index))).collect();
+        Ok(Relation { node, columns, filters: vec![], bounds: vec![], unranked: None })
+    }
+
+    fn map(&mut self, input: NodeIndex, exprs: &[Expr], filters: &[Expr]) -> Result<NodeIndex, Refusal> {
+        let filter = self.filter_stages(input, filters)?;
+        let columns = exprs.iter().map(|expr| self.scalar(input, expr)).collect::<Result<Vec<_>, _>>()?;
+        let fields: Vec<Field> = columns
+            .iter()
+            .zip(exprs)
+            .map(|(column, expr)| Field::new(readable(&expr.schema_name().to_string()), column.data_type.clone(), true))
+            .collect();
+        let text = format!(
+            "map {} where {:?} select {:?}",
+            self.facts[input].output,
+            filter.iter().map(|stage| &stage.text).collect::<Vec<_>>(),
+            columns.iter().map(|column| &column.text).collect::<Vec<_>>(),
+        );
+        let unique = self.facts[input].unique.clone().and_then(|unique| {
+            unique
+                .into_iter()
+                .map(|key| exprs.iter().position(|expr| self.plain(input, expr) == Some(key)))
+                .collect::<Option<Vec<_>>>()
+        });
+        let output = fingerprint(&text);
+        let facts = Facts {
+            columns: canonical_columns(&fields),
+            unique,
+            reach: self.facts[input].reach,
+            output: output.clone(),
+        };
+        let node = FlowNode {
+            fingerprint: output,
+            inputs: vec![input],
+            append_only: self.nodes[input].append_only,
+            schema: Arc::new(Schema::new(fields)),
+            kind: NodeKind::Map { filter, columns: Some(columns) },
+        };
+        Ok(self.push(node, facts))
+    }
+
+    /// Conditions as stages: what cannot fail first, then each that can, over the rows that are left.
+    fn filter_stages(&self, input: NodeIndex, filters: &[Expr]) -> Result<Vec<Scalar>, Refusal> {
+        let (fallible, safe): (Vec<_>, Vec<_>) =
+            filters.iter().cloned().partition(|filter| self.fallible(input, filter));
+        let mut safe = safe;
+        safe.sort_by_key(ToString::to_string);
+        safe.dedup();
+        conjunction(safe).into_iter().chain(fallible).map(|stage| self.scalar(input, &stage)).collect()
+    }
+
+    fn clock_filter(&mut self, input: NodeIndex, bounds: Vec<ClockBound>, reach: Reach) -> NodeIndex {
+        let texts: Vec<String> = bounds
+            .iter()
+            .map(|bound| format!("{} {:?} {}", bound.row.text, bound.comparison, bound.clock_text))
+            .collect();
+        let output = fingerprint(&format!("clock {} {texts:?} {}", self.facts[input].output, self.timezone.name()));
+        let facts = Facts { output: output.clone(), reach, ..self.facts[input].clone() };
+        let node = FlowNode {
+            fingerprint: output,
+            inputs: vec![input],
+            kind: NodeKind::ClockFilter { bounds },
+            schema: Arc::clone(&self.nodes[input].schema),
+            append_only: false,
+        };
+        self.push(node, facts)
+    }
+
+    fn bound(
+        &self,
+        node: NodeIndex,
+        row: &Expr,
+        comparison: Comparison,
+        clock_side: &Expr,
+    ) -> Result<ClockBound, Refusal> {
+        let row = self.scalar(node, row)?;
+        let (rewritten, stepped) = clock::clock_side(clock_side).map_err(|message| {
+            Refusal::new("T0521", message, "write the comparison as `column >= NOW() - INTERVAL '7' DAY`")
+        })?;
+        let schema = clock::clock_schema(self.timezone);
+        let schema = DFSchema::try_from(schema)?;
+        let clock = physical(&rewritten, &schema)?;
+        let data_type = rewritten.get_type(&schema)?;
+        if data_type != row.data_type {
+            return Err(Refusal::new(
+                "T0522",
+                format!(
+                    "the two sides of a comparison with the clock have different types, {} and {data_type}",
+                    row.data_type
+                ),
+                "CAST the column to the type of the clock side",
+            ));
+        }
+        if !matches!(data_type, DataType::Timestamp(..) | DataType::Date32 | DataType::Date64) {
+            return Err(Refusal::new(
+                "T0522",
+                format!("a {data_type} is compared with the clock"),
+                "compare a DATE or TIMESTAMP column with the clock",
+            ));
+        }
+        Ok(ClockBound { row, comparison, clock, clock_text: rewritten.to_string(), stepped })
+    }
+
+    /// With a lower bound on an event's own time, older events do not matter.
+    fn bounded_reach(&self, relation: &Relation, bounds: &[ClockBound]) -> Reach {
+        let NodeKind::Source { stream, .. } = &self.nodes[relation.node].kind else {
+            return self.facts[relation.node].reach;
+        };
+        let Some(time) = &stream.time else { return Reach::Unbounded };
+        let event_time = format!("{}#", time.column);
+        relation
+            .bounds
+            .iter()
+            .zip(bounds)
+            .filter(|((row, comparison, _), _)| {
+                let columns = row.column_refs();
+                matches!(comparison, Comparison::AtLeast | Comparison::After)
+                    && columns.len() == 1
+                    && columns.iter().all(|column| column.name.starts_with(&event_time))
+            })
+            .filter_map(|(_, bound)| bound.distance_back(self.timezone))
+            .min()
+            .map_or(Reach::Unbounded, Reach::Within)
+    }
+
+    fn aggregate(&mut self, aggregate: &Aggregate) -> Result<Relation, Refusal> {
+        let mut relation = ranked(self.relation(&aggregate.input)?)?;
+        if aggregate.group_expr.is_empty() {
+            return Err(Refusal::new(
+                "T0503",
+                "an aggregate over the whole population is not keyed by anyone",
+                "add GROUP BY with the entity's key",
+            ));
+        }
+        if aggregate.group_expr.iter().any(|expr| matches!(expr, Expr::GroupingSet(_))) {
+            return Err(Refusal::new(
+                "T0504",
+                "GROUPING SETS, ROLLUP and CUBE do not stream yet",
+                "write one tag for each grouping",
+            ));
+        }
+        let schema = aggregate.input.schema();
+        let resolve = |relation: &Relation, expr: &Expr| substitute(expr, schema, &relation.columns);
+        let keys = aggregate.group_expr.iter().map(|expr| resolve(&relation, expr)).collect::<Result<Vec<_>, _>>()?;
+        if keys.iter().any(clock::reads_clock) {
+            return Err(clock_in("GROUP BY"));
+        }
+        let guarded = !relation.filters.is_empty() && keys.iter().any(|key| self.fallible(relation.node, key));
+        if !relation.bounds.is_empty() || guarded {
+            relation = self.materialise(relation)?;
+        }
+        let keys = aggregate
+            .group_expr
+            .iter()
+            .map(|expr| self.scalar(relation.node, &resolve(&relation, expr)?))
+            .collect::<Result<Vec<_>, _>>()?;
+        let aggregates = aggregate
+            .aggr_expr
+            .iter()
+            .map(|expr| self.aggregate_call(&relation, expr, schema))
+            .collect::<Result<Vec<_>, _>>()?;
+        let filter = self.filter_stages(relation.node, &relation.filters)?;
+
+        let key_texts: Vec<&str> = keys.iter().map(|key| key.text.as_str()).collect();
+        let identity = fingerprint(&format!("aggregate {} by {key_texts:?}", self.facts[relation.node].output));
+        let call_texts: Vec<String> = aggregates
+            .iter()
+            .map(|call| {
+                let text =
+                    |scalar: &Option<Scalar>| scalar.as_ref().map_or_else(String::new, |scalar| scalar.text.clone());
+                format!(
+                    "{}({}) filter {} -> {}",
+                    call.function.name(),
+                    text(&call.argument),
+                    text(&call.filter),
+                    call.data_type
+                )
+            })
+            .collect();
+        let filter_texts: Vec<&str> = filter.iter().map(|stage| stage.text.as_str()).collect();
+        let member =
+            Member { fingerprint: fingerprint(&format!("member {filter_texts:?} {call_texts:?}")), filter, aggregates };
+
+        let fields: Vec<Field> = aggregate
+            .schema
+            .fields()
+            .iter()
+            .map(|field| Field::new(readable(field.name()), field.data_type().clone(), true))
+            .collect();
+        let facts = Facts {
+            columns: canonical_columns(&fields),
+            unique: Some((0..keys.len()).collect()),
+            reach: self.facts[relation.node].reach,
+            output: fingerprint(&format!("{identity} {}", member.fingerprint)),
+        };
+        let node = FlowNode {
+            fingerprint: identity,
+            inputs: vec![relation.node],
+            kind: NodeKind::Aggregate { keys, member },
+            schema: Arc::new(Schema::new(fields)),
+            append_only: false,
+        };
+        let node = self.push(node, facts);
+        Ok(self.whole(node))
+    }
+
+    fn aggregate_call(&self, relation: &Relation, expr: &Expr, schema: &DFSchema) -> Result<AggregateCall, Refusal> {
+        let Expr::AggregateFunction(function) = expr.clone().unalias() else {
+            return Err(Refusal::new(
+                "T0505",
+                format!("`{expr}` is not an aggregate that streams"),
+                "use COUNT, SUM, AVG, MIN or MAX",
+            ));
+        };
+        let params = &function.params;
+        let name = function.func.name();
+        let kind = match (name, params.distinct) {
+            ("count", false) => AggregateFunction::Count,
+            ("count", true) => AggregateFunction::CountDistinct,
+            ("sum", false) => AggregateFunction::Sum,
+            ("avg", false) => AggregateFunction::Avg,
+            ("min", _) => AggregateFunction::Min,
+            ("max", _) => AggregateFunction::Max,
+            (name, distinct) => {
+                return Err(Refusal::new(
+                    "T0505",
+                    format!(
+                        "{}({}…) does not stream yet",
+                        name.to_uppercase(),
+                        if distinct { "DISTINCT " } else { "" }
+                    ),
+                    "use COUNT, COUNT(DISTINCT …), SUM, AVG, MIN or MAX",
+                ));
+            }
+        };
+        if !params.order_by.is_empty() || matches!(params.null_treatment, Some(NullTreatment::IgnoreNulls)) {
+            return Err(Refusal::new(
+                "T0506",
+                format!("{} with ORDER BY does not stream yet", name.to_uppercase()),
+                "leave out the ORDER BY",
+            ));
+        }
+        let [argument] = params.args.as_slice() else {
+            return Err(Refusal::new(
+                "T0505",
+                format!("{} of several arguments does not stream yet", name.to_uppercase()),
+                "aggregate one expression",
+            ));
+        };
+        let argument = substitute(argument, schema, &relation.columns)?;
+        let filter = match &params.filter {
+            Some(filter) => Some(substitute(filter, schema, &relation.columns)?),
+            None => None,
+        };
+        if clock::reads_clock(&argument) || filter.as_ref().is_some_and(clock::reads_clock) {
+            return Err(clock_in("an aggregate"));
+        }
+        let counts_rows =
+            matches!(&argument, Expr::Literal(value, _) if !value.is_null()) && kind == AggregateFunction::Count;
+        let argument = if counts_rows { None } else { Some(self.scalar(relation.node, &argument)?) };
+        let filter = filter.map(|filter| self.scalar(relation.node, &filter)).transpose()?;
+        let (_, field) = expr.to_field(schema)?;
+        Ok(AggregateCall { function: kind, argument, filter, data_type: field.data_type().clone() })
+    }
+
+    fn window(&mut self, window: &Window) -> Result<Relation, Refusal> {
+        let refusal = || {
+            Refusal::new(
+                "T0507",
+                "of the window functions only ROW_NUMBER() OVER (PARTITION BY … ORDER BY …) filtered = 1 streams yet",
+                "number the rows in a sub-query or CTE and keep those with `= 1` in the query around it",
+            )
+        };
+        let input = self.relation(&window.input)?;
+        let input = self.materialise(input)?;
+        let [expr] = window.window_expr.as_slice() else { return Err(refusal()) };
+        let Expr::WindowFunction(function) = expr.clone().unalias() else { return Err(refusal()) };
+        let WindowFunction { fun: WindowFunctionDefinition::WindowUDF(udf), params } = function.as_ref() else {
+            return Err(refusal());
+        };
+        if udf.name() != "row_number" || params.filter.is_some() {
+            return Err(refusal());
+        }
+        let schema = window.input.schema();
+        let scalar = |compiler: &Self, expr: &Expr| -> Result<Scalar, Refusal> {
+            compiler.scalar(input.node, &substitute(expr, schema, &input.columns)?)
+        };
+        let partition = params.partition_by.iter().map(|expr| scalar(self, expr)).collect::<Result<Vec<_>, _>>()?;
+        let order = params
+            .order_by
+            .iter()
+            .map(|sort| {
+                let options = SortOptions { descending: !sort.asc, nulls_first: sort.nulls_first };
+                Ok((scalar(self, &sort.expr)?, options))
+            })
+            .collect::<Result<Vec<_>, Refusal>>()?;
+        let unique = params
+            .partition_by
+            .iter()
+            .map(|expr| self.plain(input.node, &substitute(expr, schema, &input.columns).ok()?))
+            .collect::<Option<Vec<_>>>();
+
+        let text = format!(
+            "top {} by {:?} order {:?}",
+            self.facts[input.node].output,
+            partition.iter().map(|key| &key.text).collect::<Vec<_>>(),
+            order.iter().map(|(key, options)| format!("{} {options:?}", key.text)).collect::<Vec<_>>(),
+        );
+        let output = fingerprint(&text);
+        let mut fields: Vec<Field> =
+            self.nodes[input.node].schema.fields().iter().map(|field| field.as_ref().clone()).collect();
+        fields.truncate(input.columns.len());
+        fields.push(Field::new("row_number", DataType::UInt64, true));
+        let facts = Facts {
+            columns: canonical_columns(&fields),
+            unique,
+            reach: self.facts[input.node].reach,
+            output: output.clone(),
+        };
+        let node = FlowNode {
+            fingerprint: output,
+            inputs: vec![input.node],
+            kind: NodeKind::TopRow { partition, order },
+            schema: Arc::new(Schema::new(fields)),
+            append_only: false,
+        };
+        let node = self.push(node, facts);
+        let mut relation = self.whole(node);
+        relation.unranked = Some(self.column(node, input.columns.len()));
+        Ok(relation)
+    }
+
+    fn union(&mut self, union: &Union) -> Result<Relation, Refusal> {
+        let mut inputs = Vec::new();
+        for input in &union.inputs {
+            let mut relation = self.relation(input)?;
+            for (index, field) in union.schema.fields().iter().enumerate() {
+                let node_columns = DFSchema::try_from(self.facts[relation.node].columns.as_ref().clone())?;
+                let column = relation.columns[index].clone();
+                relation.columns[index] = column.cast_to(field.data_type(), &node_columns)?;
+            }
+            // A relation over a clock filter has more columns than are seen; a Map leaves just those.
+            let relation = self.materialise(relation)?;
+            let node = if self.facts[relation.node].columns.fields().len() == relation.columns.len() {
+                relation.node
+            } else {
+                self.map(relation.node, &relation.columns, &[])?
+            };
+            inputs.push(node);
+        }
+        let outputs: Vec<&str> = inputs.iter().map(|input| self.facts[*input].output.as_str()).collect();
+        let output = fingerprint(&format!("union {outputs:?}"));
+        let fields: Vec<Field> = union
+            .schema
+            .fields()
+            .iter()
+            .map(|field| Field::new(field.name(), field.data_type().clone(), true))
+            .collect();
+        let reach =
+            inputs.iter().map(|input| self.facts[*input].reach).fold(Reach::Within(0), |all, one| match (all, one) {
+                (Reach::Within(all), Reach::Within(one)) => Reach::Within(all.max(one)),
+                _ => Reach::Unbounded,
+            });
+        let facts = Facts { columns: canonical_columns(&fields), unique: None, reach, output: output.clone() };
+        let node = FlowNode {
+            fingerprint: output,
+            append_only: inputs.iter().all(|input| self.nodes[*input].append_only),
+            inputs,
+            kind: NodeKind::Union,
+            schema: Arc::new(Schema::new(fields)),
+        };
+        let node = self.push(node, facts);
+        Ok(self.whole(node))
+    }
+
+    fn finish(mut self, relation: Relation, schema: &DFSchema, required: &KeyRequirement) -> Result<FlowPlan, Refusal> {
+        let relation = ranked(relation)?;
+        let unique = self.facts[relation.node].unique.clone().ok_or_else(|| {
+            Refusal::new(
+                "T0601",
+                "nothing makes the rows of this tag unique",
+                format!(
+                    "GROUP BY {}, or keep one row each with ROW_NUMBER() OVER (PARTITION BY {} ORDER BY …) = 1",
+                    required.column, required.column
+                ),
+            )
+        })?;
+        let mut key_positions = Vec::new();
+        for column in unique {
+            let position = relation
+                .columns
+                .iter()
+                .position(|expr| self.injective(relation.node, expr) == Some(column))
+                .ok_or_else(|| {
+                    let name = self.nodes[relation.node].schema.field(column).name().clone();
+                    Refusal::new(
+                        "T0602",
+                        format!("the rows are unique by `{name}`, which is not in the SELECT list"),
+                        format!("select `{name}`, or take it out of GROUP BY / PARTITION BY"),
+                    )
+                })?;
+            if !key_positions.contains(&position) {
+                key_positions.push(position);
+            }
+        }
+        let entity_position =
+            schema.fields().iter().position(|field| field.name().eq_ignore_ascii_case(&required.column));
+        let entity_position = match entity_position {
+            Some(position) if key_positions.contains(&position) => position,
+            Some(_) => {
+                return Err(Refusal::new(
+                    "T0603",
+                    format!("`{}` is selected, but the rows are not unique by it", required.column),
+                    format!("put `{}` into GROUP BY (or PARTITION BY)", required.column),
+                ));
+            }
+            None => {
+                return Err(Refusal::new(
+                    "T0604",
+                    format!("the tag has no column `{}`, the key of entity `{}`", required.column, required.entity),
+                    format!("select and group by `{}`", required.column),
+                ));
+            }
+        };
+        let found = schema.field(entity_position).data_type();
+        if *found != required.data_type {
+            return Err(Refusal::new(
+                "T0605",
+                format!(
+                    "`{}` has type {found}, but entity `{}` has {}",
+                    required.column, required.entity, required.data_type
+                ),
+                "declare the column in the schema with the entity's type",
+            ));
+        }
+        key_positions.sort_unstable();
+        key_positions.retain(|position| *position != entity_position);
+        key_positions.insert(0, entity_position);
+
+        let relation = self.materialise(relation)?;
+        let output = |position: usize| OutputColumn {
+            name: schema.field(position).name().clone(),
+            index: position,
+            data_type: schema.field(position).data_type().clone(),
+        };
+        let key: Vec<OutputColumn> = key_positions.iter().map(|position| output(*position)).collect();
+        let columns: Vec<OutputColumn> =
+            (0..relation.columns.len()).filter(|position| !key_positions.contains(position)).map(output).collect();
+        let names: Vec<String> =
+            key.iter().chain(&columns).map(|column| format!("{} {}", column.name, column.data_type)).collect();
+        let facts = &self.facts[relation.node];
+        let whole = fingerprint(&format!("tag {} {} {names:?}", facts.output, key.len()));
+        let reach = facts.reach;
+        let keep = relation.node;
+        self.nodes.truncate(keep + 1);
+        Ok(FlowPlan { nodes: self.nodes, key, columns, fingerprint: whole, reach })
+    }
+
+    fn whole(&self, node: NodeIndex) -> Relation {
+        let width = self.facts[node].columns.fields().len();
+        let columns = (0..width).map(|index| Expr::Column(self.column(node, index))).collect();
+        Relation { node, columns, filters: vec![], bounds: vec![], unranked: None }
+    }
+
+    fn column(&self, node: NodeIndex, index: usize) -> Column {
+        Column::from_name(self.facts[node].columns.field(index).name())
+    }
+
+    /// The node's column that the expression is, if it is nothing more.
+    fn plain(&self, node: NodeIndex, expr: &Expr) -> Option<usize> {
+        match expr {
+            Expr::Column(column) => self.facts[node].columns.index_of(&column.name).ok(),
+            Expr::Alias(alias) => self.plain(node, &alias.expr),
+            _ => None,
+        }
+    }
+
+    /// The node's column of which the expression is a one-to-one image.
+    fn injective(&self, node: NodeIndex, expr: &Expr) -> Option<usize> {
+        match expr {
+            Expr::Cast(cast) => {
+                let column = self.injective(node, &cast.expr)?;
+                let from = self.facts[node].columns.field(column).data_type();
+                crate::plan::fallible::is_widening(from, cast.field.data_type()).then_some(column)
+            }
+            other => self.plain(node, other),
+        }
+    }
+
+    fn fallible(&self, node: NodeIndex, expr: &Expr) -> bool {
+        is_fallible(expr, &self.facts[node].columns)
+    }
+
+    fn scalar(&self, node: NodeIndex, expr: &Expr) -> Result<Scalar, Refusal> {
+        let expr = expr.clone().unalias_nested().data;
+        let schema = DFSchema::try_from(self.facts[node].columns.as_ref().clone())?;
+        Ok(Scalar {
+            text: expr.to_string(),
+            expr: physical(&expr, &schema)?,
+            data_type: expr.get_type(&schema)?,
+            fallible: is_fallible(&expr, &self.facts[node].columns),
+        })
+    }
+}
+
+fn physical(expr: &Expr, schema: &DFSchema) -> Result<Arc<dyn datafusion::physical_expr::PhysicalExpr>, Refusal> {
+    let context = PhysicalPlanningContext::default();
+    Ok(create_physical_expr(expr, schema, &ExecutionProps::new(), &context)?)
+}
+
+/// Replaces columns of `schema` by the expressions that stand for them.
+fn substitute(expr: &Expr, schema: &DFSchema, columns: &[Expr]) -> Result<Expr, Refusal> {
+    let replaced = expr.clone().transform_up(|expr| match &expr {
+        Expr::Column(column) => {
+            let index = schema.index_of_column(column)?;
+            Ok(Transformed::yes(columns[index].clone()))
+        }
+        Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) => {
+            Err(DataFusionError::Plan("a sub-query inside an expression does not stream yet".to_string()))
+        }
+        _ => Ok(Transformed::no(expr)),
+    })?;
+    Ok(replaced.data.unalias_nested().data)
+}
+
+fn canonical_columns(fields: &[Field]) -> SchemaRef {
+    let named = fields
+        .iter()
+        .enumerate()
+        .map(|(index, field)| Field::new(format!("#{index}"), field.data_type().clone(), true));
+    Arc::new(Schema::new(named.collect::<Vec<_>>()))
+}
+
+/// A name without the hash that tells a source's columns apart.
+fn readable(name: &str) -> String {
+    name.split('#').next().filter(|name| !name.is_empty()).unwrap_or(name).to_string()
+}
+
+fn split_between(conjunct: &Expr) -> Vec<Expr> {
+    match conjunct {
+        Expr::Between(between) if !between.negated && clock::reads_clock(conjunct) => {
+            let compare = |op, limit: &Expr| {
+                Expr::BinaryExpr(BinaryExpr { left: between.expr.clone(), op, right: Box::new(limit.clone()) })
+            };
+            vec![compare(Operator::GtEq, &between.low), compare(Operator::LtEq, &between.high)]
+        }
+        other => vec![other.clone()],
+    }
+}
+
+fn is_first_rank(conjunct: &Expr, rank: &Column) -> bool {
+    let Expr::BinaryExpr(BinaryExpr { left, op, right }) = conjunct else { return false };
+    let (op, literal) = match (left.as_ref(), right.as_ref()) {
+        (Expr::Column(column), Expr::Literal(value, _)) if column == rank => (*op, value),
+        (Expr::Literal(value, _), Expr::Column(column)) if column == rank => match op.swap() {
+            Some(op) => (op, value),
+            None => return false,
+        },
+        _ => return false,
+    };
+    matches!((op, literal.to_string().as_str()), (Operator::Eq | Operator::LtEq, "1") | (Operator::Lt, "2"))
+}
+
+/// The relation, if its ROW_NUMBER has been compared with 1.
+fn ranked(relation: Relation) -> Result<Relation, Refusal> {
+    match relation.unranked {
+        None => Ok(relation),
+        Some(_) => Err(Refusal::new(
+            "T0508",
+            "of ROW_NUMBER() only the first row of each partition streams yet",
+            "add `WHERE rn = 1` around the query that numbers the rows",
+        )),
+    }
+}
+
+fn no_limit() -> Refusal {
+    Refusal::new(
+        "T0511",
+        "LIMIT over the whole population does not stream yet",
+        "leave out LIMIT; to keep one row a user, filter ROW_NUMBER() OVER (PARTITION BY … ORDER BY …) = 1",
+    )
+}
+
+fn clock_in(place: &str) -> Refusal {
+    Refusal::new(
+        "T0523",
+        format!("NOW() and CURRENT_DATE in {place} do not stream yet"),
+        "compare the event time with the clock in WHERE",
+    )
+}

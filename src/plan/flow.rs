@@ -1,0 +1,187 @@
+//! The flow plan of one tag: incremental operators in topological order, each known by a fingerprint.
+//!
+//! Two nodes with the same fingerprint compute the same relation, so the engine runs them once. An aggregate is
+//! known by its input and keys alone; what a tag computes over it is a *member*, with a fingerprint of its own.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arrow::compute::SortOptions;
+use arrow::datatypes::{DataType, SchemaRef};
+use datafusion::physical_expr::PhysicalExpr;
+use sha2::{Digest, Sha256};
+
+use crate::catalog::Stream;
+use crate::plan::clock::ClockBound;
+
+/// A scalar expression over the columns of one node.
+#[derive(Debug, Clone)]
+pub struct Scalar {
+    /// Canonical text: columns by position, literals with their types. Equal texts over the same node are equal values.
+    pub text: String,
+    /// What evaluates it.
+    pub expr: Arc<dyn PhysicalExpr>,
+    /// The type of its values.
+    pub data_type: DataType,
+    /// True when it may fail on some row (cast, division, overflow), so that it must not be evaluated for rows
+    /// that its own tag filters out.
+    pub fallible: bool,
+}
+
+/// A fingerprint: the first 16 bytes of a SHA-256, in hex.
+pub fn fingerprint(text: &str) -> String {
+    Sha256::digest(text.as_bytes()).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// An output of a node: the index of the node in its plan. An aggregate in a tag's plan has exactly one member.
+pub type NodeIndex = usize;
+
+/// One incremental operator of a tag's plan.
+#[derive(Debug, Clone)]
+pub struct FlowNode {
+    /// Equal for nodes that can be run once for several tags.
+    pub fingerprint: String,
+    /// Nodes whose output is read.
+    pub inputs: Vec<NodeIndex>,
+    /// What it does.
+    pub kind: NodeKind,
+    /// Columns of its output.
+    pub schema: SchemaRef,
+    /// True when its output never retracts a row.
+    pub append_only: bool,
+}
+
+/// What an operator does.
+#[derive(Debug, Clone)]
+pub enum NodeKind {
+    /// The events of a stream, in the full schema of the stream; columns that no tag needs are NULL.
+    Source {
+        /// The stream.
+        stream: Arc<Stream>,
+        /// Indices into the stream's schema of the columns that this tag needs.
+        columns: BTreeSet<usize>,
+    },
+    /// Rows for which `filter` is true, then `columns` of them; `None` keeps the columns as they are.
+    Map {
+        /// Conditions, each evaluated over the rows that the one before has left.
+        filter: Vec<Scalar>,
+        /// The new columns.
+        columns: Option<Vec<Scalar>>,
+    },
+    /// Rows while they are visible: they enter and leave as the clock moves.
+    ClockFilter {
+        /// All must hold.
+        bounds: Vec<ClockBound>,
+    },
+    /// One row a group: key columns, then the member's aggregates.
+    Aggregate {
+        /// Group keys.
+        keys: Vec<Scalar>,
+        /// What this tag computes of each group.
+        member: Member,
+    },
+    /// The first row of each partition; its columns, then `row_number` = 1 as UInt64.
+    TopRow {
+        /// Partition keys.
+        partition: Vec<Scalar>,
+        /// The order; ties are broken by the whole row, ascending, NULLs first.
+        order: Vec<(Scalar, SortOptions)>,
+    },
+    /// The rows of all inputs.
+    Union,
+}
+
+/// What one tag computes over shared groups.
+#[derive(Debug, Clone)]
+pub struct Member {
+    /// Equal for members that compute the same.
+    pub fingerprint: String,
+    /// Rows that count for this member, in stages as in `Map`; a group without any is no row of the output.
+    pub filter: Vec<Scalar>,
+    /// Its aggregates.
+    pub aggregates: Vec<AggregateCall>,
+}
+
+/// One aggregate function over the rows of a group.
+#[derive(Debug, Clone)]
+pub struct AggregateCall {
+    /// Which function.
+    pub function: AggregateFunction,
+    /// The argument; `None` for COUNT(*).
+    pub argument: Option<Scalar>,
+    /// FILTER (WHERE …).
+    pub filter: Option<Scalar>,
+    /// The type of the result.
+    pub data_type: DataType,
+}
+
+/// The aggregate functions that stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "SQL's own names")]
+pub enum AggregateFunction {
+    Count,
+    CountDistinct,
+    Sum,
+    Avg,
+    Min,
+    Max,
+}
+
+impl AggregateFunction {
+    /// Its name in SQL, for fingerprints and `explain`.
+    pub fn name(self) -> &'static str {
+        match self {
+            AggregateFunction::Count => "count",
+            AggregateFunction::CountDistinct => "count_distinct",
+            AggregateFunction::Sum => "sum",
+            AggregateFunction::Avg => "avg",
+            AggregateFunction::Min => "min",
+            AggregateFunction::Max => "max",
+        }
+    }
+}
+
+/// One column of a tag, and where it stands in the output of the plan's last node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutputColumn {
+    /// Its name in the tag's table.
+    pub name: String,
+    /// Its position in the last node's output.
+    pub index: usize,
+    /// Its type.
+    pub data_type: DataType,
+}
+
+/// The plan of one tag.
+#[derive(Debug, Clone)]
+pub struct FlowPlan {
+    /// Operators, inputs before those that read them. The last one gives the tag's rows.
+    pub nodes: Vec<FlowNode>,
+    /// Unique per row; the entity's key first.
+    pub key: Vec<OutputColumn>,
+    /// The values.
+    pub columns: Vec<OutputColumn>,
+    /// Equal for plans that give the same table from the same streams: a change of it refills the tag.
+    pub fingerprint: String,
+    /// How far back the answer depends on events.
+    pub reach: Reach,
+}
+
+/// How far back an answer depends on events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// To the first event.
+    Unbounded,
+    /// Only events younger than this many nanoseconds, as seen from the clock, matter.
+    Within(i64),
+}
+
+impl FlowPlan {
+    /// The streams that are read, each with the columns that are needed.
+    pub fn sources(&self) -> impl Iterator<Item = (&Arc<Stream>, &BTreeSet<usize>)> {
+        self.nodes.iter().filter_map(|node| match &node.kind {
+            NodeKind::Source { stream, columns } => Some((stream, columns)),
+            _ => None,
+        })
+    }
+}

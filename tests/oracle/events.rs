@@ -1,0 +1,134 @@
+//! Random events: skewed keys, NULLs, ties, out-of-order times, Chinese text.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, Decimal128Array, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray,
+    TimestampMillisecondArray,
+};
+use arrow::datatypes::{DataType, TimeUnit};
+use rand::Rng;
+use rand::rngs::StdRng;
+use tagflow::catalog::{Catalog, Column, EventTime, Format, Start, Stream, TimestampFormat};
+
+pub const DAY: i64 = 86_400_000;
+
+fn column(name: &str, data_type: DataType) -> Column {
+    Column {
+        name: name.to_string(),
+        data_type,
+        nullable: true,
+        path: vec![name.to_string()],
+        timestamp_format: TimestampFormat::EpochMillis,
+    }
+}
+
+fn stream(name: &str, time: &str, columns: Vec<Column>) -> Arc<Stream> {
+    Arc::new(Stream {
+        name: name.to_string(),
+        file: format!("schemas/{name}.toml").into(),
+        title: None,
+        connection: "shop".to_string(),
+        topic: format!("shop.{name}"),
+        format: Format::Json,
+        start: Start::Earliest,
+        time: Some(EventTime { column: time.to_string(), lateness: std::time::Duration::ZERO }),
+        columns,
+    })
+}
+
+pub fn catalog() -> Catalog {
+    let time = DataType::Timestamp(TimeUnit::Millisecond, None);
+    let orders = stream(
+        "orders",
+        "order_time",
+        vec![
+            column("order_id", DataType::Int64),
+            column("user_id", DataType::Int64),
+            column("amount", DataType::Decimal128(12, 2)),
+            column("weight", DataType::Float64),
+            column("quantity", DataType::Int32),
+            column("category", DataType::Utf8),
+            column("status", DataType::Utf8),
+            column("order_time", time.clone()),
+        ],
+    );
+    let views = stream(
+        "page_views",
+        "view_time",
+        vec![
+            column("user_id", DataType::Int64),
+            column("page", DataType::Utf8),
+            column("device", DataType::Utf8),
+            column("duration_ms", DataType::Int64),
+            column("view_time", time),
+        ],
+    );
+    let streams = [orders, views].map(|stream| (stream.name.clone(), stream));
+    Catalog { streams: streams.into_iter().collect(), ..Catalog::default() }
+}
+
+/// Events of one stream; times are milliseconds of wall time around `now`.
+pub fn batch(stream: &Stream, rows: usize, now: i64, first_offset: i64, random: &mut StdRng) -> RecordBatch {
+    let mut columns: Vec<ArrayRef> = stream.columns.iter().map(|column| values(column, rows, now, random)).collect();
+    columns.push(Arc::new(StringArray::from(vec![stream.topic.as_str(); rows])));
+    columns.push(Arc::new(Int32Array::from(vec![0; rows])));
+    columns.push(Arc::new(Int64Array::from_iter_values((0..rows as i64).map(|row| first_offset + row))));
+    columns.push(Arc::new(TimestampMillisecondArray::from(vec![now; rows]).with_timezone("UTC")));
+    columns.push(Arc::new(StringArray::from(vec![None::<&str>; rows])));
+    RecordBatch::try_new(stream.schema(), columns).unwrap()
+}
+
+fn values(column: &Column, rows: usize, now: i64, random: &mut StdRng) -> ArrayRef {
+    let missing = |random: &mut StdRng| random.random_bool(0.06);
+    let text = |choices: &[&str], random: &mut StdRng| -> ArrayRef {
+        let pick = |random: &mut StdRng| {
+            // Squaring skews towards the first choices.
+            let at = random.random::<f64>().powi(2) * choices.len() as f64;
+            (!missing(random)).then(|| choices[at as usize].to_string())
+        };
+        Arc::new((0..rows).map(|_| pick(random)).collect::<StringArray>())
+    };
+    match column.name.as_str() {
+        "user_id" => Arc::new(
+            (0..rows)
+                .map(|_| (!missing(random)).then(|| (random.random::<f64>().powi(3) * 25.0) as i64 - 3))
+                .collect::<Int64Array>(),
+        ),
+        "amount" => Arc::new(
+            (0..rows)
+                .map(|_| (!missing(random)).then(|| i128::from(random.random_range(-2_000..50_000))))
+                .collect::<Decimal128Array>()
+                .with_precision_and_scale(12, 2)
+                .unwrap(),
+        ),
+        "weight" => Arc::new(
+            (0..rows)
+                .map(|_| {
+                    (!missing(random)).then(|| random.random_range(-1.0..1.0) * 10_f64.powi(random.random_range(-3..6)))
+                })
+                .collect::<Float64Array>(),
+        ),
+        "category" => text(&["手机", "食品", "books", "美妆", "Toys ", "toys", ""], random),
+        "status" => text(&["paid", "refunded", "open"], random),
+        "page" => text(&["home", "cart", "item", "search"], random),
+        "device" => text(&["ios", "android", "web"], random),
+        _ => match column.data_type {
+            DataType::Timestamp(..) => Arc::new(
+                (0..rows)
+                    .map(|_| {
+                        // Most are recent, some are old, some lie ahead; coarse steps make ties.
+                        let back = (random.random::<f64>().powi(3) * 60.0 * DAY as f64) as i64 - DAY / 4;
+                        (!missing(random)).then(|| (now - back) / 60_000 * 60_000)
+                    })
+                    .collect::<TimestampMillisecondArray>(),
+            ),
+            DataType::Int32 => Arc::new(
+                (0..rows).map(|_| (!missing(random)).then(|| random.random_range(0..6))).collect::<Int32Array>(),
+            ),
+            _ => Arc::new(
+                (0..rows).map(|_| (!missing(random)).then(|| random.random_range(-5..200))).collect::<Int64Array>(),
+            ),
+        },
+    }
+}

@@ -1,0 +1,282 @@
+//! Steps a graph of several tags over random epochs and compares each tag with the oracle after each.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::compute::concat_batches;
+use arrow::datatypes::{DataType, Float64Type};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use chrono_tz::Tz;
+use datafusion::execution::context::SessionState;
+use datafusion::logical_expr::LogicalPlan;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
+use tagflow::catalog::Catalog;
+use tagflow::delta::{Clock, Delta};
+use tagflow::operator::graph::Graph;
+use tagflow::oracle;
+use tagflow::plan::compile::{KeyRequirement, compile};
+use tagflow::plan::flow::FlowPlan;
+
+use crate::{events, session};
+
+/// One text a column; doubles are kept as such, to be compared with a tolerance.
+type Row = Vec<Cell>;
+
+#[derive(Debug, Clone)]
+enum Cell {
+    Text(String),
+    Double(f64),
+}
+
+impl PartialEq for Cell {
+    /// Doubles are equal to one part in 10^9: DataFusion adds them in the order of arrival, the engine exactly.
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Cell::Text(left), Cell::Text(right)) => left == right,
+            (Cell::Double(left), Cell::Double(right)) => {
+                (left - right).abs() <= 1e-9 * left.abs().max(right.abs()).max(1.0)
+            }
+            _ => false,
+        }
+    }
+}
+
+struct Tag {
+    name: &'static str,
+    sql: &'static str,
+    logical: LogicalPlan,
+    plan: Arc<FlowPlan>,
+    /// Its table: key to row, kept by the deltas alone.
+    table: BTreeMap<Vec<String>, Row>,
+}
+
+pub struct Run {
+    random: StdRng,
+    seed: u64,
+    timezone: Tz,
+    catalog: Catalog,
+    state: SessionState,
+    tags: Vec<Tag>,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Run {
+    pub fn new(seed: u64, timezone: Tz, queries: &[(&'static str, &'static str)]) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let catalog = events::catalog();
+        let state = session::session(&catalog, timezone);
+        let key =
+            KeyRequirement { entity: "user".to_string(), column: "user_id".to_string(), data_type: DataType::Int64 };
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut tags: Vec<Tag> = queries
+            .iter()
+            .map(|(name, sql)| {
+                let logical = runtime.block_on(session::plan(&state, sql));
+                let plan = compile(&logical, &catalog, timezone, &key)
+                    .unwrap_or_else(|refusal| panic!("{name}: {refusal:?}\n{}", logical.display_indent()));
+                Tag { name, sql, logical, plan: Arc::new(plan), table: BTreeMap::new() }
+            })
+            .collect();
+        tags.shuffle(&mut random);
+        Run { random, seed, timezone, catalog, state, tags, runtime }
+    }
+
+    pub fn check(&mut self) {
+        let shards = self.random.random_range(1..5);
+        let mut graph = Graph::new(shards, self.timezone);
+        // Some tags join later, filled beside the running ones.
+        let early = self.random.random_range(1..=self.tags.len());
+        for tag in &self.tags[..early] {
+            graph.add_tag(tag.name, &tag.plan).unwrap();
+        }
+        let mut running = early;
+        let mut history: HashMap<String, Vec<RecordBatch>> = HashMap::new();
+        let mut clock: Clock = 1_790_000_000_000_000_000 + self.random.random_range(0..400) * 86_400_000_000_000;
+        for epoch in 0..14 {
+            let arrived = self.arrive(clock, &mut history);
+            clock += self.clock_step();
+            let deltas = graph.step(&arrived, clock);
+            for tag in &mut self.tags[..running] {
+                let delta = deltas[tag.name].as_ref().unwrap_or_else(|error| {
+                    panic!("seed {}: {} failed in epoch {epoch}: {error}\n{}", self.seed, tag.name, tag.sql)
+                });
+                tag.apply(delta, &format!("seed {} epoch {epoch}", self.seed));
+            }
+            self.compare(running, &history, clock, epoch);
+            if running < self.tags.len() && self.random.random_bool(0.4) {
+                running = self.fill(&mut graph, running, &history, clock);
+                self.compare(running, &history, clock, epoch);
+            }
+            if self.random.random_bool(0.15) {
+                graph = self.restart(&graph, running);
+            }
+        }
+    }
+
+    /// New events of this epoch, added to the history.
+    fn arrive(
+        &mut self,
+        clock: Clock,
+        history: &mut HashMap<String, Vec<RecordBatch>>,
+    ) -> HashMap<String, RecordBatch> {
+        let offset = chrono::DateTime::from_timestamp_nanos(clock).with_timezone(&self.timezone).naive_local();
+        let wall_time = offset.and_utc().timestamp_millis();
+        let mut arrived = HashMap::new();
+        for stream in self.catalog.streams.values() {
+            let batches = history.entry(stream.name.clone()).or_default();
+            let read: usize = batches.iter().map(RecordBatch::num_rows).sum();
+            let rows = if self.random.random_bool(0.25) { 0 } else { self.random.random_range(1..60) };
+            let batch = events::batch(stream, rows, wall_time, read as i64, &mut self.random);
+            batches.push(batch.clone());
+            if rows > 0 {
+                arrived.insert(stream.name.clone(), batch);
+            }
+        }
+        arrived
+    }
+
+    fn clock_step(&mut self) -> Clock {
+        const HOUR: Clock = 3_600_000_000_000;
+        match self.random.random_range(0..4) {
+            0 => self.random.random_range(0..1_000_000),
+            1 => self.random.random_range(0..HOUR),
+            2 => self.random.random_range(0..30 * HOUR),
+            _ => self.random.random_range(0..8 * 24 * HOUR),
+        }
+    }
+
+    /// A graph of its own reads the whole history, in other batches, and is then absorbed.
+    fn fill(
+        &mut self,
+        graph: &mut Graph,
+        running: usize,
+        history: &HashMap<String, Vec<RecordBatch>>,
+        clock: Clock,
+    ) -> usize {
+        let joined = self.random.random_range(running + 1..=self.tags.len());
+        let mut filling = Graph::new(self.random.random_range(1..4), self.timezone);
+        for tag in &self.tags[running..joined] {
+            filling.add_tag(tag.name, &tag.plan).unwrap();
+        }
+        let whole = self.whole(history);
+        let mut deltas = Vec::new();
+        let mut start: HashMap<&str, usize> = HashMap::new();
+        loop {
+            let mut events = HashMap::new();
+            for (stream, batch) in &whole {
+                let from = start.entry(stream).or_default();
+                let length = self.random.random_range(1..200).min(batch.num_rows() - *from);
+                if length > 0 {
+                    events.insert(stream.clone(), batch.slice(*from, length));
+                    *from += length;
+                }
+            }
+            if events.is_empty() {
+                break;
+            }
+            deltas.push(filling.step(&events, clock - 1));
+        }
+        deltas.push(filling.step(&HashMap::new(), clock));
+        for tag in &mut self.tags[running..joined] {
+            for delta in &deltas {
+                tag.apply(delta[tag.name].as_ref().unwrap(), "fill");
+            }
+        }
+        graph.absorb(&filling).unwrap();
+        joined
+    }
+
+    /// Another process with another number of shards takes the state up.
+    fn restart(&mut self, graph: &Graph, running: usize) -> Graph {
+        let snapshot = graph.snapshot().unwrap();
+        let mut restarted = Graph::new(self.random.random_range(1..5), self.timezone);
+        for tag in &self.tags[..running] {
+            restarted.add_tag(tag.name, &tag.plan).unwrap();
+        }
+        let outputs: BTreeSet<_> = restarted.outputs();
+        restarted.load(&snapshot, &outputs).unwrap();
+        restarted
+    }
+
+    fn whole(&self, history: &HashMap<String, Vec<RecordBatch>>) -> HashMap<String, RecordBatch> {
+        history
+            .iter()
+            .map(|(stream, batches)| {
+                let schema = self.catalog.streams[stream].schema();
+                (stream.clone(), concat_batches(&schema, batches).unwrap())
+            })
+            .collect()
+    }
+
+    fn compare(&self, running: usize, history: &HashMap<String, Vec<RecordBatch>>, clock: Clock, epoch: usize) {
+        let whole = self.whole(history);
+        for tag in &self.tags[..running] {
+            let answer = self
+                .runtime
+                .block_on(oracle::answer(&self.state, &tag.logical, &whole, clock))
+                .unwrap_or_else(|error| panic!("the oracle of {} failed: {error}", tag.name));
+            let mut expected = BTreeMap::new();
+            for (key, row) in tag.rows(&answer) {
+                assert!(expected.insert(key, row).is_none(), "{}: the oracle has a key twice", tag.name);
+            }
+            let context = || {
+                let at = chrono::DateTime::from_timestamp_nanos(clock).with_timezone(&self.timezone);
+                format!("seed {} {} epoch {epoch} at {at}, tag {}:\n{}", self.seed, self.timezone, tag.name, tag.sql)
+            };
+            for (key, row) in &expected {
+                match tag.table.get(key) {
+                    None => panic!("{}\nkey {key:?} is missing; expected {row:?}", context()),
+                    Some(found) if found != row => panic!("{}\nkey {key:?} is {found:?}; expected {row:?}", context()),
+                    Some(_) => {}
+                }
+            }
+            for (key, row) in &tag.table {
+                assert!(expected.contains_key(key), "{}\nkey {key:?} should not be there: {row:?}", context());
+            }
+        }
+    }
+}
+
+impl Tag {
+    /// Rows by key; columns are found by position, which is the same in the plan's output and the answer.
+    fn rows(&self, batch: &RecordBatch) -> Vec<(Vec<String>, Row)> {
+        let options = FormatOptions::default().with_null("∅");
+        let formatters: Vec<ArrayFormatter> =
+            batch.columns().iter().map(|column| ArrayFormatter::try_new(column, &options).unwrap()).collect();
+        let cell = |index: usize, row: usize| {
+            let column = batch.column(index);
+            match column.as_primitive_opt::<Float64Type>() {
+                Some(doubles) if doubles.is_valid(row) => Cell::Double(doubles.value(row)),
+                _ => Cell::Text(formatters[index].value(row).to_string()),
+            }
+        };
+        (0..batch.num_rows())
+            .map(|row| {
+                let key = self.plan.key.iter().map(|column| formatters[column.index].value(row).to_string()).collect();
+                (key, self.plan.columns.iter().map(|column| cell(column.index, row)).collect())
+            })
+            .collect()
+    }
+
+    /// Retractions first: they must name rows that are there, and no key may then have two rows.
+    fn apply(&mut self, delta: &Delta, context: &str) {
+        let rows = self.rows(&delta.batch);
+        for (index, (key, row)) in rows.iter().enumerate() {
+            if delta.weight(index) < 0 {
+                assert_eq!(delta.weight(index), -1, "{context}: {}", self.name);
+                let removed = self.table.remove(key);
+                assert_eq!(removed.as_ref(), Some(row), "{context}: {} retracts what is not there, {key:?}", self.name);
+            }
+        }
+        for (index, (key, row)) in rows.into_iter().enumerate() {
+            if delta.weight(index) > 0 {
+                assert_eq!(delta.weight(index), 1, "{context}: {}", self.name);
+                let known = self.table.insert(key.clone(), row);
+                assert!(known.is_none(), "{context}: {} has key {key:?} twice", self.name);
+            }
+        }
+    }
+}

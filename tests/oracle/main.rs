@@ -1,0 +1,29 @@
+//! The oracle test: after every epoch each tag equals DataFusion's batch answer over all events so far at that clock,
+//! for random events, batches, shard counts, clock steps and restarts.
+//!
+//! `TAGFLOW_ORACLE_SEED=n` runs one seed alone; `TAGFLOW_ORACLE_SEEDS=n` runs n of them.
+
+mod events;
+mod harness;
+mod queries;
+mod session;
+
+use harness::Run;
+
+fn seeds() -> Vec<u64> {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    match number("TAGFLOW_ORACLE_SEED") {
+        Some(seed) => vec![seed],
+        None => (1..=number("TAGFLOW_ORACLE_SEEDS").unwrap_or(6)).collect(),
+    }
+}
+
+#[test]
+fn every_query_equals_its_batch_answer_after_every_epoch() {
+    for seed in seeds() {
+        for timezone in [chrono_tz::Asia::Shanghai, chrono_tz::UTC] {
+            println!("seed {seed}, {timezone}: run it alone with TAGFLOW_ORACLE_SEED={seed}");
+            Run::new(seed, timezone, queries::ALL).check();
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Every kind of SQL that streams, as tags of `user_id`.
+
+pub const ALL: &[(&str, &str)] = &[
+    ("count_all", "SELECT user_id, COUNT(*) AS n FROM orders GROUP BY user_id"),
+    (
+        "sums",
+        "SELECT user_id, SUM(amount) AS a, SUM(quantity) AS q, SUM(weight) AS w, AVG(amount) AS aa, AVG(quantity) AS aq, \
+         AVG(weight) AS aw FROM orders GROUP BY user_id",
+    ),
+    (
+        "extremes",
+        "SELECT user_id, MIN(amount) AS a, MAX(order_time) AS t, MIN(category) AS c, MAX(weight) AS w, MAX(quantity) AS q \
+         FROM orders GROUP BY user_id",
+    ),
+    (
+        "distinct_counts",
+        "SELECT user_id, COUNT(DISTINCT category) AS c, COUNT(DISTINCT CAST(order_time AS DATE)) AS d, \
+         COUNT(DISTINCT quantity) FILTER (WHERE status = 'paid') AS q FROM orders GROUP BY user_id",
+    ),
+    (
+        "filtered",
+        "SELECT user_id, SUM(amount) FILTER (WHERE status = 'paid') AS paid, COUNT(*) FILTER (WHERE status = 'refunded') AS r, \
+         COUNT(amount) AS given FROM orders WHERE user_id IS NOT NULL AND quantity > 0 GROUP BY user_id",
+    ),
+    (
+        "vip",
+        "SELECT user_id, CASE WHEN SUM(amount) > 1000 THEN 'gold' WHEN SUM(amount) > 300 THEN 'silver' ELSE 'none' END AS level, \
+         SUM(amount) / NULLIF(COUNT(*), 0) AS per_order FROM orders GROUP BY user_id",
+    ),
+    ("having", "SELECT user_id FROM orders GROUP BY user_id HAVING COUNT(*) BETWEEN 2 AND 5 AND SUM(amount) > 100"),
+    ("distinct_users", "SELECT DISTINCT user_id FROM orders WHERE status = 'refunded'"),
+    ("guarded_division", "SELECT user_id, SUM(100 / quantity) AS x FROM orders WHERE quantity <> 0 GROUP BY user_id"),
+    (
+        "per_day",
+        "SELECT user_id, CAST(order_time AS DATE) AS day, SUM(amount) AS spend FROM orders WHERE order_time IS NOT NULL \
+         GROUP BY user_id, CAST(order_time AS DATE)",
+    ),
+    (
+        "week_by_row",
+        "SELECT user_id, SUM(amount) AS spend, COUNT(*) AS n FROM orders WHERE order_time >= NOW() - INTERVAL '7' DAY GROUP BY user_id",
+    ),
+    (
+        "month_by_day",
+        "SELECT user_id, SUM(amount) AS spend, MAX(amount) AS most, COUNT(DISTINCT category) AS c, AVG(weight) AS w FROM orders \
+         WHERE order_time >= CURRENT_DATE - INTERVAL '30' DAY GROUP BY user_id",
+    ),
+    (
+        "by_hour",
+        "SELECT user_id, COUNT(*) AS n FROM page_views WHERE view_time >= date_trunc('hour', NOW()) - INTERVAL '24' HOUR \
+         AND view_time < date_trunc('hour', NOW()) GROUP BY user_id",
+    ),
+    (
+        "between_clock",
+        "SELECT user_id, SUM(amount) AS spend, MIN(weight) AS w FROM orders \
+         WHERE order_time BETWEEN NOW() - INTERVAL '14' DAY AND NOW() - INTERVAL '1' DAY AND status = 'paid' GROUP BY user_id",
+    ),
+    (
+        "today",
+        "SELECT user_id, COUNT(*) AS n FROM orders WHERE CAST(order_time AS DATE) = CURRENT_DATE GROUP BY user_id",
+    ),
+    (
+        "months",
+        "SELECT user_id, COUNT(*) AS n FROM orders WHERE order_time > NOW() - INTERVAL '1' MONTH AND order_time <= NOW() GROUP BY user_id",
+    ),
+    (
+        "clock_moved_to_row",
+        "SELECT user_id, SUM(quantity) AS q FROM orders WHERE order_time + INTERVAL '3' DAY > NOW() GROUP BY user_id",
+    ),
+    (
+        "favourite",
+        "SELECT user_id, category FROM (SELECT user_id, category, ROW_NUMBER() OVER (PARTITION BY user_id \
+         ORDER BY n DESC, category) AS rn FROM (SELECT user_id, category, COUNT(*) AS n FROM orders \
+         WHERE category IS NOT NULL GROUP BY user_id, category)) WHERE rn = 1",
+    ),
+    (
+        "favourite_30d",
+        "WITH counted AS (SELECT user_id, category, SUM(amount) AS spend FROM orders WHERE order_time >= CURRENT_DATE - INTERVAL '30' DAY \
+         GROUP BY user_id, category), ranked AS (SELECT *, ROW_NUMBER() OVER (PARTITION BY user_id ORDER BY spend DESC NULLS LAST) AS rn FROM counted) \
+         SELECT user_id, category, spend FROM ranked WHERE rn = 1 AND spend > 10",
+    ),
+    (
+        "latest_device",
+        "SELECT user_id, device, view_time FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY user_id ORDER BY view_time DESC NULLS LAST) AS rn \
+         FROM page_views WHERE user_id IS NOT NULL) WHERE rn = 1",
+    ),
+    (
+        "touchpoints",
+        "SELECT user_id, COUNT(*) AS n, MAX(at) AS last, MIN(kind) AS k FROM (SELECT user_id, order_time AS at, 'order' AS kind FROM orders \
+         UNION ALL SELECT user_id, view_time, 'view' FROM page_views WHERE duration_ms > 10) GROUP BY user_id",
+    ),
+    (
+        "union_window",
+        "SELECT user_id, SUM(v) AS v FROM (SELECT user_id, quantity AS v, order_time AS t FROM orders UNION ALL \
+         SELECT user_id, duration_ms, view_time FROM page_views) WHERE t >= NOW() - INTERVAL '10' DAY GROUP BY user_id",
+    ),
+    (
+        "aggregate_of_aggregate",
+        "SELECT user_id, MAX(spend) AS best_day, MIN(spend) AS worst_day, AVG(spend) AS mean, COUNT(*) AS days, COUNT(DISTINCT n) AS dn, SUM(w) AS w \
+         FROM (SELECT user_id, CAST(order_time AS DATE) AS day, SUM(amount) AS spend, COUNT(*) AS n, SUM(weight) AS w FROM orders GROUP BY user_id, CAST(order_time AS DATE)) \
+         GROUP BY user_id",
+    ),
+    (
+        "clock_over_aggregate",
+        "SELECT user_id, last_order FROM (SELECT user_id, MAX(order_time) AS last_order FROM orders GROUP BY user_id) \
+         WHERE last_order >= NOW() - INTERVAL '20' DAY",
+    ),
+    (
+        "lapsed",
+        "SELECT user_id FROM (SELECT user_id, MAX(order_time) AS last_order FROM orders GROUP BY user_id) \
+         WHERE last_order < NOW() - INTERVAL '5' DAY",
+    ),
+    (
+        "scalar_functions",
+        "SELECT user_id, COUNT(DISTINCT upper(trim(category))) AS c, SUM(length(page)) AS p, MAX(date_part('hour', t)) AS h, \
+         MIN(to_char(t, '%Y-%m')) AS m, COUNT(*) FILTER (WHERE category LIKE '%o%') AS o \
+         FROM (SELECT user_id, category, 'x' AS page, order_time AS t FROM orders) GROUP BY user_id",
+    ),
+    (
+        "grouped_by_expression",
+        "SELECT user_id, quantity % 3 AS bucket, COALESCE(status, '?') AS s, COUNT(*) AS n FROM orders GROUP BY user_id, quantity % 3, COALESCE(status, '?')",
+    ),
+    (
+        "night_owl",
+        "SELECT user_id, COUNT(*) FILTER (WHERE date_part('hour', view_time) >= 22 OR date_part('hour', view_time) < 5) * 100 / COUNT(*) AS pct \
+         FROM page_views GROUP BY user_id HAVING COUNT(*) > 1",
+    ),
+    (
+        "first_order",
+        "SELECT user_id, order_id, amount FROM (SELECT user_id, order_id, amount, ROW_NUMBER() OVER (PARTITION BY user_id ORDER BY order_time, order_id) AS rn \
+         FROM orders WHERE order_time >= NOW() - INTERVAL '15' DAY) WHERE rn <= 1",
+    ),
+];
