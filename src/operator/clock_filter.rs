@@ -181,7 +181,7 @@ impl ClockFilter {
                     Arc::new(Int64Array::from_iter_values(entries().map(|(when, _, _)| *when))),
                     Arc::new(Int64Array::from_iter_values(entries().map(|(_, _, one)| one.leave))),
                     Arc::new(Int64Array::from_iter_values(entries().map(|(_, _, one)| one.weight))),
-                    Arc::new(LargeBinaryArray::from_iter_values(entries().map(|(_, row, _)| row))),
+                    Arc::new(entries().map(|(_, row, _)| Some(row)).collect::<LargeBinaryArray>()),
                 ],
             )?;
             Ok(StatePart { name: name.to_string(), batch })

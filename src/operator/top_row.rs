@@ -134,8 +134,8 @@ impl TopRow {
         let batch = RecordBatch::try_new(
             Arc::new(schema),
             vec![
-                Arc::new(LargeBinaryArray::from_iter_values(entries().map(|(key, _, _)| key))),
-                Arc::new(LargeBinaryArray::from_iter_values(entries().map(|(_, row, _)| row))),
+                Arc::new(entries().map(|(key, _, _)| Some(key)).collect::<LargeBinaryArray>()),
+                Arc::new(entries().map(|(_, row, _)| Some(row)).collect::<LargeBinaryArray>()),
                 Arc::new(Int64Array::from_iter_values(entries().map(|(_, _, weight)| *weight))),
             ],
         )?;

@@ -9,16 +9,17 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Date32Array, Int64Array, RecordBatch, TimestampNanosecondArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Date32Type, Field, Int64Type, Schema, TimeUnit};
+use arrow::datatypes::{DataType, Date32Type, Field, Int64Type, IntervalMonthDayNano, Schema, TimeUnit};
 use chrono::DateTime;
 use chrono_tz::Tz;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, Result as DataFusionResult, ScalarValue};
-use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
+use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator};
 use datafusion::physical_expr::PhysicalExpr;
 
 use crate::delta::Clock;
 use crate::plan::flow::Scalar;
+use crate::plan::zone;
 
 /// Name of the column of instants (`Timestamp(ns, project zone)`) in the batch that a clock side is evaluated over.
 const CLOCK_COLUMN: &str = "__clock";
@@ -76,14 +77,9 @@ fn clock_function(expr: &Expr) -> Option<&str> {
     }
 }
 
-/// The clock side over [`clock_schema`], or why it cannot be one.
+/// The clock side over [`clock_schema`], and whether it moves in steps; or why it cannot be one.
 pub fn clock_side(expr: &Expr) -> Result<(Expr, bool), String> {
-    if !is_monotone(expr) {
-        return Err(format!(
-            "the clock side `{expr}` must never decrease as time passes: only NOW(), CURRENT_DATE, date_trunc, casts to a \
-             date or timestamp, and adding or subtracting a fixed interval are allowed"
-        ));
-    }
+    step_of(expr)?;
     let mut stepped = false;
     let rewritten = expr.clone().transform(|expr| {
         Ok(match clock_function(&expr) {
@@ -105,16 +101,157 @@ pub fn clock_side(expr: &Expr) -> Result<(Expr, bool), String> {
     rewritten.map(|rewritten| (rewritten.data, stepped)).map_err(|error| error.to_string())
 }
 
+/// How an expression of the clock moves, as far as interval arithmetic on it cares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// From one local midnight to another.
+    Days,
+    /// Continuously, or in steps that are no whole days.
+    Finer,
+}
+
+/// Checks that an expression without columns never decreases as the clock moves.
+fn step_of(expr: &Expr) -> Result<Step, String> {
+    let unknown = || {
+        Err(format!(
+            "`{expr}` is not known never to decrease as time passes: only NOW(), CURRENT_DATE, date_trunc, casts to a date or \
+             timestamp, and a fixed interval added or subtracted are"
+        ))
+    };
+    match expr {
+        Expr::Literal(..) => Ok(Step::Days),
+        Expr::Alias(alias) => step_of(&alias.expr),
+        Expr::Cast(cast) => match cast.field.data_type() {
+            DataType::Date32 | DataType::Date64 => step_of(&cast.expr).map(|_| Step::Days),
+            DataType::Timestamp(..) => step_of(&cast.expr),
+            _ => unknown(),
+        },
+        Expr::ScalarFunction(function) => match (function.name(), function.args.as_slice()) {
+            ("now", []) => Ok(Step::Finer),
+            ("current_date", []) => Ok(Step::Days),
+            ("date_trunc", [Expr::Literal(unit, _), value]) => {
+                let inner = step_of(value)?;
+                let unit = unit.to_string().to_lowercase();
+                Ok(if matches!(unit.as_str(), "day" | "week" | "month" | "quarter" | "year") {
+                    Step::Days
+                } else {
+                    inner
+                })
+            }
+            (zone::INSTANT, [value]) => step_of(value),
+            (zone::WALL_TIME, [value]) => match step_of(value)? {
+                Step::Days => Ok(Step::Days),
+                Step::Finer => Err(format!(
+                    "`{expr}` is wall time, which goes back when clocks are put back: compare with NOW() itself"
+                )),
+            },
+            ("date_bin", [Expr::Literal(..), value]) => step_of(value).map(|_| Step::Finer),
+            ("to_timestamp" | "to_timestamp_millis" | "to_timestamp_micros" | "to_timestamp_seconds", [value]) => {
+                step_of(value)
+            }
+            ("to_date", [value]) => step_of(value).map(|_| Step::Days),
+            _ => unknown(),
+        },
+        Expr::BinaryExpr(BinaryExpr { left, op: op @ (Operator::Plus | Operator::Minus), right }) => {
+            let (clock, interval) = match (interval_parts(left), interval_parts(right)) {
+                (None, Some(interval)) => (left, interval),
+                (Some(interval), None) if *op == Operator::Plus => (right, interval),
+                _ => return unknown(),
+            };
+            match (step_of(clock)?, interval) {
+                // The 31st less one month is the 30th, as is the 30th: by the second that goes back, by the day it stays.
+                (Step::Finer, IntervalParts { months: 1.., .. } | IntervalParts { months: ..=-1, .. }) => Err(format!(
+                    "`{expr}` goes back at the ends of months: the 31st and the 30th less a month are the same day"
+                )),
+                (Step::Days, IntervalParts { nanoseconds: 0, .. }) => Ok(Step::Days),
+                _ => Ok(Step::Finer),
+            }
+        }
+        _ => unknown(),
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct IntervalParts {
+    months: i32,
+    days: i64,
+    nanoseconds: i64,
+}
+
+fn interval_parts(expr: &Expr) -> Option<IntervalParts> {
+    let parts = |months: i32, days: i64, nanoseconds: i64| Some(IntervalParts { months, days, nanoseconds });
+    match expr {
+        Expr::Alias(alias) => interval_parts(&alias.expr),
+        Expr::Cast(cast) => interval_parts(&cast.expr),
+        Expr::Literal(value, _) => match value {
+            ScalarValue::IntervalMonthDayNano(Some(value)) => {
+                parts(value.months, i64::from(value.days), value.nanoseconds)
+            }
+            ScalarValue::IntervalDayTime(Some(value)) => {
+                parts(0, i64::from(value.days), i64::from(value.milliseconds) * 1_000_000)
+            }
+            ScalarValue::IntervalYearMonth(Some(months)) => parts(*months, 0, 0),
+            ScalarValue::DurationNanosecond(Some(value)) => parts(0, 0, *value),
+            ScalarValue::DurationMicrosecond(Some(value)) => parts(0, 0, value.checked_mul(1_000)?),
+            ScalarValue::DurationMillisecond(Some(value)) => parts(0, 0, value.checked_mul(1_000_000)?),
+            ScalarValue::DurationSecond(Some(value)) => parts(0, 0, value.checked_mul(1_000_000_000)?),
+            // A date plus a number of days.
+            ScalarValue::Int32(Some(days)) => parts(0, i64::from(*days), 0),
+            ScalarValue::Int64(Some(days)) => parts(0, *days, 0),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// Makes days that are added to or taken from NOW() 24 hours each.
+///
+/// By the calendar of a zone with daylight saving, `NOW() - INTERVAL '1' DAY` would go back by an hour once a year and
+/// not exist in another. What starts at a midnight (CURRENT_DATE, `date_trunc('day', NOW())`) keeps calendar days.
+pub fn with_fixed_days(plan: LogicalPlan) -> DataFusionResult<LogicalPlan> {
+    const DAY: i64 = 86_400_000_000_000;
+    let fixed = |expr: Expr| {
+        let Expr::BinaryExpr(BinaryExpr { left, op: op @ (Operator::Plus | Operator::Minus), right }) = &expr else {
+            return Ok(Transformed::no(expr));
+        };
+        let fix = |interval: &Expr, clock: &Expr| -> Option<Expr> {
+            let IntervalParts { months: 0, days, nanoseconds } = interval_parts(interval)? else { return None };
+            let finer = days != 0 && reads_clock(clock) && step_of(clock) == Ok(Step::Finer);
+            let total = days.checked_mul(DAY)?.checked_add(nanoseconds)?;
+            let literal = ScalarValue::IntervalMonthDayNano(Some(IntervalMonthDayNano::new(0, 0, total)));
+            finer.then(|| Expr::Literal(literal, None))
+        };
+        let (left, right) = match (fix(left, right), fix(right, left)) {
+            (Some(interval), None) if *op == Operator::Plus => (Box::new(interval), right.clone()),
+            (None, Some(interval)) => (left.clone(), Box::new(interval)),
+            _ => return Ok(Transformed::no(expr)),
+        };
+        Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op: *op, right })))
+    };
+    let rewritten = plan.transform_up_with_subqueries(|plan| plan.map_expressions(|expr| expr.transform_up(fixed)))?;
+    Ok(rewritten.data)
+}
+
 impl ClockBound {
     /// The clock side at each of the instants (nanoseconds since the Unix epoch), as integers of its type.
     pub fn clock_values(&self, instants: &[Clock], timezone: Tz) -> DataFusionResult<Int64Array> {
-        let today: Date32Array =
-            Date32Array::from_iter_values(instants.iter().map(|instant| local_date(*instant, timezone)));
-        let now = TimestampNanosecondArray::from(instants.to_vec()).with_timezone(timezone.name());
-        let schema = Arc::new(clock_schema(timezone));
-        let batch = RecordBatch::try_new(schema, vec![Arc::new(now), Arc::new(today)])?;
-        let values = self.clock.evaluate(&batch)?.into_array(instants.len())?;
-        as_integers(&values)
+        match self.clock.evaluate(&clock_batch(instants, timezone)?) {
+            Ok(values) => as_integers(&values.into_array(instants.len())?),
+            // Where the clocks are put forward at midnight that midnight does not exist; an hour later there is one.
+            Err(error) => match instants {
+                [instant] => {
+                    const HOUR: Clock = 3_600_000_000_000;
+                    let later = self.clock.evaluate(&clock_batch(&[instant + HOUR], timezone)?);
+                    as_integers(&later.map_err(|_| error)?.into_array(1)?)
+                }
+                several => {
+                    let one_by_one = several
+                        .iter()
+                        .map(|instant| Ok(self.clock_values(&[*instant], timezone)?.iter().next().flatten()));
+                    one_by_one.collect()
+                }
+            },
+        }
     }
 
     /// How far behind the clock the clock side is at most, in nanoseconds; `None` when it cannot be told.
@@ -136,6 +273,12 @@ impl ClockBound {
     }
 }
 
+fn clock_batch(instants: &[Clock], timezone: Tz) -> DataFusionResult<RecordBatch> {
+    let today = Date32Array::from_iter_values(instants.iter().map(|instant| local_date(*instant, timezone)));
+    let now = TimestampNanosecondArray::from(instants.to_vec()).with_timezone(timezone.name());
+    Ok(RecordBatch::try_new(Arc::new(clock_schema(timezone)), vec![Arc::new(now), Arc::new(today)])?)
+}
+
 /// Days since 1970-01-01 of the local date at an instant.
 fn local_date(instant: Clock, timezone: Tz) -> i32 {
     let date = DateTime::from_timestamp_nanos(instant).with_timezone(&timezone).date_naive();
@@ -149,60 +292,6 @@ pub fn as_integers(values: &ArrayRef) -> DataFusionResult<Int64Array> {
         _ => cast(values, &DataType::Int64)?,
     };
     Ok(integers.as_primitive::<Int64Type>().clone())
-}
-
-/// Whether an expression without columns never decreases as the clock moves.
-fn is_monotone(expr: &Expr) -> bool {
-    match expr {
-        Expr::Literal(..) => true,
-        Expr::Alias(alias) => is_monotone(&alias.expr),
-        Expr::Cast(cast) => is_monotone(&cast.expr) && is_instant_type(cast.field.data_type()),
-        Expr::ScalarFunction(function) => match function.name() {
-            "now" | "current_date" => true,
-            "date_trunc" => {
-                matches!(function.args.first(), Some(Expr::Literal(..)))
-                    && function.args.get(1).is_some_and(is_monotone)
-            }
-            "date_bin" => {
-                matches!(function.args.first(), Some(Expr::Literal(..)))
-                    && function.args.get(1).is_some_and(is_monotone)
-                    && function.args.get(2).is_none_or(|origin| matches!(origin, Expr::Literal(..)))
-            }
-            "to_timestamp" | "to_timestamp_millis" | "to_timestamp_micros" | "to_timestamp_seconds" | "to_date" => {
-                function.args.len() == 1 && is_monotone(&function.args[0])
-            }
-            _ => false,
-        },
-        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Plus, right }) => {
-            is_monotone(left) && is_interval(right) || is_interval(left) && is_monotone(right)
-        }
-        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Minus, right }) => is_monotone(left) && is_interval(right),
-        _ => false,
-    }
-}
-
-fn is_instant_type(data_type: &DataType) -> bool {
-    matches!(data_type, DataType::Timestamp(..) | DataType::Date32 | DataType::Date64)
-}
-
-fn is_interval(expr: &Expr) -> bool {
-    match expr {
-        Expr::Literal(value, _) => matches!(
-            value,
-            ScalarValue::IntervalMonthDayNano(_)
-                | ScalarValue::IntervalDayTime(_)
-                | ScalarValue::IntervalYearMonth(_)
-                | ScalarValue::DurationNanosecond(_)
-                | ScalarValue::DurationMicrosecond(_)
-                | ScalarValue::DurationMillisecond(_)
-                | ScalarValue::DurationSecond(_)
-                | ScalarValue::Int32(_)
-                | ScalarValue::Int64(_)
-        ),
-        Expr::Cast(cast) => is_interval(&cast.expr),
-        Expr::Alias(alias) => is_interval(&alias.expr),
-        _ => false,
-    }
 }
 
 /// A conjunct that reads the clock, split into `(row side, comparison, clock side)`; `=` gives two.

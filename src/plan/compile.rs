@@ -309,6 +309,16 @@ impl Compiler<'_> {
         Ok(Relation { node, columns, filters: vec![], bounds: vec![], unranked: None })
     }
 
+    /// Materialised, and without the columns that a clock filter adds for itself.
+    fn narrow(&mut self, relation: Relation) -> Result<Relation, Refusal> {
+        let relation = self.materialise(relation)?;
+        if self.facts[relation.node].columns.fields().len() == relation.columns.len() {
+            return Ok(relation);
+        }
+        let node = self.map(relation.node, &relation.columns, &[])?;
+        Ok(self.whole(node))
+    }
+
     fn map(&mut self, input: NodeIndex, exprs: &[Expr], filters: &[Expr]) -> Result<NodeIndex, Refusal> {
         let filter = self.filter_stages(input, filters)?;
         let columns = exprs.iter().map(|expr| self.scalar(input, expr)).collect::<Result<Vec<_>, _>>()?;
@@ -579,7 +589,7 @@ impl Compiler<'_> {
             )
         };
         let input = self.relation(&window.input)?;
-        let input = self.materialise(input)?;
+        let input = self.narrow(input)?;
         let [expr] = window.window_expr.as_slice() else { return Err(refusal()) };
         let Expr::WindowFunction(function) = expr.clone().unalias() else { return Err(refusal()) };
         let WindowFunction { fun: WindowFunctionDefinition::WindowUDF(udf), params } = function.as_ref() else {
@@ -646,13 +656,7 @@ impl Compiler<'_> {
                 let column = relation.columns[index].clone();
                 relation.columns[index] = column.cast_to(field.data_type(), &node_columns)?;
             }
-            // A relation over a clock filter has more columns than are seen; a Map leaves just those.
-            let relation = self.materialise(relation)?;
-            let node = if self.facts[relation.node].columns.fields().len() == relation.columns.len() {
-                relation.node
-            } else {
-                self.map(relation.node, &relation.columns, &[])?
-            };
+            let node = self.narrow(relation)?.node;
             inputs.push(node);
         }
         let outputs: Vec<&str> = inputs.iter().map(|input| self.facts[*input].output.as_str()).collect();

@@ -65,6 +65,8 @@ fn is_safe_node(expr: &Expr, schema: &DFSchema) -> bool {
         Expr::ScalarFunction(function) => matches!(
             function.name(),
             "date_part"
+                | "wall_time"
+                | "instant"
                 | "lower"
                 | "upper"
                 | "character_length"

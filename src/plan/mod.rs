@@ -7,3 +7,4 @@ pub mod clock;
 pub mod compile;
 pub mod fallible;
 pub mod flow;
+pub mod zone;

@@ -261,22 +261,23 @@ impl Tag {
             .collect()
     }
 
-    /// Retractions first: they must name rows that are there, and no key may then have two rows.
+    /// The delta's rows, summed up: what is retracted must be there, and no key may then have two rows.
     fn apply(&mut self, delta: &Delta, context: &str) {
-        let rows = self.rows(&delta.batch);
-        for (index, (key, row)) in rows.iter().enumerate() {
-            if delta.weight(index) < 0 {
-                assert_eq!(delta.weight(index), -1, "{context}: {}", self.name);
-                let removed = self.table.remove(key);
-                assert_eq!(removed.as_ref(), Some(row), "{context}: {} retracts what is not there, {key:?}", self.name);
-            }
+        let mut net: BTreeMap<(Vec<String>, String), (Row, i64)> = BTreeMap::new();
+        for (index, (key, row)) in self.rows(&delta.batch).into_iter().enumerate() {
+            net.entry((key, format!("{row:?}"))).or_insert((row, 0)).1 += delta.weight(index);
         }
-        for (index, (key, row)) in rows.into_iter().enumerate() {
-            if delta.weight(index) > 0 {
-                assert_eq!(delta.weight(index), 1, "{context}: {}", self.name);
-                let known = self.table.insert(key.clone(), row);
-                assert!(known.is_none(), "{context}: {} has key {key:?} twice", self.name);
-            }
+        let (gone, come): (Vec<_>, Vec<_>) =
+            net.into_iter().filter(|(_, (_, weight))| *weight != 0).partition(|(_, (_, weight))| *weight < 0);
+        for ((key, _), (row, weight)) in gone {
+            assert_eq!(weight, -1, "{context}: {} {key:?}", self.name);
+            let removed = self.table.remove(&key);
+            assert_eq!(removed, Some(row), "{context}: {} retracts what is not there, {key:?}", self.name);
+        }
+        for ((key, _), (row, weight)) in come {
+            assert_eq!(weight, 1, "{context}: {} {key:?}", self.name);
+            let known = self.table.insert(key.clone(), row);
+            assert!(known.is_none(), "{context}: {} has key {key:?} twice", self.name);
         }
     }
 }

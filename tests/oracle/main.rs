@@ -21,7 +21,7 @@ fn seeds() -> Vec<u64> {
 #[test]
 fn every_query_equals_its_batch_answer_after_every_epoch() {
     for seed in seeds() {
-        for timezone in [chrono_tz::Asia::Shanghai, chrono_tz::UTC] {
+        for timezone in [chrono_tz::Asia::Shanghai, chrono_tz::America::New_York] {
             println!("seed {seed}, {timezone}: run it alone with TAGFLOW_ORACLE_SEED={seed}");
             Run::new(seed, timezone, queries::ALL).check();
         }

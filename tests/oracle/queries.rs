@@ -60,7 +60,7 @@ pub const ALL: &[(&str, &str)] = &[
     ),
     (
         "months",
-        "SELECT user_id, COUNT(*) AS n FROM orders WHERE order_time > NOW() - INTERVAL '1' MONTH AND order_time <= NOW() GROUP BY user_id",
+        "SELECT user_id, COUNT(*) AS n FROM orders WHERE order_time > CURRENT_DATE - INTERVAL '1' MONTH AND order_time <= NOW() GROUP BY user_id",
     ),
     (
         "clock_moved_to_row",

@@ -15,7 +15,8 @@ pub fn session(catalog: &Catalog, timezone: Tz) -> SessionState {
     let mut config = SessionConfig::new().with_target_partitions(1);
     config.options_mut().execution.time_zone = Some(timezone.name().to_string());
     config.options_mut().sql_parser.map_string_types_to_utf8view = false;
-    let state = SessionStateBuilder::new().with_config(config).with_default_features().build();
+    let mut state = SessionStateBuilder::new().with_config(config).with_default_features().build();
+    state.add_analyzer_rule(Arc::new(tagflow::plan::zone::ZoneCasts));
     let context = SessionContext::new_with_state(state);
     for stream in catalog.streams.values() {
         let table = MemTable::try_new(stream.schema(), vec![vec![]]).unwrap();
@@ -37,5 +38,6 @@ pub async fn plan(state: &SessionState, sql: &str) -> LogicalPlan {
         })
         .collect();
     let context = OptimizerContext::new_with_config_options(Arc::clone(options)).without_query_execution_start_time();
-    Optimizer::with_rules(rules).optimize(analysed, &context, |_, _| {}).unwrap()
+    let optimised = Optimizer::with_rules(rules).optimize(analysed, &context, |_, _| {}).unwrap();
+    tagflow::plan::clock::with_fixed_days(optimised).unwrap()
 }

@@ -1,0 +1,261 @@
+//! Wall time and instants: the casts between TIMESTAMP and TIMESTAMP WITH TIME ZONE, by the zone's own rules.
+//!
+//! Arrow's cast of an instant to a TIMESTAMP gives UTC, its cast of a wall time that does not exist or exists twice
+//! fails, and DataFusion compares a wall time with a constant instant as if the zone were UTC. So both casts become
+//! functions of ours in the analysed plan, before anything is optimised.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray};
+use arrow::compute::cast;
+use arrow::datatypes::{
+    ArrowTimestampType, DataType, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
+    TimestampNanosecondType, TimestampSecondType,
+};
+use chrono::{DateTime, NaiveDateTime, Offset, TimeZone};
+use chrono_tz::Tz;
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{DFSchema, DataFusionError, Result};
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{
+    Cast, ColumnarValue, Expr, ExprSchemable, LogicalPlan, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    Volatility,
+};
+use datafusion::optimizer::AnalyzerRule;
+
+/// Name of the function from instants to wall time.
+pub const WALL_TIME: &str = "wall_time";
+/// Name of the function from wall time to instants.
+pub const INSTANT: &str = "instant";
+
+/// Puts [`WALL_TIME`] and [`INSTANT`] in the place of casts; runs after type coercion.
+#[derive(Debug)]
+pub struct ZoneCasts;
+
+impl AnalyzerRule for ZoneCasts {
+    fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
+        let rewritten = plan.transform_up_with_subqueries(|plan| {
+            let mut schema = merge_schema(&plan.inputs());
+            if let LogicalPlan::TableScan(scan) = &plan {
+                schema.merge(&DFSchema::try_from_qualified_schema(scan.table_name.clone(), &scan.source.schema())?);
+            }
+            plan.map_expressions(|expr| {
+                let name = expr.schema_name().to_string();
+                let replaced = expr.transform_up(|expr| replace_cast(expr, &schema))?;
+                // A column is known above by the text of its expression.
+                let keeps_name =
+                    matches!(replaced.data, Expr::Alias(_)) || replaced.data.schema_name().to_string() == name;
+                Ok(if replaced.transformed && !keeps_name {
+                    replaced.update_data(|expr| expr.alias(name))
+                } else {
+                    replaced
+                })
+            })
+        })?;
+        rewritten.data.recompute_schema()
+    }
+
+    fn name(&self) -> &str {
+        "zone_casts"
+    }
+}
+
+fn replace_cast(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    let (inner, to) = match &expr {
+        Expr::Cast(cast) => (&cast.expr, cast.field.data_type()),
+        Expr::TryCast(cast) => (&cast.expr, cast.field.data_type()),
+        _ => return Ok(Transformed::no(expr)),
+    };
+    let from = inner.get_type(schema)?;
+    let call =
+        |function: ZoneFunction, argument: Expr| Ok(Transformed::yes(ScalarUDF::from(function).call(vec![argument])));
+    match (&from, to) {
+        (DataType::Timestamp(_, Some(zone)), DataType::Timestamp(unit, None)) => {
+            call(ZoneFunction::new(WALL_TIME, zone, *unit), inner.as_ref().clone())
+        }
+        (DataType::Timestamp(_, None), DataType::Timestamp(unit, Some(zone))) => {
+            call(ZoneFunction::new(INSTANT, zone, *unit), inner.as_ref().clone())
+        }
+        (DataType::Date32 | DataType::Date64, DataType::Timestamp(unit, Some(zone))) => {
+            let midnight = Expr::Cast(Cast::new(inner.clone(), DataType::Timestamp(*unit, None)));
+            call(ZoneFunction::new(INSTANT, zone, *unit), midnight)
+        }
+        _ => Ok(Transformed::no(expr)),
+    }
+}
+
+/// One of the two casts.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct ZoneFunction {
+    name: &'static str,
+    zone: Arc<str>,
+    unit: TimeUnit,
+    signature: Signature,
+}
+
+impl ZoneFunction {
+    fn new(name: &'static str, zone: &Arc<str>, unit: TimeUnit) -> Self {
+        ZoneFunction { name, zone: Arc::clone(zone), unit, signature: Signature::any(1, Volatility::Immutable) }
+    }
+
+    fn output(&self) -> DataType {
+        DataType::Timestamp(self.unit, (self.name == INSTANT).then(|| Arc::clone(&self.zone)))
+    }
+}
+
+impl ScalarUDFImpl for ZoneFunction {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _arguments: &[DataType]) -> Result<DataType> {
+        Ok(self.output())
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let scalar = args.args.iter().all(|value| matches!(value, ColumnarValue::Scalar(_)));
+        let rows = if scalar { 1 } else { args.number_rows };
+        let mut arrays = args.args.iter().map(|value| value.to_array(rows));
+        let array =
+            arrays.next().ok_or_else(|| DataFusionError::Internal(format!("{} without argument", self.name)))??;
+        let converted = self.convert(&array)?;
+        if scalar {
+            return Ok(ColumnarValue::Scalar(datafusion::common::ScalarValue::try_from_array(&converted, 0)?));
+        }
+        Ok(ColumnarValue::Array(converted))
+    }
+}
+
+impl ZoneFunction {
+    fn convert(&self, array: &ArrayRef) -> Result<ArrayRef> {
+        let zone: Tz = self
+            .zone
+            .parse()
+            .map_err(|_| DataFusionError::Execution(format!("`{}` is no time zone by name", self.zone)))?;
+        // First to the unit of the result, the meaning unchanged; then from one meaning to the other.
+        let kept_zone = match array.data_type() {
+            DataType::Timestamp(_, zone) => zone.clone(),
+            _ => None,
+        };
+        let array = cast(array, &DataType::Timestamp(self.unit, kept_zone))?;
+        let mut offsets = Offsets::new(zone, self.name == INSTANT);
+        let converted: ArrayRef = match self.unit {
+            TimeUnit::Second => Arc::new(offsets.convert::<TimestampSecondType>(&array, 1)),
+            TimeUnit::Millisecond => Arc::new(offsets.convert::<TimestampMillisecondType>(&array, 1_000)),
+            TimeUnit::Microsecond => Arc::new(offsets.convert::<TimestampMicrosecondType>(&array, 1_000_000)),
+            TimeUnit::Nanosecond => Arc::new(offsets.convert::<TimestampNanosecondType>(&array, 1_000_000_000)),
+        };
+        Ok(cast(&converted, &self.output())?)
+    }
+}
+
+/// Quarters of an hour whose offset is kept: zones change theirs at such a boundary, or the quarter is looked at anew.
+const REMEMBERED: usize = 4096;
+const QUARTER: i64 = 900;
+
+/// Offsets of a zone, with those of recent quarters of an hour at hand.
+struct Offsets {
+    zone: Tz,
+    from_wall_time: bool,
+    /// By quarter: the quarter and its offset in seconds.
+    recent: Vec<Option<(i64, i64)>>,
+}
+
+impl Offsets {
+    fn new(zone: Tz, from_wall_time: bool) -> Self {
+        Offsets { zone, from_wall_time, recent: vec![None; REMEMBERED] }
+    }
+
+    fn convert<T: ArrowTimestampType>(&mut self, array: &ArrayRef, per_second: i64) -> PrimitiveArray<T> {
+        let values = array.as_primitive::<T>().iter();
+        values
+            .map(|value| {
+                let value = value?;
+                let offset = self.offset(value.div_euclid(per_second))?.checked_mul(per_second)?;
+                if self.from_wall_time { value.checked_sub(offset) } else { value.checked_add(offset) }
+            })
+            .collect()
+    }
+
+    /// Seconds that wall time is ahead of UTC, at seconds of wall time or of UTC. `None` outside chrono's range.
+    fn offset(&mut self, second: i64) -> Option<i64> {
+        let quarter = second.div_euclid(QUARTER);
+        let place = quarter.rem_euclid(REMEMBERED as i64) as usize;
+        if let Some((known, offset)) = self.recent[place]
+            && known == quarter
+        {
+            return Some(offset);
+        }
+        let start = self.look_up(quarter * QUARTER)?;
+        let end = self.look_up((quarter + 1) * QUARTER - 1)?;
+        if start == end {
+            self.recent[place] = Some((quarter, start));
+            return Some(start);
+        }
+        self.look_up(second)
+    }
+
+    fn look_up(&self, second: i64) -> Option<i64> {
+        let time: NaiveDateTime = DateTime::from_timestamp(second, 0)?.naive_utc();
+        let seconds = |offset: chrono_tz::TzOffset| i64::from(offset.fix().local_minus_utc());
+        if !self.from_wall_time {
+            return Some(seconds(self.zone.offset_from_utc_datetime(&time)));
+        }
+        // A wall time that exists twice is the earlier one; one that is skipped is read with the offset before the gap.
+        match self.zone.offset_from_local_datetime(&time).earliest() {
+            Some(offset) => Some(seconds(offset)),
+            None => {
+                let before = time.checked_sub_signed(chrono::TimeDelta::hours(3))?;
+                self.zone.offset_from_local_datetime(&before).earliest().map(seconds)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::TimestampSecondArray;
+
+    fn second(text: &str) -> i64 {
+        NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S").unwrap().and_utc().timestamp()
+    }
+
+    fn convert(name: &'static str, zone: &str, input: DataType, text: &str) -> i64 {
+        let function = ZoneFunction::new(name, &Arc::from(zone), TimeUnit::Second);
+        let array = cast(&TimestampSecondArray::from(vec![second(text)]), &input).unwrap();
+        let converted = cast(&function.convert(&array).unwrap(), &DataType::Int64).unwrap();
+        converted.as_primitive::<arrow::datatypes::Int64Type>().value(0)
+    }
+
+    #[test]
+    fn wall_time_becomes_the_instant_of_its_zone() {
+        let naive = DataType::Timestamp(TimeUnit::Second, None);
+        let instant = |zone, text| convert(INSTANT, zone, naive.clone(), text);
+        assert_eq!(instant("Asia/Shanghai", "2026-01-01 08:00:00"), second("2026-01-01 00:00:00"));
+        assert_eq!(instant("America/New_York", "2026-07-01 08:00:00"), second("2026-07-01 12:00:00"));
+        // 02:30 on 2026-03-08 is skipped, 01:30 on 2026-11-01 comes twice.
+        assert_eq!(instant("America/New_York", "2026-03-08 02:30:00"), second("2026-03-08 07:30:00"));
+        assert_eq!(instant("America/New_York", "2026-11-01 01:30:00"), second("2026-11-01 05:30:00"));
+    }
+
+    #[test]
+    fn instant_becomes_the_wall_time_of_its_zone() {
+        let utc = |zone: &str| DataType::Timestamp(TimeUnit::Second, Some(zone.into()));
+        let wall = |zone: &'static str, text| {
+            let function = ZoneFunction::new(WALL_TIME, &Arc::from(zone), TimeUnit::Second);
+            let array = TimestampSecondArray::from(vec![second(text)]).with_timezone(zone);
+            let array: ArrayRef = Arc::new(array);
+            assert_eq!(array.data_type(), &utc(zone));
+            let converted = cast(&function.convert(&array).unwrap(), &DataType::Int64).unwrap();
+            converted.as_primitive::<arrow::datatypes::Int64Type>().value(0)
+        };
+        assert_eq!(wall("Asia/Shanghai", "2026-01-01 00:00:00"), second("2026-01-01 08:00:00"));
+        assert_eq!(wall("America/New_York", "2026-11-01 06:30:00"), second("2026-11-01 01:30:00"));
+    }
+}
