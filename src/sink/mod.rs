@@ -3,6 +3,8 @@
 //! Enters: net changes of tags between two epochs. Leaves: committed rows, with the progress in the same transaction.
 //! Never knows sources, plans or operators.
 
+pub mod collapse;
+
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
