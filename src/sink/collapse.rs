@@ -91,7 +91,7 @@ struct Entry {
     key: Slot,
     before: Option<Slot>,
     now: Option<Slot>,
-    /// False until the first epoch that touched the key is settled: only then is `now` known.
+    /// False until an epoch's rows of the key leave a net change: only then is `now` known.
     settled: bool,
     /// Newest row of this epoch in `Epoch::rows`.
     head: u32,
@@ -377,6 +377,11 @@ impl PendingChanges {
         // The row that the table holds is first heard of when it is retracted; after that every retraction must meet its row.
         if gone_rows < -1 || (gone_rows < 0 && entry.settled) {
             return Err(CollapseError::UnknownRow { tag: self.tag.clone(), key: self.key_text(entry) });
+        }
+
+        // Rows that cancel say nothing of what the table holds: the key stays as unknown as it was.
+        if !entry.settled && live.is_none() && gone.is_none() {
+            return Ok(());
         }
 
         let entry = &mut self.entries[number as usize];
