@@ -3,7 +3,11 @@
 //! Enters: net changes of tags between two epochs. Leaves: committed rows, with the progress in the same transaction.
 //! Never knows sources, plans or operators.
 
+pub mod cells;
 pub mod collapse;
+pub mod keys;
+pub mod read_back;
+pub mod types;
 
 use std::sync::Arc;
 
