@@ -3,13 +3,45 @@
 //! Enters: net changes of tags between two epochs. Leaves: committed rows, with the progress in the same transaction.
 //! Never knows sources, plans or operators.
 
+pub mod cells;
+pub mod collapse;
+pub mod keys;
+pub mod mysql;
+pub mod read_back;
+pub mod registry;
+pub mod sqlite;
+pub mod types;
+
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::DataType;
+use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 
+use crate::config::Store;
 use crate::delta::{Clock, Offsets};
+
+/// How names of tables begin that are being filled; readers leave them alone, and so does [`Sink::progress`].
+pub const SHADOW_PREFIX: &str = "_tagflow_new_";
+
+/// The table in which a tag is filled before it is swapped in.
+pub fn shadow_table(tag: &str) -> String {
+    format!("{SHADOW_PREFIX}{tag}")
+}
+
+/// The store that the project's settings name, not yet opened. A relative SQLite path is below `root`;
+/// DATETIME columns are wall time of `timezone`.
+///
+/// # Errors
+/// When the URL cannot be read.
+pub fn open_store(store: &Store, root: &Path, timezone: Tz) -> Result<Box<dyn Sink>, SinkError> {
+    Ok(match store {
+        Store::Mysql(url) => Box::new(mysql::MysqlSink::new(url, timezone)?),
+        Store::Sqlite(path) => Box::new(sqlite::SqliteSink::new(&root.join(path), timezone)),
+    })
+}
 
 /// One column of a tag's table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -151,7 +183,7 @@ pub trait Sink: Send {
     /// Renames a tag's table aside and takes the tag out of registry and progress.
     fn retire_table(&mut self, tag: &str) -> Result<(), SinkError>;
 
-    /// Drops tables retired longer ago than `grace`; returns their names.
+    /// Drops tables retired longer ago than `grace` by the store's clock; returns their names.
     fn drop_retired(&mut self, grace: std::time::Duration) -> Result<Vec<String>, SinkError>;
 
     /// Writes registry rows (metadata only).
@@ -162,20 +194,40 @@ pub trait Sink: Send {
 
     /// The registry, for `tagflow show` and `status` without a daemon.
     fn registrations(&mut self) -> Result<Vec<TagRegistration>, SinkError>;
+
+    /// The whole table in the tag's types, key columns first, sorted by key; `_updated_at` is left out.
+    fn read_table(&mut self, table: &TagTable) -> Result<RecordBatch, SinkError>;
+
+    /// The SQL type of every column in this store, keys first, for the registry. An error for a type that no store has.
+    fn column_types(&mut self, table: &TagTable) -> Result<Vec<String>, SinkError>;
 }
 
 /// One row as column names and texts, `None` for NULL.
 pub type TextRow = Vec<(String, Option<String>)>;
 
 /// What a commit did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CommitStats {
     /// Rows inserted or replaced.
     pub upserted: u64,
     /// Keys deleted.
     pub deleted: u64,
-    /// Values that became NULL because the store has none like them (NaN, infinity).
+    /// Values that became NULL because the store has none like them (NaN, infinity, years outside 1 to 9999).
     pub nulled: u64,
+    /// Rows that were not written because the store's index cannot hold their key.
+    pub rejected_keys: u64,
+    /// Table, key column and reason of one of them, for the log.
+    pub rejected_sample: Option<String>,
+}
+
+impl CommitStats {
+    /// Counts in the rows that [`keys::fit_keys`] has left out.
+    fn count_rejected(&mut self, table: &str, fitting: &mut keys::FittingRows) {
+        self.rejected_keys += fitting.rejected;
+        if let (None, Some(sample)) = (&self.rejected_sample, fitting.sample.take()) {
+            self.rejected_sample = Some(format!("table `{table}`: {sample}"));
+        }
+    }
 }
 
 /// What can go wrong at the store.

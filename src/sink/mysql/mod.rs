@@ -1,0 +1,559 @@
+//! MySQL and MariaDB: a table a tag, rows and progress in one transaction, fenced by a writer generation.
+//!
+//! Enters: what [`Sink`] takes. Leaves: committed rows. Run against MariaDB 10.11; the SQL keeps to what
+//! MySQL 5.7, MySQL 8 and MariaDB from 10.5 on share.
+//!
+//! **Fence.** Every transaction first locks the row of `_tagflow_meta` and compares its generation. A newer writer
+//! cannot claim the store in the middle of it, and a reconnected writer waits there for the end of its own lost transaction.
+//! **Lost COMMIT.** When the connection goes while a COMMIT is under way, the next commit asks the progress rows:
+//! a table that is already at that epoch is not written again.
+//! **Renames** are not part of transactions: see [`swap`].
+
+mod encode;
+mod layout;
+mod server;
+pub mod swap;
+mod write;
+
+use std::collections::BTreeMap;
+use std::ops::AsyncFnOnce;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use chrono_tz::Tz;
+use tokio::runtime::Runtime;
+
+use self::encode::{quote_name, quote_optional, quote_row, quote_text};
+use self::server::{Abilities, Server, Session};
+use super::cells::wall_time_text;
+use super::keys::{KeyLimit, fit_keys};
+use super::read_back::{RawCell, display_text, table_from_cells};
+use super::registry::{self, COLUMN_COLUMNS, PROGRESS_COLUMNS, TAG_COLUMNS, is_shadow};
+use super::types::StoreType;
+use super::{CommitStats, Sink, SinkError, TagChanges, TagProgress, TagRegistration, TagTable, TextRow};
+use crate::config::Secret;
+
+/// Tag tables in MySQL or MariaDB. Blocking: not to be used (or dropped) on a thread of an async runtime.
+pub struct MysqlSink {
+    runtime: Runtime,
+    store: Store,
+}
+
+/// Everything but the runtime, so that its futures can borrow it.
+struct Store {
+    server: Arc<Server>,
+    session: Option<Session>,
+    generation: Option<u64>,
+    /// True when a COMMIT was sent and its answer was lost.
+    uncertain: bool,
+    bulk_load: bool,
+    /// True while the named lock is held: a connection lost then is not replaced, since the lock went with it.
+    holds_lock: bool,
+    zone: Tz,
+}
+
+impl MysqlSink {
+    /// A store that is not yet connected. DATETIME columns will be wall time of `timezone`.
+    ///
+    /// # Errors
+    /// When the URL cannot be read.
+    pub fn new(url: &Secret, timezone: Tz) -> Result<MysqlSink, SinkError> {
+        let server = Arc::new(Server::parse(url)?);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| server.setup(format!("no thread for the connection: {error}")))?;
+        let store = Store {
+            server,
+            session: None,
+            generation: None,
+            uncertain: false,
+            bulk_load: true,
+            holds_lock: false,
+            zone: timezone,
+        };
+        Ok(MysqlSink { runtime, store })
+    }
+
+    /// Never use LOAD DATA LOCAL, even where the server allows it.
+    #[must_use]
+    pub fn without_bulk_load(mut self) -> MysqlSink {
+        self.store.bulk_load = false;
+        self
+    }
+
+    /// True when large batches go by LOAD DATA LOCAL; false before [`Sink::open`].
+    pub fn bulk_loads(&self) -> bool {
+        self.store.session.as_ref().is_some_and(|session| session.abilities.local_infile)
+    }
+}
+
+impl Drop for MysqlSink {
+    fn drop(&mut self) {
+        if let Some(session) = self.store.session.take()
+            && !std::thread::panicking()
+        {
+            self.runtime.block_on(session.close());
+        }
+    }
+}
+
+impl Sink for MysqlSink {
+    fn open(&mut self) -> Result<(), SinkError> {
+        self.runtime.block_on(self.store.open())
+    }
+
+    fn progress(&mut self) -> Result<Vec<TagProgress>, SinkError> {
+        self.runtime.block_on(self.store.progress())
+    }
+
+    fn create_table(&mut self, table: &TagTable) -> Result<(), SinkError> {
+        self.runtime.block_on(self.store.create_table(table))
+    }
+
+    fn table_matches(&mut self, table: &TagTable) -> Result<bool, SinkError> {
+        self.runtime.block_on(self.store.table_matches(table))
+    }
+
+    fn commit(&mut self, changes: &[TagChanges]) -> Result<CommitStats, SinkError> {
+        self.runtime.block_on(self.store.commit(changes))
+    }
+
+    fn swap_table(
+        &mut self,
+        filled: &str,
+        live: &str,
+        progress: &TagProgress,
+        registration: &TagRegistration,
+    ) -> Result<(), SinkError> {
+        self.runtime.block_on(self.store.swap_table(filled, live, progress, registration))
+    }
+
+    fn retire_table(&mut self, tag: &str) -> Result<(), SinkError> {
+        self.runtime.block_on(self.store.retire_table(tag))
+    }
+
+    fn drop_retired(&mut self, grace: Duration) -> Result<Vec<String>, SinkError> {
+        self.runtime.block_on(self.store.drop_retired(grace))
+    }
+
+    fn register(&mut self, registrations: &[TagRegistration]) -> Result<(), SinkError> {
+        self.runtime.block_on(self.store.register(registrations))
+    }
+
+    fn rows_of(&mut self, table: &TagTable, key: &str) -> Result<Vec<TextRow>, SinkError> {
+        self.runtime.block_on(self.store.rows_of(table, key))
+    }
+
+    fn registrations(&mut self) -> Result<Vec<TagRegistration>, SinkError> {
+        self.runtime.block_on(self.store.registrations())
+    }
+
+    fn read_table(&mut self, table: &TagTable) -> Result<RecordBatch, SinkError> {
+        self.runtime.block_on(self.store.read_table(table))
+    }
+
+    fn column_types(&mut self, table: &TagTable) -> Result<Vec<String>, SinkError> {
+        let abilities = self.runtime.block_on(self.store.session())?.abilities.clone();
+        let declared = layout::declare(table, &abilities)?;
+        Ok(declared.into_iter().map(|column| column.sql_type.to_uppercase()).collect())
+    }
+}
+
+impl Store {
+    /// The connection, made anew when the last one is gone.
+    async fn session(&mut self) -> Result<&mut Session, SinkError> {
+        if let Some(session) = &mut self.session
+            && !session.is_alive().await
+        {
+            self.session = None;
+        }
+        if self.session.is_none() {
+            if self.holds_lock {
+                return Err(self.server.unavailable("the connection was lost while tables were changed"));
+            }
+            let mut session = self.server.connect().await?;
+            session.abilities.local_infile &= self.bulk_load;
+            self.session = Some(session);
+        }
+        Ok(self.session.as_mut().expect("connected above"))
+    }
+
+    fn generation(&self) -> Result<u64, SinkError> {
+        self.generation.ok_or_else(|| self.server.setup("the store was not opened for writing"))
+    }
+
+    async fn open(&mut self) -> Result<(), SinkError> {
+        self.locked(async |store| {
+            let session = store.session().await?;
+            for statement in layout::META_TABLES {
+                session.execute(statement, None).await?;
+            }
+            session
+                .execute(
+                    format!(
+                        "INSERT IGNORE INTO `_tagflow_meta` (`id`, `layout`, `generation`, `next_retired`) \
+                         VALUES (1, {}, 0, 1)",
+                        registry::LAYOUT
+                    ),
+                    None,
+                )
+                .await?;
+            let layout = session.row("SELECT `layout` FROM `_tagflow_meta` WHERE `id` = 1").await?;
+            let server = session.server().clone();
+            if number(&layout, 0, &server)? > registry::LAYOUT {
+                return Err(server.setup("the _tagflow_* tables are those of a newer tagflow; install that one"));
+            }
+            session.execute("START TRANSACTION", None).await?;
+            let claim = "UPDATE `_tagflow_meta` SET `generation` = `generation` + 1 WHERE `id` = 1";
+            session.execute(claim, None).await?;
+            let row = session.row("SELECT `generation` FROM `_tagflow_meta` WHERE `id` = 1").await?;
+            let generation = number(&row, 0, &server)?;
+            session.execute("COMMIT", None).await?;
+            store.generation = Some(generation);
+            store.uncertain = false;
+            store.finish_renames().await
+        })
+        .await
+    }
+
+    /// Runs `body` under the store's named lock, which orders DDL between daemons: DDL cannot be fenced by a transaction.
+    /// The server gives the lock back when the connection ends.
+    async fn locked<T>(&mut self, body: impl AsyncFnOnce(&mut Store) -> Result<T, SinkError>) -> Result<T, SinkError> {
+        const NAME: &str = "CONCAT('tagflow:', SHA1(DATABASE()))";
+        let session = self.session().await?;
+        let got = session.row(&format!("SELECT GET_LOCK({NAME}, 10)")).await?;
+        if got.first().and_then(Option::as_deref) != Some("1") {
+            return Err(self.server.unavailable("another tagflow daemon is changing tables; waited 10 s"));
+        }
+        self.holds_lock = true;
+        let result = body(self).await;
+        self.holds_lock = false;
+        self.settle(result.is_err()).await;
+        if let Some(session) = &mut self.session
+            && session.execute(format!("DO RELEASE_LOCK({NAME})"), None).await.is_err()
+        {
+            self.session = None;
+        }
+        result
+    }
+
+    /// Under the lock, and only while no newer writer has claimed the store.
+    async fn exclusive<T>(
+        &mut self,
+        body: impl AsyncFnOnce(&mut Store) -> Result<T, SinkError>,
+    ) -> Result<T, SinkError> {
+        let generation = self.generation()?;
+        self.locked(async |store| {
+            check_generation(store.session().await?, generation, "").await?;
+            body(store).await
+        })
+        .await
+    }
+
+    /// One fenced transaction.
+    async fn transaction<T>(
+        &mut self,
+        body: impl AsyncFnOnce(&mut Session) -> Result<T, SinkError>,
+    ) -> Result<T, SinkError> {
+        let generation = self.generation()?;
+        let session = self.session().await?;
+        let result = async {
+            session.execute("START TRANSACTION", None).await?;
+            check_generation(session, generation, " FOR UPDATE").await?;
+            body(session).await
+        }
+        .await;
+        self.settle(result.is_err()).await;
+        let value = result?;
+        let session = self.session.as_mut().ok_or_else(|| self.server.unavailable("the connection was lost"))?;
+        if let Err(error) = session.execute("COMMIT", None).await {
+            self.uncertain = true;
+            self.session = None;
+            return Err(match error {
+                SinkError::Unavailable { .. } => error,
+                other => self.server.unavailable(format!("COMMIT: {other}")),
+            });
+        }
+        Ok(value)
+    }
+
+    /// After an error nothing of a transaction may stay open: rolls back, or lets the connection go.
+    async fn settle(&mut self, failed: bool) {
+        if let Some(session) = &mut self.session
+            && (session.broken || (failed && session.execute("ROLLBACK", None).await.is_err()))
+        {
+            self.session = None;
+        }
+    }
+
+    async fn commit(&mut self, changes: &[TagChanges]) -> Result<CommitStats, SinkError> {
+        let (zone, uncertain) = (self.zone, self.uncertain);
+        let stats = self
+            .transaction(async |session| {
+                let committed = match uncertain {
+                    true => committed_progress(session).await?,
+                    false => BTreeMap::new(),
+                };
+                let mut stats = CommitStats::default();
+                let mut written = Vec::new();
+                for change in changes {
+                    let done = committed.get(&(change.progress.tag.clone(), change.table.table.clone())).is_some_and(
+                        |there| {
+                            there.fingerprint == change.progress.fingerprint && there.epoch >= change.progress.epoch
+                        },
+                    );
+                    if done {
+                        stats.upserted += change.upserts.num_rows() as u64;
+                        stats.deleted += change.deletes.num_rows() as u64;
+                        continue;
+                    }
+                    write_changes(session, change, zone, &mut stats).await?;
+                    written.push((&change.progress, change.table.table.as_str()));
+                }
+                write_progress(session, &written, zone).await?;
+                Ok(stats)
+            })
+            .await?;
+        self.uncertain = false;
+        Ok(stats)
+    }
+
+    async fn progress(&mut self) -> Result<Vec<TagProgress>, SinkError> {
+        let session = self.session().await?;
+        let progress = committed_progress(session).await?;
+        Ok(progress.into_iter().filter(|((_, table), _)| !is_shadow(table)).map(|(_, progress)| progress).collect())
+    }
+
+    async fn create_table(&mut self, table: &TagTable) -> Result<(), SinkError> {
+        self.exclusive(async |store| {
+            let session = store.session().await?;
+            let create = layout::create_table(table, &session.abilities)?;
+            let name = Some(table.table.as_str());
+            let forget = format!("DELETE FROM `_tagflow_progress` WHERE `table_name` = {}", quote_text(&table.table));
+            // The progress first: rows without progress are filled again, progress without rows would be believed.
+            session.execute(forget, None).await?;
+            session.execute(format!("DROP TABLE IF EXISTS {}", quote_name(&table.table)), name).await?;
+            session.execute(create, name).await
+        })
+        .await
+    }
+
+    async fn table_matches(&mut self, table: &TagTable) -> Result<bool, SinkError> {
+        let session = self.session().await?;
+        let declared = layout::declare(table, &session.abilities)?;
+        let there = session
+            .texts(&format!(
+                "SELECT COLUMN_NAME, COLUMN_TYPE, COLLATION_NAME, COLUMN_KEY, IS_NULLABLE \
+                 FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = {} \
+                 ORDER BY ORDINAL_POSITION",
+                quote_text(&table.table)
+            ))
+            .await?;
+        let mut there: Vec<_> = there
+            .into_iter()
+            .map(|row| {
+                let mut row = row.into_iter();
+                let name = row.next().flatten().unwrap_or_default();
+                let column_type = layout::without_display_width(&row.next().flatten().unwrap_or_default());
+                let collation = row.next().flatten();
+                let is_key = row.next().flatten().as_deref() == Some("PRI");
+                let nullable = row.next().flatten().as_deref() == Some("YES");
+                (name, column_type, collation, is_key, nullable)
+            })
+            .collect();
+        let updated_at = ("_updated_at".to_string(), "datetime(3)".to_string(), None, false, false);
+        if there.pop() != Some(updated_at) {
+            return Ok(false);
+        }
+        let wanted = declared.into_iter().map(|column| {
+            let column_type = layout::without_display_width(&column.sql_type);
+            (column.name, column_type, column.collation, column.is_key, !column.is_key)
+        });
+        Ok(there.into_iter().eq(wanted))
+    }
+
+    async fn register(&mut self, registrations: &[TagRegistration]) -> Result<(), SinkError> {
+        let zone = self.zone;
+        self.transaction(async |session| write_registrations(session, registrations, zone).await).await
+    }
+
+    async fn registrations(&mut self) -> Result<Vec<TagRegistration>, SinkError> {
+        let zone = self.zone;
+        let session = self.session().await?;
+        let tags = format!("SELECT {} FROM `_tagflow_tags` ORDER BY `tag`", names(&TAG_COLUMNS));
+        let tags = session.texts(&tags).await?;
+        let columns = format!("SELECT {} FROM `_tagflow_columns` ORDER BY `tag`, `position`", names(&COLUMN_COLUMNS));
+        let columns = session.texts(&columns).await?;
+        registry::registrations_from(tags, columns, zone).map_err(|message| self.server.setup(message))
+    }
+
+    async fn rows_of(&mut self, table: &TagTable, key: &str) -> Result<Vec<TextRow>, SinkError> {
+        let Some(first) = table.key.first() else {
+            return Ok(Vec::new());
+        };
+        // A number is compared as a number: MySQL would take the text 'abc' for 0.
+        let literal = match StoreType::of(&first.data_type) {
+            Ok(StoreType::Int { .. }) => match key.trim().parse::<i128>() {
+                Ok(number) => number.to_string(),
+                Err(_) => return Ok(Vec::new()),
+            },
+            Ok(StoreType::Boolean) => if key == "true" || key == "1" { "1" } else { "0" }.to_string(),
+            _ => quote_text(key),
+        };
+        let sql = format!("{} WHERE {} = {literal}", select_of(table), quote_name(&first.name));
+        let rows = self.session().await?.rows(sql, Some(&table.table)).await?;
+        let text_row = |row: Vec<RawCell>| {
+            let columns = table.key.iter().chain(&table.columns);
+            columns
+                .zip(row)
+                .map(|(column, cell)| (column.name.clone(), display_text(&column.data_type, cell)))
+                .collect()
+        };
+        Ok(rows.into_iter().map(text_row).collect())
+    }
+
+    async fn read_table(&mut self, table: &TagTable) -> Result<RecordBatch, SinkError> {
+        let zone = self.zone;
+        let rows = self.session().await?.rows(select_of(table), Some(&table.table)).await?;
+        let mut columns: Vec<Vec<RawCell>> =
+            vec![Vec::with_capacity(rows.len()); table.key.len() + table.columns.len()];
+        for row in rows {
+            for (column, cell) in columns.iter_mut().zip(row) {
+                column.push(cell);
+            }
+        }
+        table_from_cells(table, columns, zone)
+            .map_err(|message| SinkError::Table { table: table.table.clone(), message })
+    }
+}
+
+async fn check_generation(session: &mut Session, generation: u64, lock: &str) -> Result<(), SinkError> {
+    let row = session.row(&format!("SELECT `generation` FROM `_tagflow_meta` WHERE `id` = 1{lock}")).await?;
+    let server = session.server().clone();
+    let newest = number(&row, 0, &server)?;
+    if newest == generation {
+        return Ok(());
+    }
+    Err(SinkError::Fenced { store: server.name.clone(), generation: newest })
+}
+
+async fn write_changes(
+    session: &mut Session,
+    change: &TagChanges,
+    zone: Tz,
+    stats: &mut CommitStats,
+) -> Result<(), SinkError> {
+    let table = &change.table;
+    let limits = key_limits(table, &session.abilities)?;
+    let refused =
+        |error: arrow::error::ArrowError| SinkError::Table { table: table.table.clone(), message: error.to_string() };
+    // A key that was refused when it came is not there to be deleted.
+    let deletes = fit_keys(&change.deletes, &limits, zone).map_err(refused)?;
+    let mut upserts = fit_keys(&change.upserts, &limits, zone).map_err(refused)?;
+    stats.count_rejected(&table.table, &mut upserts);
+    write::delete(session, table, &deletes.batch, zone).await?;
+    let updated_at = wall_time_text(change.progress.clock, zone);
+    stats.nulled += write::upsert(session, table, &upserts.batch, &updated_at, zone).await?;
+    stats.upserted += upserts.batch.num_rows() as u64;
+    stats.deleted += deletes.batch.num_rows() as u64;
+    Ok(())
+}
+
+fn key_limits(table: &TagTable, abilities: &Abilities) -> Result<Vec<KeyLimit>, SinkError> {
+    let declared = layout::declare(table, abilities)?;
+    Ok(declared.into_iter().filter(|column| column.is_key).map(|column| column.limit).collect())
+}
+
+/// Progress rows of these tables, and what the registry shows of them.
+async fn write_progress(session: &mut Session, written: &[(&TagProgress, &str)], zone: Tz) -> Result<(), SinkError> {
+    if written.is_empty() {
+        return Ok(());
+    }
+    let rows: Vec<String> =
+        written.iter().map(|(progress, table)| quote_row(&registry::progress_row(progress, table))).collect();
+    session.execute(upsert_sql("_tagflow_progress", &PROGRESS_COLUMNS, &rows), None).await?;
+
+    let live: Vec<&TagProgress> =
+        written.iter().filter(|(_, table)| !is_shadow(table)).map(|(progress, _)| *progress).collect();
+    if live.is_empty() {
+        return Ok(());
+    }
+    let case = |value: &dyn Fn(&TagProgress) -> String| {
+        let whens: Vec<String> = live
+            .iter()
+            .map(|progress| format!("WHEN {} THEN {}", quote_text(&progress.tag), value(progress)))
+            .collect();
+        format!("CASE `tag` {} END", whens.join(" "))
+    };
+    let tags: Vec<String> = live.iter().map(|progress| quote_text(&progress.tag)).collect();
+    let sql = format!(
+        "UPDATE `_tagflow_tags` SET `row_count` = {}, `true_at` = {} WHERE `tag` IN ({})",
+        case(&|progress| progress.rows.to_string()),
+        case(&|progress| quote_text(&wall_time_text(progress.clock, zone))),
+        tags.join(", ")
+    );
+    session.execute(sql, None).await
+}
+
+async fn write_registrations(
+    session: &mut Session,
+    registrations: &[TagRegistration],
+    zone: Tz,
+) -> Result<(), SinkError> {
+    for registration in registrations {
+        let row = quote_row(&registry::tag_row(registration, zone));
+        session.execute(upsert_sql("_tagflow_tags", &TAG_COLUMNS, &[row]), None).await?;
+        let forget = format!("DELETE FROM `_tagflow_columns` WHERE `tag` = {}", quote_text(&registration.tag));
+        session.execute(forget, None).await?;
+        let rows: Vec<String> = registry::column_rows(registration).iter().map(|row| quote_row(row)).collect();
+        if !rows.is_empty() {
+            session.execute(upsert_sql("_tagflow_columns", &COLUMN_COLUMNS, &rows), None).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The progress of every table, those that are being filled included.
+async fn committed_progress(session: &mut Session) -> Result<BTreeMap<(String, String), TagProgress>, SinkError> {
+    let sql = format!("SELECT {} FROM `_tagflow_progress`", names(&PROGRESS_COLUMNS));
+    let rows = session.texts(&sql).await?;
+    let server = session.server().clone();
+    rows.into_iter()
+        .map(|row| {
+            let (table, progress) = registry::progress_from(row).map_err(|message| server.setup(message))?;
+            Ok(((progress.tag.clone(), table), progress))
+        })
+        .collect()
+}
+
+fn upsert_sql(table: &str, columns: &[&str], rows: &[String]) -> String {
+    let updates: Vec<String> = columns.iter().map(|column| format!("`{column}` = VALUES(`{column}`)")).collect();
+    format!(
+        "INSERT INTO `{table}` ({}) VALUES {} ON DUPLICATE KEY UPDATE {}",
+        names(columns),
+        rows.join(", "),
+        updates.join(", ")
+    )
+}
+
+fn names(columns: &[&str]) -> String {
+    columns.iter().map(|column| format!("`{column}`")).collect::<Vec<_>>().join(", ")
+}
+
+fn select_of(table: &TagTable) -> String {
+    let columns: Vec<String> = table.key.iter().chain(&table.columns).map(|column| quote_name(&column.name)).collect();
+    format!("SELECT {} FROM {}", columns.join(", "), quote_name(&table.table))
+}
+
+fn number(row: &[Option<String>], index: usize, server: &Server) -> Result<u64, SinkError> {
+    let text = row.get(index).and_then(Option::as_deref);
+    text.and_then(|text| text.parse().ok()).ok_or_else(|| {
+        server.setup("the row of _tagflow_meta is gone; a database whose _tagflow_* tables were edited cannot be used")
+    })
+}
+
+fn optional_literal(text: Option<&String>) -> String {
+    quote_optional(text.map(String::as_str))
+}

@@ -1,0 +1,213 @@
+//! The `_tagflow_*` tables: what other programs read, and what the sink itself keeps. The layout is stable; changes
+//! count up `layout` in `_tagflow_meta`.
+//!
+//! Enters: registrations and progress. Leaves: rows of texts for those tables, and back. Knows no store's spelling.
+//!
+//! | table | columns |
+//! |---|---|
+//! | `_tagflow_meta` | one row: `id` = 1, `layout`, `generation` of the writer that owns the store, `next_retired` |
+//! | `_tagflow_tags` | `tag`, `folder` (`consumption/money`), `folder_titles` (JSON list), `entity`, `version`, `git_commit`, `file`, `title`, `description`, `owner`, `method`, `status`, `table_name`, `sql_text`, `timezone`, `complete_from`, `row_count`, `true_at`, `updated_at` |
+//! | `_tagflow_columns` | `tag`, `position` from 0, `name`, `sql_type`, `is_key`, `title`, `unit`, `default_value`, `labels` (JSON object) |
+//! | `_tagflow_progress` | `tag`, `table_name` (a tag that is being filled has a second row), `fingerprint`, `epoch`, `clock_ns`, `offsets` (JSON), `row_count` |
+//! | `_tagflow_retired` | `table_name`, `tag`, `retired_at` (UTC): tables kept aside until their grace period ends |
+//! | `_tagflow_pending` | MySQL only: renames that were begun; empty between two calls (see [`mysql::swap`](super::mysql)) |
+//!
+//! `complete_from`, `true_at` and `updated_at` are DATETIME(3) in the time zone that `timezone` names: from when on the
+//! answer is complete (NULL: always), the engine's clock that the rows show, and when the registration was written.
+//! `row_count` counts the tag's answer; rows whose key the index refused are in it.
+
+use std::collections::BTreeMap;
+
+use chrono::{NaiveDateTime, TimeZone};
+use chrono_tz::Tz;
+
+use super::cells::wall_time_text;
+use super::{ColumnRegistration, SHADOW_PREFIX, TagProgress, TagRegistration};
+
+/// Counts up when the `_tagflow_*` tables change their shape.
+pub const LAYOUT: u64 = 1;
+
+/// Columns of `_tagflow_tags` that a registration writes, in the order of [`tag_row`]; commits write the others.
+pub const TAG_COLUMNS: [&str; 17] = [
+    "tag",
+    "folder",
+    "folder_titles",
+    "entity",
+    "version",
+    "git_commit",
+    "file",
+    "title",
+    "description",
+    "owner",
+    "method",
+    "status",
+    "table_name",
+    "sql_text",
+    "timezone",
+    "complete_from",
+    "updated_at",
+];
+
+/// Columns of `_tagflow_columns`, in the order of [`column_rows`].
+pub const COLUMN_COLUMNS: [&str; 9] =
+    ["tag", "position", "name", "sql_type", "is_key", "title", "unit", "default_value", "labels"];
+
+/// Columns of `_tagflow_progress`, in the order of [`progress_row`].
+pub const PROGRESS_COLUMNS: [&str; 7] =
+    ["tag", "table_name", "fingerprint", "epoch", "clock_ns", "offsets", "row_count"];
+
+/// One row of texts; both stores turn the texts of number columns into numbers.
+pub type Texts = Vec<Option<String>>;
+
+/// True for a table that is being filled.
+pub fn is_shadow(table: &str) -> bool {
+    table.starts_with(SHADOW_PREFIX)
+}
+
+/// The name under which number `number` of the retired tables is kept: 64 characters at most, as MySQL has it.
+pub fn retired_table(tag: &str, number: u64) -> String {
+    let short: String = tag.chars().take(40).collect();
+    format!("_tagflow_old_{short}_{number}")
+}
+
+/// The row of `_tagflow_tags`.
+pub fn tag_row(registration: &TagRegistration, zone: Tz) -> Texts {
+    let now = chrono::Utc::now().timestamp_nanos_opt().unwrap_or(0);
+    let complete_from = registration.complete_from.map(|millis| wall_time_text(millis.saturating_mul(1_000_000), zone));
+    let titles = serde_json::Value::from(registration.folder_titles.clone()).to_string();
+    vec![
+        Some(registration.tag.clone()),
+        Some(registration.folder.clone()),
+        Some(titles),
+        Some(registration.entity.clone()),
+        Some(registration.version.to_string()),
+        registration.git_commit.clone(),
+        Some(registration.file.clone()),
+        registration.title.clone(),
+        registration.description.clone(),
+        registration.owner.clone(),
+        registration.method.clone(),
+        Some(registration.status.clone()),
+        Some(registration.tag.clone()),
+        Some(registration.sql.clone()),
+        Some(registration.timezone.clone()),
+        complete_from,
+        Some(wall_time_text(now, zone)),
+    ]
+}
+
+/// The rows of `_tagflow_columns`.
+pub fn column_rows(registration: &TagRegistration) -> Vec<Texts> {
+    let row = |(position, column): (usize, &ColumnRegistration)| {
+        let labels: serde_json::Map<String, serde_json::Value> =
+            column.labels.iter().map(|(value, name)| (value.clone(), name.clone().into())).collect();
+        vec![
+            Some(registration.tag.clone()),
+            Some(position.to_string()),
+            Some(column.name.clone()),
+            Some(column.sql_type.clone()),
+            Some(u8::from(column.is_key).to_string()),
+            column.title.clone(),
+            column.unit.clone(),
+            column.default.clone(),
+            Some(serde_json::Value::from(labels).to_string()),
+        ]
+    };
+    registration.columns.iter().enumerate().map(row).collect()
+}
+
+/// The row of `_tagflow_progress` for one table of the tag.
+pub fn progress_row(progress: &TagProgress, table: &str) -> Texts {
+    let offsets = serde_json::to_string(&progress.offsets).expect("offsets are a map of texts and numbers");
+    vec![
+        Some(progress.tag.clone()),
+        Some(table.to_string()),
+        Some(progress.fingerprint.clone()),
+        Some(progress.epoch.to_string()),
+        Some(progress.clock.to_string()),
+        Some(offsets),
+        Some(progress.rows.to_string()),
+    ]
+}
+
+/// The registrations out of the rows of both tables, `position` ascending in the second.
+///
+/// # Errors
+/// Which cell is not what this layout writes.
+pub fn registrations_from(tags: Vec<Texts>, columns: Vec<Texts>, zone: Tz) -> Result<Vec<TagRegistration>, String> {
+    let mut by_tag: BTreeMap<String, Vec<ColumnRegistration>> = BTreeMap::new();
+    for mut row in columns {
+        let tag = required(&mut row, 0, "_tagflow_columns")?;
+        let labels = required(&mut row, 8, "_tagflow_columns")?;
+        by_tag.entry(tag).or_default().push(ColumnRegistration {
+            name: required(&mut row, 2, "_tagflow_columns")?,
+            sql_type: required(&mut row, 3, "_tagflow_columns")?,
+            is_key: row[4].as_deref() == Some("1"),
+            title: row[5].take(),
+            unit: row[6].take(),
+            default: row[7].take(),
+            labels: serde_json::from_str(&labels).map_err(|error| format!("_tagflow_columns.labels: {error}"))?,
+        });
+    }
+    let registration = |mut row: Texts| {
+        let mut text = |index| required(&mut row, index, "_tagflow_tags");
+        let (tag, folder, folder_titles) = (text(0)?, text(1)?, text(2)?);
+        let (entity, version, file) = (text(3)?, text(4)?, text(6)?);
+        let (status, sql, timezone) = (text(11)?, text(13)?, text(14)?);
+        Ok(TagRegistration {
+            columns: by_tag.remove(&tag).unwrap_or_default(),
+            tag,
+            folder,
+            folder_titles: serde_json::from_str(&folder_titles)
+                .map_err(|error| format!("_tagflow_tags.folder_titles: {error}"))?,
+            entity,
+            version: number(&version, "_tagflow_tags.version")?,
+            git_commit: row[5].take(),
+            file,
+            title: row[7].take(),
+            description: row[8].take(),
+            owner: row[9].take(),
+            method: row[10].take(),
+            status,
+            sql,
+            timezone,
+            complete_from: row[15].take().map(|text| millis_of(&text, zone)).transpose()?,
+        })
+    };
+    tags.into_iter().map(registration).collect()
+}
+
+/// Progress out of a row of `_tagflow_progress`, with the table it is about.
+///
+/// # Errors
+/// Which cell is not what this layout writes.
+pub fn progress_from(mut row: Texts) -> Result<(String, TagProgress), String> {
+    let mut text = |index| required(&mut row, index, "_tagflow_progress");
+    let (tag, table, fingerprint) = (text(0)?, text(1)?, text(2)?);
+    let (epoch, clock, offsets, rows) = (text(3)?, text(4)?, text(5)?, text(6)?);
+    let progress = TagProgress {
+        tag,
+        fingerprint,
+        epoch: number(&epoch, "_tagflow_progress.epoch")?,
+        offsets: serde_json::from_str(&offsets).map_err(|error| format!("_tagflow_progress.offsets: {error}"))?,
+        clock: number(&clock, "_tagflow_progress.clock_ns")?,
+        rows: number(&rows, "_tagflow_progress.row_count")?,
+    };
+    Ok((table, progress))
+}
+
+fn required(row: &mut Texts, index: usize, table: &str) -> Result<String, String> {
+    row.get_mut(index).and_then(Option::take).ok_or_else(|| format!("{table}: column {index} is NULL"))
+}
+
+fn number<T: std::str::FromStr>(text: &str, what: &str) -> Result<T, String> {
+    text.parse().map_err(|_| format!("{what}: `{text}` is no such number"))
+}
+
+fn millis_of(text: &str, zone: Tz) -> Result<i64, String> {
+    let local = NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f")
+        .map_err(|error| format!("_tagflow_tags.complete_from: `{text}`: {error}"))?;
+    // Of an hour that the clocks repeat the later pass is meant: never claim more than is there.
+    let instant = zone.from_local_datetime(&local).latest().map(|instant| instant.timestamp_millis());
+    instant.ok_or_else(|| format!("_tagflow_tags.complete_from: `{text}` does not exist in {zone}"))
+}
