@@ -1,1 +1,15 @@
-//! Composes: the epoch loop, checkpoints, reload, backfill, supervision.
+//! Composes: the epoch loop, checkpoints, reload, fills, supervision.
+//!
+//! Enters: a planned project, its connections and its store. Leaves: committed tag tables and a status.
+//! Threads: the epoch loop is one, each source has its own, the store has one, a fill has one, the reloader has one.
+//! They meet in bounded channels; there is no other shared state but the status.
+
+pub mod checkpoint;
+pub mod daemon;
+pub mod dataflow;
+pub mod desired;
+pub mod fill;
+pub mod intake;
+pub mod reload;
+pub mod status;
+pub mod store;

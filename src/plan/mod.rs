@@ -7,4 +7,5 @@ pub mod clock;
 pub mod compile;
 pub mod fallible;
 pub mod flow;
+pub mod session;
 pub mod zone;

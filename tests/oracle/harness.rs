@@ -20,7 +20,9 @@ use tagflow::oracle;
 use tagflow::plan::compile::{KeyRequirement, compile};
 use tagflow::plan::flow::FlowPlan;
 
-use crate::{events, session};
+use tagflow::plan::session::{optimise, session_state};
+
+use crate::events;
 
 /// One text a column; doubles are kept as such, to be compared with a tolerance.
 type Row = Vec<Cell>;
@@ -67,14 +69,17 @@ impl Run {
     pub fn new(seed: u64, timezone: Tz, queries: &[(&'static str, &'static str)]) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let catalog = events::catalog();
-        let state = session::session(&catalog, timezone);
+        let state = session_state(&catalog, timezone).unwrap();
         let key =
             KeyRequirement { entity: "user".to_string(), column: "user_id".to_string(), data_type: DataType::Int64 };
         let mut random = StdRng::seed_from_u64(seed);
         let mut tags: Vec<Tag> = queries
             .iter()
             .map(|(name, sql)| {
-                let logical = runtime.block_on(session::plan(&state, sql));
+                let logical = runtime
+                    .block_on(state.create_logical_plan(sql))
+                    .and_then(|plan| optimise(&state, plan))
+                    .unwrap_or_else(|error| panic!("{name}: {error}"));
                 let plan = compile(&logical, &catalog, timezone, &key)
                     .unwrap_or_else(|refusal| panic!("{name}: {refusal:?}\n{}", logical.display_indent()));
                 Tag { name, sql, logical, plan: Arc::new(plan), table: BTreeMap::new() }

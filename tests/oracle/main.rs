@@ -6,7 +6,6 @@
 mod events;
 mod harness;
 mod queries;
-mod session;
 
 use harness::Run;
 

@@ -1,0 +1,262 @@
+//! The graph of some tags together with where it stands: offsets, clock, and what the store does not have yet.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use chrono_tz::Tz;
+
+use crate::delta::{Clock, Delta, Offsets};
+use crate::operator::graph::{Graph, OutputId};
+use crate::operator::{OperatorError, StatePart};
+use crate::plan::flow::FlowPlan;
+use crate::sink::collapse::{CollapseError, PendingChanges};
+use crate::sink::{TagChanges, TagProgress, TagTable};
+
+/// A tag's fault: it is set aside with this reason, the others go on.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{reason}")]
+pub struct TagFault {
+    /// The tag.
+    pub tag: String,
+    /// What happened.
+    pub reason: String,
+}
+
+/// A graph and where it stands.
+#[derive(Debug)]
+pub struct Dataflow {
+    /// The operators.
+    pub graph: Graph,
+    /// The next records to read.
+    pub offsets: Offsets,
+    /// The clock of the last epoch; never goes back.
+    pub clock: Clock,
+    /// The number of the last epoch.
+    pub epoch: u64,
+    outputs: BTreeMap<String, TagOutput>,
+    timezone: Tz,
+    shards: usize,
+}
+
+#[derive(Debug)]
+struct TagOutput {
+    fingerprint: String,
+    streams: BTreeSet<String>,
+    table: Arc<TagTable>,
+    /// Key columns, then value columns, by the names of the table.
+    schema: SchemaRef,
+    positions: Vec<usize>,
+    pending: PendingChanges,
+    /// Rows in the table, as of the last drain.
+    rows: u64,
+    changes: u64,
+}
+
+impl Dataflow {
+    /// Without tags, at the beginning of time.
+    pub fn new(shards: usize, timezone: Tz) -> Self {
+        Dataflow {
+            graph: Graph::new(shards, timezone),
+            offsets: Offsets::default(),
+            clock: 0,
+            epoch: 0,
+            outputs: BTreeMap::new(),
+            timezone,
+            shards,
+        }
+    }
+
+    /// Adds a tag without state; `rows` is how many its table has.
+    pub fn add_tag(&mut self, table: &Arc<TagTable>, tag: &str, plan: &Arc<FlowPlan>, rows: u64) -> Result<(), TagFault> {
+        let fault = |reason: String| TagFault { tag: tag.to_string(), reason };
+        self.graph.add_tag(tag, plan).map_err(|error| fault(error.to_string()))?;
+        let columns = || plan.key.iter().chain(&plan.columns);
+        let fields: Vec<Field> =
+            columns().map(|column| Field::new(&column.name, column.data_type.clone(), true)).collect();
+        let schema = Arc::new(Schema::new(fields));
+        let key: Vec<usize> = (0..plan.key.len()).collect();
+        let pending =
+            PendingChanges::new(tag, Arc::clone(&schema), &key).map_err(|error| fault(error.to_string()))?;
+        let output = TagOutput {
+            fingerprint: plan.fingerprint.clone(),
+            streams: plan.sources().map(|(stream, _)| stream.name.clone()).collect(),
+            table: Arc::clone(table),
+            schema,
+            positions: columns().map(|column| column.index).collect(),
+            pending,
+            rows,
+            changes: 0,
+        };
+        self.outputs.insert(tag.to_string(), output);
+        Ok(())
+    }
+
+    /// Takes a tag out, and what only it used.
+    pub fn remove_tag(&mut self, tag: &str) {
+        self.graph.remove_tag(tag);
+        self.outputs.remove(tag);
+    }
+
+    /// Names and plan fingerprints of the tags that run.
+    pub fn tags(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.outputs.iter().map(|(tag, output)| (tag.as_str(), output.fingerprint.as_str()))
+    }
+
+    /// True without any tag.
+    pub fn is_empty(&self) -> bool {
+        self.outputs.is_empty()
+    }
+
+    /// One epoch: the events of each stream, then the clock. The clock does not go back even if `clock` does.
+    pub fn step(&mut self, events: &HashMap<String, RecordBatch>, clock: Clock) -> Vec<TagFault> {
+        self.clock = self.clock.max(clock);
+        self.epoch += 1;
+        let deltas = self.graph.step(events, self.clock);
+        let mut faults = Vec::new();
+        for (tag, delta) in deltas {
+            let Some(output) = self.outputs.get_mut(&tag) else { continue };
+            let added = delta.map_err(|error| error.to_string()).and_then(|delta| output.add(&delta));
+            if let Err(reason) = added {
+                faults.push(TagFault { tag, reason });
+            }
+        }
+        for fault in &faults {
+            self.remove_tag(&fault.tag);
+        }
+        faults
+    }
+
+    /// An epoch whose changes the store has already.
+    pub fn replay(&mut self, events: &HashMap<String, RecordBatch>, clock: Clock) -> Vec<TagFault> {
+        self.clock = self.clock.max(clock);
+        let deltas = self.graph.step(events, self.clock);
+        let faults: Vec<TagFault> = deltas
+            .into_iter()
+            .filter_map(|(tag, delta)| delta.err().map(|error| TagFault { tag, reason: error.to_string() }))
+            .collect();
+        for fault in &faults {
+            self.remove_tag(&fault.tag);
+        }
+        faults
+    }
+
+    /// Keys that wait for the store, over all tags.
+    pub fn pending_keys(&self) -> usize {
+        self.outputs.values().map(|output| output.pending.len()).sum()
+    }
+
+    /// Everything that the store does not have yet, and each tag's progress with it.
+    pub fn drain(&mut self) -> (Vec<TagChanges>, Vec<TagFault>) {
+        let mut changes = Vec::new();
+        let mut faults = Vec::new();
+        for (tag, output) in &mut self.outputs {
+            match output.drain(tag, self.epoch, &self.offsets, self.clock) {
+                Ok(drained) => changes.push(drained),
+                Err(error) => faults.push(TagFault { tag: tag.clone(), reason: error.to_string() }),
+            }
+        }
+        for fault in &faults {
+            self.remove_tag(&fault.tag);
+        }
+        (changes, faults)
+    }
+
+    /// Rows in a tag's table when all that is pending is written.
+    pub fn rows(&self, tag: &str) -> u64 {
+        self.outputs.get(tag).map_or(0, |output| output.rows.saturating_add_signed(output.pending.rows_delta()))
+    }
+
+    /// Rows left out because their key holds a NULL.
+    pub fn null_keys(&self, tag: &str) -> u64 {
+        self.outputs.get(tag).map_or(0, |output| output.pending.null_keys())
+    }
+
+    /// Changed rows of a tag since it was added.
+    pub fn changes(&self, tag: &str) -> u64 {
+        self.outputs.get(tag).map_or(0, |output| output.changes)
+    }
+
+    /// State of all operators.
+    pub fn snapshot(&self) -> Result<BTreeMap<String, Vec<StatePart>>, OperatorError> {
+        self.graph.snapshot()
+    }
+
+    /// Loads the state of all tags.
+    pub fn load(&mut self, snapshot: &BTreeMap<String, Vec<StatePart>>) -> Result<(), OperatorError> {
+        let all: BTreeSet<OutputId> = self.graph.outputs();
+        self.graph.load(snapshot, &all)
+    }
+
+    /// Takes the tags of a dataflow that stands at the same offsets and clock over. Neither has anything pending.
+    pub fn absorb(&mut self, filled: Dataflow) -> Result<(), OperatorError> {
+        self.graph.absorb(&filled.graph)?;
+        self.outputs.extend(filled.outputs);
+        for (partition, next) in &filled.offsets.0 {
+            self.offsets.advance(partition, *next);
+        }
+        self.clock = self.clock.max(filled.clock);
+        self.epoch = self.epoch.max(filled.epoch);
+        Ok(())
+    }
+
+    /// The same tags over plans that lay the streams out anew; state is carried over.
+    pub fn relay(&mut self, plans: &BTreeMap<String, Arc<FlowPlan>>) -> Result<(), OperatorError> {
+        let mut graph = Graph::new(self.shards, self.timezone);
+        for tag in self.outputs.keys() {
+            if let Some(plan) = plans.get(tag).or_else(|| self.graph.plan(tag)) {
+                graph.add_tag(tag, plan)?;
+            }
+        }
+        let all = graph.outputs();
+        graph.load(&self.graph.snapshot()?, &all)?;
+        self.graph = graph;
+        Ok(())
+    }
+}
+
+impl TagOutput {
+    fn add(&mut self, delta: &Delta) -> Result<(), String> {
+        if delta.is_empty() {
+            return Ok(());
+        }
+        let columns = self.positions.iter().map(|position| Arc::clone(delta.batch.column(*position))).collect();
+        let batch = RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(|error| error.to_string())?;
+        self.changes += batch.num_rows() as u64;
+        let delta = Delta { batch, weights: delta.weights.clone() };
+        self.pending.add_epoch(&[delta]).map_err(|error| error.to_string())
+    }
+
+    fn drain(&mut self, tag: &str, epoch: u64, offsets: &Offsets, clock: Clock) -> Result<TagChanges, CollapseError> {
+        let net = self.pending.drain()?;
+        self.rows = self.rows.saturating_add_signed(net.rows_delta);
+        let own = offsets.0.iter().filter(|(partition, _)| self.streams.contains(&partition.stream));
+        Ok(TagChanges {
+            table: Arc::clone(&self.table),
+            upserts: net.upserts,
+            deletes: net.deletes,
+            progress: TagProgress {
+                tag: tag.to_string(),
+                fingerprint: self.fingerprint.clone(),
+                epoch,
+                offsets: Offsets(own.map(|(partition, next)| (partition.clone(), *next)).collect()),
+                clock,
+                rows: self.rows,
+            },
+        })
+    }
+
+    fn points_to(&mut self, table: Arc<TagTable>) {
+        self.table = table;
+    }
+}
+
+impl Dataflow {
+    /// Lets a tag's changes go to another table from now on: from the one it is filled in to its own.
+    pub fn redirect(&mut self, tag: &str, table: Arc<TagTable>) {
+        if let Some(output) = self.outputs.get_mut(tag) {
+            output.points_to(table);
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! The DataFusion session that plans tags, and the optimiser rules that keep their meaning on streams.
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use chrono_tz::Tz;
+use datafusion::catalog::default_table_source::DefaultTableSource;
+use datafusion::common::DataFusionError;
+use datafusion::datasource::empty::EmptyTable;
+use datafusion::execution::SessionStateBuilder;
+use datafusion::execution::context::{SessionContext, SessionState};
+use datafusion::logical_expr::{LogicalPlan, TableSource};
+use datafusion::optimizer::{Optimizer, OptimizerContext};
+use datafusion::prelude::SessionConfig;
+
+use crate::catalog::Catalog;
+use crate::plan::clock::with_fixed_days;
+use crate::plan::zone::ZoneCasts;
+
+/// Rules of DataFusion that are left out: the first would give distinct aggregates a second layout of state, the
+/// second would hide clock comparisons behind names of its own.
+const OMITTED_RULES: [&str; 2] = ["single_distinct_aggregation_to_group_by", "common_sub_expression_eliminate"];
+
+/// A session that knows the streams of the catalog and the project's time zone.
+pub fn session_state(catalog: &Catalog, timezone: Tz) -> Result<SessionState, DataFusionError> {
+    let mut config = SessionConfig::new().with_target_partitions(1);
+    let options = config.options_mut();
+    options.execution.time_zone = Some(timezone.name().to_string());
+    options.sql_parser.map_string_types_to_utf8view = false;
+    options.sql_parser.collect_spans = true;
+    let mut state = SessionStateBuilder::new().with_config(config).with_default_features().build();
+    state.add_analyzer_rule(Arc::new(ZoneCasts));
+    let context = SessionContext::new_with_state(state);
+    for stream in catalog.streams.values() {
+        context.register_table(stream.name.as_str(), Arc::new(EmptyTable::new(stream.schema())))?;
+    }
+    Ok(context.state())
+}
+
+/// A table source for the schema of a stream.
+pub fn stream_source(schema: SchemaRef) -> Arc<dyn TableSource> {
+    Arc::new(DefaultTableSource::new(Arc::new(EmptyTable::new(schema))))
+}
+
+/// Analyses and optimises a plan; NOW() and CURRENT_DATE stay in it.
+pub fn optimise(state: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
+    let options = state.config().options();
+    let analysed = state.analyzer().execute_and_check(plan, options, |_, _| {})?;
+    let rules = Optimizer::new().rules.into_iter().filter(|rule| !OMITTED_RULES.contains(&rule.name())).collect();
+    // A context of its own: the names that rules make up must not depend on what was planned before.
+    let context =
+        OptimizerContext::new_with_config_options(Arc::clone(options)).without_query_execution_start_time();
+    with_fixed_days(Optimizer::with_rules(rules).optimize(analysed, &context, |_, _| {})?)
+}
