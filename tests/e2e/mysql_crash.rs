@@ -189,6 +189,29 @@ fn server_killed_in_the_middle_of_commits_loses_and_doubles_nothing() {
     drop((sink, server));
 }
 
+#[test]
+fn bulk_load_that_is_switched_off_while_running_gives_way_to_inserts() {
+    let Some(server) = Server::install() else {
+        eprintln!("skipped: mariadb-install-db is not there");
+        return;
+    };
+    let rows = super::levels(0..3_000, "gold");
+    let table = contract::table_of("level", 1, &rows);
+    let mut sink = server.sink();
+    insist(|| sink.open());
+    assert!(sink.bulk_loads());
+    sink.create_table(&table).unwrap();
+    let off = "SET GLOBAL local_infile = 0";
+    let mut client = Command::new("mariadb");
+    client.args(["--no-defaults", "-uroot", "-h127.0.0.1", "-e", off]).arg(format!("-P{}", server.port));
+    assert!(client.status().unwrap().success());
+    let change = contract::changes(&table, &rows, &contract::none(&table, &rows), 1);
+    let error = sink.commit(std::slice::from_ref(&change)).unwrap_err();
+    assert!(error.is_retryable() && error.to_string().contains("LOAD DATA LOCAL is switched off"), "{error}");
+    assert_eq!(sink.commit(&[change]).unwrap().upserted, 3_000);
+    contract::assert_rows(&sink.read_table(&table).unwrap(), &rows);
+}
+
 fn check(sink: &mut MysqlSink, table: &TagTable, epoch: u64, relation: &BTreeMap<i64, i64>) {
     assert_eq!(insist(|| sink.progress()), [contract::progress("visits", epoch, relation.len() as u64)]);
     let there = insist(|| sink.read_table(table));

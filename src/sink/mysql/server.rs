@@ -148,6 +148,9 @@ impl Server {
                     None => message,
                 },
             },
+            (Error::Server(server), None) if server.code == 1146 => {
+                self.setup(format!("{message}; `tagflow run` makes the _tagflow_* tables"))
+            }
             (Error::Server(_), None) => self.setup(message),
             (Error::Io(IoError::Tls(_)) | Error::Url(_), _) => self.setup(message),
             (
@@ -312,6 +315,13 @@ impl Session {
             Ok(data)
         });
         let result = timeout(STATEMENT_DEADLINE, self.conn.query_drop(sql)).await;
+        if let Ok(Err(Error::Server(error))) = &result
+            && matches!(error.code, 1148 | 3948 | 4166)
+        {
+            // Switched off since the session began, or by a proxy in between: the next try goes by INSERT.
+            self.abilities.local_infile = false;
+            return Err(self.server.unavailable(format!("LOAD DATA LOCAL is switched off: {}", error.message)));
+        }
         self.settle(result, Some(table))?;
         if self.conn.get_warnings() == 0 {
             return Ok(());
