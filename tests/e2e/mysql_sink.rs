@@ -238,6 +238,29 @@ fn altered_and_dropped_tables_are_errors_of_their_table() {
 }
 
 #[test]
+fn digits_that_an_altered_column_would_cut_are_an_error() {
+    let database = Database::new();
+    let many = 0..2_500;
+    let users: ArrayRef = Arc::new(Int64Array::from_iter_values(many.clone()));
+    let spend = Decimal128Array::from_iter_values(many.map(i128::from)).with_precision_and_scale(12, 2).unwrap();
+    let rows = RecordBatch::try_from_iter_with_nullable([
+        ("user_id", users, false),
+        ("spend", Arc::new(spend) as ArrayRef, true),
+    ])
+    .unwrap();
+    let table = table_of("spend", 1, &rows);
+    let mut sink = database.opened();
+    sink.create_table(&table).unwrap();
+    database.run(&["ALTER TABLE spend MODIFY spend DECIMAL(12,1)"]);
+    for rows in [rows.slice(0, 100), rows.clone()] {
+        let error = sink.commit(&[changes(&table, &rows, &none(&table, &rows), 1)]).unwrap_err();
+        assert!(matches!(&error, SinkError::Table { table, .. } if table == "spend"), "{error}");
+        assert!(error.to_string().contains("Data truncated for column 'spend'"), "{error}");
+    }
+    assert_eq!(database.run(&["SELECT COUNT(*) FROM spend"]), ["0"]);
+}
+
+#[test]
 fn refused_accounts_and_servers_are_told_without_the_password() {
     let database = Database::new();
     database.opened();
