@@ -4,6 +4,8 @@
 //! Leaves: [`SourceBatch`]es on one bounded channel, and dead letters for what does not decode.
 //! Never keeps an offset of its own: the engine's checkpoint does, and hands it back at the start.
 
+pub mod decode;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
