@@ -4,13 +4,29 @@
 //! Leaves: [`SourceBatch`]es on one bounded channel, and dead letters for what does not decode.
 //! Never keeps an offset of its own: the engine's checkpoint does, and hands it back at the start.
 
+mod batch;
+mod dead_letter;
+pub mod decode;
+mod emit;
+mod file;
+pub mod generator;
+mod kafka;
+
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
 
 use arrow::array::RecordBatch;
+use chrono_tz::Tz;
 
+use self::emit::{Emitter, StopFlag};
 use crate::catalog::Stream;
+use crate::config::Connection;
 use crate::delta::Partition;
+
+pub use self::dead_letter::{DeadLetter, DeadLetterCount, DeadLetters};
+pub use self::emit::SourceHandle;
 
 /// Some records of one partition in offset order, decoded.
 #[derive(Debug, Clone)]
@@ -39,7 +55,8 @@ pub struct ReadRequest {
     /// Indices into [`Stream::schema`] of the columns that are needed; only they are decoded, and
     /// every NOT NULL column is looked at all the same, so that what is a dead letter does not depend on the tags.
     pub columns: Vec<usize>,
-    /// Next record to read of the partitions already known; others start where the stream's `start` says.
+    /// Next record to read of the partitions already known. Where none is, all start where the stream's `start` says;
+    /// a partition that is missing beside known ones is new and starts at its beginning.
     pub from: BTreeMap<i32, i64>,
     /// Where each partition ends for this reader (exclusive), for a fill or a replay; `None` reads on for ever.
     pub until: Option<BTreeMap<i32, i64>>,
@@ -74,6 +91,11 @@ pub enum SourceEvent {
         /// What happened.
         message: String,
     },
+    /// The trouble is over.
+    Recovered {
+        /// The stream.
+        stream: String,
+    },
     /// The source cannot go on (records lost to retention, topic gone, wrong password).
     Failed {
         /// The stream.
@@ -81,4 +103,81 @@ pub enum SourceEvent {
         /// What happened and what to do.
         message: String,
     },
+}
+
+/// The wall clock: milliseconds since the Unix epoch.
+pub type WallClock = Arc<dyn Fn() -> i64 + Send + Sync>;
+
+/// The world of a source, the same for all readers.
+#[derive(Clone)]
+pub struct SourceContext {
+    /// The project's zone: what a bare TIMESTAMP means.
+    pub timezone: Tz,
+    /// Where records go that do not decode.
+    pub dead_letters: Arc<DeadLetters>,
+    /// Where a source may keep what must not change between two starts (the generator's epoch).
+    pub state_dir: PathBuf,
+    /// The time for pacing and dead letters; never for what a record becomes.
+    pub wall_clock: WallClock,
+}
+
+/// Why a source cannot even start.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// A setting or a column that cannot be used.
+    #[error("stream {stream:?}: {message}")]
+    Setup {
+        /// The stream.
+        stream: String,
+        /// What is wrong and what to do.
+        message: String,
+    },
+    /// A file or thread that the machine refuses.
+    #[error("stream {stream:?}: {path}: {error}", path = path.display())]
+    Io {
+        /// The stream.
+        stream: String,
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        error: std::io::Error,
+    },
+}
+
+/// Starts reading: events go to `events` until the end of the request, a failure, or the handle's drop.
+///
+/// Several readers of one stream may run at the same time. A broker that is away is no error here: the source waits
+/// for it and says [`SourceEvent::Trouble`].
+pub fn start_source(
+    request: ReadRequest,
+    connection: &Connection,
+    context: &SourceContext,
+    events: SyncSender<SourceEvent>,
+) -> Result<SourceHandle, SourceError> {
+    let stop = Arc::new(StopFlag::default());
+    let emitter = Emitter::new(&request.stream.name, events, stop.clone());
+    // A column that cannot be decoded is found here and not in a thread.
+    decode::Decoder::new(&request.stream, &request.columns, context.timezone)
+        .map_err(|error| SourceError::Setup { stream: request.stream.name.clone(), message: error.to_string() })?;
+    let threads = match connection {
+        Connection::Kafka { brokers, properties } => kafka::start(request, brokers, properties, context, emitter)?,
+        Connection::File { path, follow } => file::start(request, path, *follow, context, emitter)?,
+        Connection::Generator(config) => generator::start(request, config, context, emitter)?,
+    };
+    Ok(SourceHandle::new(stop, threads))
+}
+
+/// Runs one thread of a source.
+fn spawn(
+    stream: &str,
+    role: &str,
+    body: impl FnOnce() + Send + 'static,
+) -> Result<std::thread::JoinHandle<()>, SourceError> {
+    // Linux cuts names at 15 bytes.
+    let name = format!("{role}-{stream}");
+    std::thread::Builder::new().name(name).spawn(body).map_err(|error| SourceError::Io {
+        stream: stream.to_string(),
+        path: "thread".into(),
+        error,
+    })
 }

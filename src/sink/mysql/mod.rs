@@ -328,6 +328,8 @@ impl Store {
 
     async fn create_table(&mut self, table: &TagTable) -> Result<(), SinkError> {
         self.exclusive(async |store| {
+            // A rename that is not finished is told from one that never was by the names that are there.
+            store.finish_renames().await?;
             let session = store.session().await?;
             let create = layout::create_table(table, &session.abilities)?;
             let name = Some(table.table.as_str());

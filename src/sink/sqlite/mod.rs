@@ -70,6 +70,10 @@ impl Store<'_> {
                 ) => SinkError::Setup { store, message },
                 _ => match table {
                     Some(table) => SinkError::Table { table, message },
+                    None if message.contains("no such table") => SinkError::Setup {
+                        store,
+                        message: format!("{message}; `tagflow run` makes the _tagflow_* tables"),
+                    },
                     None => SinkError::Setup { store, message },
                 },
             }
@@ -93,8 +97,9 @@ impl SqliteSink {
             let connection = Connection::open(&self.path).map_err(store.error(None))?;
             connection.busy_timeout(Duration::from_secs(10)).map_err(store.error(None))?;
             // FULL: a power cut must not take back progress on which a checkpoint was built.
+            // Legacy renames leave the views of other programs alone: they mean the tag, not the table that was its.
             connection
-                .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;")
+                .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA legacy_alter_table = ON;")
                 .map_err(store.error(None))?;
             connection.set_prepared_statement_cache_capacity(256);
             self.connection = Some(connection);
