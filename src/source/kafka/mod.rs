@@ -252,3 +252,6 @@ fn out_of_range(topic: &str, number: i32, next: i64, beginning: i64, end: i64) -
     }
     None
 }
+
+#[cfg(test)]
+mod tests;
