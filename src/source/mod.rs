@@ -3,6 +3,11 @@
 //! Enters: a [`Stream`](crate::catalog::Stream), the columns that any tag needs, and where to start.
 //! Leaves: [`SourceBatch`]es on one bounded channel, and dead letters for what does not decode.
 //! Never keeps an offset of its own: the engine's checkpoint does, and hands it back at the start.
+//!
+//! What a reader promises: the records of a partition in order, each once, from the offset that it was given; what is
+//! not there any more is [`SourceEvent::Failed`] and never skipped; a fault that may pass is one
+//! [`SourceEvent::Trouble`] until [`SourceEvent::Recovered`]. Threads wait on the bounded channel, so a slow engine
+//! slows reading and memory stays bounded. The clock is read for pacing only, never for what a record becomes.
 
 mod batch;
 mod dead_letter;
@@ -20,7 +25,7 @@ use std::sync::mpsc::SyncSender;
 use arrow::array::RecordBatch;
 use chrono_tz::Tz;
 
-use self::emit::{Emitter, StopFlag};
+use self::emit::{Emitter, StopFlag, Stopped};
 use crate::catalog::Stream;
 use crate::config::Connection;
 use crate::delta::Partition;
@@ -167,17 +172,77 @@ pub fn start_source(
     Ok(SourceHandle::new(stop, threads))
 }
 
-/// Runs one thread of a source.
+/// Runs one thread of a reader. A panic in it is told as a failure: a stream must never stand still in silence.
 fn spawn(
-    stream: &str,
+    emitter: &Emitter,
     role: &str,
-    body: impl FnOnce() + Send + 'static,
+    body: impl FnOnce() -> Result<(), Stopped> + Send + 'static,
 ) -> Result<std::thread::JoinHandle<()>, SourceError> {
-    // Linux cuts names at 15 bytes.
-    let name = format!("{role}-{stream}");
-    std::thread::Builder::new().name(name).spawn(body).map_err(|error| SourceError::Io {
-        stream: stream.to_string(),
-        path: "thread".into(),
-        error,
-    })
+    let stream = emitter.stream().to_string();
+    let teller = emitter.clone();
+    let guarded = move || {
+        // What the body owns is dropped by the unwinding, and nothing else sees it.
+        match std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)) {
+            // A stopped reader needs no farewell: whoever stopped it knows.
+            Ok(Ok(()) | Err(Stopped)) => {}
+            Err(_) => {
+                let message = "a reading thread panicked: this is a bug of tagflow, its log has the place";
+                let Stopped = teller.failed(message);
+            }
+        }
+    };
+    // The role comes first since Linux cuts names at 15 bytes.
+    let builder = std::thread::Builder::new().name(format!("{role}-{stream}"));
+    builder.spawn(guarded).map_err(|error| SourceError::Io { stream, path: "thread".into(), error })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::sync_channel;
+
+    #[test]
+    fn panic_of_a_reading_thread_is_a_failure() {
+        let (events, received) = sync_channel(1);
+        let emitter = Emitter::new("orders", events, Arc::default());
+        let thread = spawn(&emitter, "test", || panic!("on purpose")).unwrap();
+        let Ok(SourceEvent::Failed { stream, message }) = received.recv() else { panic!("the failure should be told") };
+        assert_eq!(stream, "orders");
+        assert!(message.starts_with("a reading thread panicked"), "{message}");
+        thread.join().unwrap();
+        assert_eq!(emitter.stop().check(), Err(Stopped));
+    }
+
+    #[test]
+    fn column_that_cannot_be_decoded_is_an_error_of_the_start() {
+        let column = crate::catalog::Column {
+            name: "blob".into(),
+            data_type: arrow::datatypes::DataType::Binary,
+            nullable: true,
+            path: vec!["blob".into()],
+            timestamp_format: crate::catalog::TimestampFormat::Iso,
+        };
+        let stream = Stream {
+            name: "orders".into(),
+            file: "schemas/orders.toml".into(),
+            title: None,
+            connection: "files".into(),
+            topic: "orders".into(),
+            format: crate::catalog::Format::Json,
+            start: crate::catalog::Start::Earliest,
+            time: None,
+            columns: vec![column],
+        };
+        let wall_clock: WallClock = Arc::new(|| 0);
+        let context = SourceContext {
+            timezone: chrono_tz::UTC,
+            dead_letters: Arc::new(DeadLetters::new("nowhere", wall_clock.clone())),
+            state_dir: "nowhere".into(),
+            wall_clock,
+        };
+        let request = ReadRequest { stream: Arc::new(stream), columns: vec![0], from: BTreeMap::new(), until: None };
+        let connection = Connection::File { path: "nowhere".into(), follow: false };
+        let error = start_source(request, &connection, &context, sync_channel(1).0).err().unwrap();
+        assert_eq!(error.to_string(), "stream \"orders\": column \"blob\": no record can be read as Binary");
+    }
 }

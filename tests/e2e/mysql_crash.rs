@@ -16,7 +16,7 @@ use super::tagflow::config::Secret;
 use super::tagflow::delta::Delta;
 use super::tagflow::sink::collapse::PendingChanges;
 use super::tagflow::sink::mysql::MysqlSink;
-use super::tagflow::sink::{Sink, SinkColumn, SinkError, TagChanges, TagTable};
+use super::tagflow::sink::{Sink, SinkColumn, SinkError, TagChanges, TagTable, shadow_table};
 use super::{ZONE, contract};
 
 /// A MariaDB of this test alone, on a free port.
@@ -176,11 +176,15 @@ fn server_killed_in_the_middle_of_commits_loses_and_doubles_nothing() {
             progress: contract::progress("visits", epoch, relation.len() as u64),
         };
         insist(|| sink.commit(std::slice::from_ref(&change)));
+        if epoch % 20 == 0 {
+            swap_in(&mut sink, &table, epoch, &relation);
+        }
         // What is committed is what is read, at every epoch, however often the server has died since.
         if epoch % 5 == 0 {
             check(&mut sink, &table, epoch, &relation);
         }
     }
+    assert!(epoch >= 20, "{epoch} epochs only, not one swap");
     stop.send(()).unwrap();
     let (server, kills) = killer.join().unwrap();
     check(&mut sink, &table, epoch, &relation);
@@ -210,6 +214,25 @@ fn bulk_load_that_is_switched_off_while_running_gives_way_to_inserts() {
     assert!(error.is_retryable() && error.to_string().contains("LOAD DATA LOCAL is switched off"), "{error}");
     assert_eq!(sink.commit(&[change]).unwrap().upserted, 3_000);
     contract::assert_rows(&sink.read_table(&table).unwrap(), &rows);
+}
+
+/// Fills a second table with the same rows and swaps it in, while the server goes on dying.
+fn swap_in(sink: &mut MysqlSink, table: &Arc<TagTable>, epoch: u64, relation: &BTreeMap<i64, i64>) {
+    let filled = Arc::new(TagTable { table: shadow_table(&table.table), ..(**table).clone() });
+    let users: ArrayRef = Arc::new(Int64Array::from_iter_values(relation.keys().copied()));
+    let visits: ArrayRef = Arc::new(Int64Array::from_iter_values(relation.values().copied()));
+    let rows = RecordBatch::try_from_iter_with_nullable([("user_id", users, false), ("visits", visits, true)]).unwrap();
+    let progress = contract::progress("visits", epoch, relation.len() as u64);
+    let fill = TagChanges {
+        progress: progress.clone(),
+        ..contract::changes(&filled, &rows, &contract::none(table, &rows), epoch)
+    };
+    insist(|| sink.create_table(&filled));
+    insist(|| sink.commit(std::slice::from_ref(&fill)));
+    insist(|| sink.swap_table(&filled.table, &table.table, &progress, &contract::register("visits", epoch)));
+    assert_eq!(insist(|| sink.registrations())[0].version, epoch);
+    check(sink, table, epoch, relation);
+    insist(|| sink.drop_retired(Duration::ZERO));
 }
 
 fn check(sink: &mut MysqlSink, table: &TagTable, epoch: u64, relation: &BTreeMap<i64, i64>) {

@@ -180,31 +180,15 @@ fn other_programs_read_types_counts_and_wall_time() {
     let table = table_of("level", 1, &rows);
     let mut sink = database.opened();
     sink.create_table(&table).unwrap();
-    let mut registration = tagflow::sink::TagRegistration {
-        tag: "level".to_string(),
-        folder: String::new(),
-        folder_titles: Vec::new(),
-        entity: "user".to_string(),
-        version: 1,
-        git_commit: None,
-        file: "tags/level.sql".to_string(),
-        title: Some("等级".to_string()),
-        description: None,
-        owner: None,
-        method: None,
-        status: "live".to_string(),
-        sql: "SELECT 1".to_string(),
-        timezone: ZONE.name().to_string(),
-        complete_from: Some(0),
-        columns: Vec::new(),
-    };
+    let mut registration = contract::register("level", 1);
+    registration.complete_from = Some(0);
     sink.register(std::slice::from_ref(&registration)).unwrap();
     sink.commit(&[changes(&table, &rows, &none(&table, &rows), 4)]).unwrap();
     // Registering anew keeps what commits have written.
     registration.version = 2;
     sink.register(&[registration]).unwrap();
     let tag = "SELECT version, table_name, row_count, true_at, complete_from, title FROM _tagflow_tags";
-    assert_eq!(database.run(&[tag]), ["2|level|3|2024-03-01 20:00:00.000|1970-01-01 08:00:00.000|等级"]);
+    assert_eq!(database.run(&[tag]), ["2|level|3|2024-03-01 20:00:00.000|1970-01-01 08:00:00.000|近30天消费"]);
     assert_eq!(database.run(&["SELECT DISTINCT _updated_at FROM level"]), ["2024-03-01 20:00:00.000"]);
     let offsets = "SELECT tag, table_name, epoch, clock_ns, offsets, row_count FROM _tagflow_progress";
     assert_eq!(database.run(&[offsets]), ["level|level|4|1709294400000000000|{\"orders\":{\"3\":40}}|3"]);

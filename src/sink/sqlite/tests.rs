@@ -56,25 +56,7 @@ fn view_of_another_program_follows_the_tag_over_a_swap() {
     other.execute_batch("CREATE VIEW flagged AS SELECT COUNT(*) AS users FROM flags").unwrap();
     sink.create_table(&filled).unwrap();
     sink.commit(&[changes(&filled, &rows, &none(&live, &rows), 1)]).unwrap();
-    let registration = TagRegistration {
-        tag: "flags".to_string(),
-        folder: String::new(),
-        folder_titles: Vec::new(),
-        entity: "user".to_string(),
-        version: 1,
-        git_commit: None,
-        file: String::new(),
-        title: None,
-        description: None,
-        owner: None,
-        method: None,
-        status: "live".to_string(),
-        sql: String::new(),
-        timezone: "UTC".to_string(),
-        complete_from: None,
-        columns: Vec::new(),
-    };
-    sink.swap_table(&filled.table, "flags", &progress("flags", 1, 8), &registration).unwrap();
+    sink.swap_table(&filled.table, "flags", &progress("flags", 1, 8), &contract::register("flags", 1)).unwrap();
     let users: i64 = other.query_row("SELECT users FROM flagged", [], |row| row.get(0)).unwrap();
     assert_eq!(users, 8);
 }

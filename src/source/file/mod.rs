@@ -44,7 +44,8 @@ pub(super) fn start(
     }
     let path = root.join(&request.stream.topic);
     let was_seen = !request.from.is_empty();
-    let source = FileSource {
+    let teller = emitter.clone();
+    let mut source = FileSource {
         request,
         path,
         follow,
@@ -55,7 +56,7 @@ pub(super) fn start(
         in_trouble: false,
         is_clean: true,
     };
-    Ok(vec![spawn(&stream, "file", move || source.run())?])
+    Ok(vec![spawn(&teller, "file", move || source.read())?])
 }
 
 struct FileSource {
@@ -85,11 +86,6 @@ struct OpenFile {
 }
 
 impl FileSource {
-    fn run(mut self) {
-        // A stopped reader needs no farewell.
-        let _ = self.read();
-    }
-
     fn read(&mut self) -> Result<(), Stopped> {
         loop {
             self.is_clean = true;

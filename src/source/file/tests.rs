@@ -238,5 +238,6 @@ fn stop_is_prompt_even_when_nobody_takes_the_batches() {
     let SourceEvent::Partition { .. } = reading.event() else { panic!("the first partition should be told") };
     let began = std::time::Instant::now();
     reading.handle.stop();
-    assert!(began.elapsed() < Duration::from_millis(200), "{:?}", began.elapsed());
+    // It gives up on its threads after 150 ms; the rest is for a busy machine.
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
 }

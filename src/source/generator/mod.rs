@@ -55,11 +55,8 @@ pub(super) fn start(
     };
     let shop = Shop::new(config, epoch_ms);
     let source = GeneratorSource { shop, stream, request, context: context.clone(), emitter };
-    let body = move || {
-        // A stopped reader needs no farewell.
-        let _ = source.read();
-    };
-    Ok(vec![spawn(&name, "demo", body)?])
+    let teller = source.emitter.clone();
+    Ok(vec![spawn(&teller, "demo", move || source.read())?])
 }
 
 /// What must not change between two starts.

@@ -151,33 +151,33 @@ fn bounded_read_delivers_each_offset_once_and_finishes() {
     let (events, received) = sync_channel(4);
     let stop = Arc::new(StopFlag::default());
     let emitter = Emitter::new("orders", events, stop.clone());
-    let request = request("shop.orders", &[(0, 100)], Some(40_000));
-    // Far enough in the future that live records are there as well.
-    let threads = start(request, &config(), &context(dir.path(), EPOCH), emitter.clone()).unwrap();
-    drop(emitter);
+    let request = request("shop.orders", &[(0, 100)], Some(9_000));
+    let threads = start(request, &config(), &context(dir.path(), EPOCH), emitter).unwrap();
     let _handle = SourceHandle::new(stop, threads);
-    let later = start_later(dir.path());
-    let mut next = 100;
+    let mut reached = 100;
     for event in received {
         match event {
-            SourceEvent::Partition { next, .. } => assert_eq!(next, 100),
+            SourceEvent::Partition { beginning, end, next, .. } => assert_eq!((beginning, end, next), (0, 10_001, 100)),
             SourceEvent::Batch(batch) => {
-                assert!(batch.offsets.iter().all(|offset| (next..batch.next_offset).contains(offset)));
+                assert!(batch.offsets.iter().all(|offset| (reached..batch.next_offset).contains(offset)));
                 assert_eq!(batch.batch.num_rows(), batch.offsets.len());
-                next = batch.next_offset;
-                if next >= 10_000 {
-                    break;
-                }
+                reached = batch.next_offset;
             }
+            SourceEvent::Finished { .. } => assert_eq!(reached, 9_000),
             other => panic!("{other:?}"),
         }
     }
-    assert_eq!(later, EPOCH, "the first start's epoch holds");
+    assert_eq!(reached, 9_000);
 }
 
-/// The epoch that a start an hour later finds.
-fn start_later(dir: &Path) -> i64 {
-    epoch(&dir.join("generator.json"), &config(), EPOCH + 3_600_000).unwrap().unwrap()
+#[test]
+fn epoch_of_the_first_start_holds_for_all_later_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state/generator.json");
+    for later in [0, 3_600_000, 7_200_000] {
+        assert_eq!(epoch(&path, &config(), EPOCH + later).unwrap(), Ok(EPOCH));
+    }
+    assert_eq!(fs::read_dir(dir.path().join("state")).unwrap().count(), 1, "no draft is left behind");
 }
 
 #[test]

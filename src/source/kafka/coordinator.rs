@@ -70,17 +70,15 @@ impl Coordinator {
     }
 
     /// Runs until the stream is stopped, has failed or has been read to its end.
-    pub(super) fn run(mut self) {
-        // A stopped reader needs no farewell: whoever stopped it knows.
-        let _ = self.watch();
-        // Without a coordinator the readers end when their partitions do; the stream's handle waits for this thread only.
+    pub(super) fn run(mut self) -> Result<(), Stopped> {
+        let outcome = self.watch();
+        // Without a coordinator the readers end when their partitions do. The stream's handle waits for this thread.
         self.readers.clear();
         for thread in self.threads.drain(..) {
-            if thread.join().is_err() {
-                let message = "a reader panicked; this is a bug of tagflow, please report it with the log";
-                let _ = self.shared.emitter.failed(message);
-            }
+            // A panic has been told by the thread itself.
+            let _ = thread.join();
         }
+        outcome
     }
 
     fn watch(&mut self) -> Result<(), Stopped> {
@@ -259,8 +257,7 @@ impl Coordinator {
             let (sender, assignments) = channel();
             let consumer = self.shared.consumer(Role::Reader).map_err(|error| self.setback(&error))?;
             let reader = Reader::new(self.shared.clone(), consumer, assignments);
-            let name = format!("{place}-{}", self.shared.emitter.stream());
-            let thread = spawn(&name, "read", move || reader.run());
+            let thread = spawn(&self.shared.emitter, "read", move || reader.run());
             self.threads.push(thread.map_err(|error| Setback::Trouble(error.to_string()))?);
             self.readers[place] = Some(sender);
         }

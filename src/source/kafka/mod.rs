@@ -67,8 +67,8 @@ pub(super) fn start(
     let watcher = shared.consumer(Role::Coordinator).map_err(setup)?;
     drop(shared.config(Role::Reader).create_native_config().map_err(setup)?);
     let shared = Arc::new(shared);
-    let coordinator = coordinator::Coordinator::new(shared, watcher);
-    Ok(vec![spawn(&stream, "kafka", move || coordinator.run())?])
+    let coordinator = coordinator::Coordinator::new(shared.clone(), watcher);
+    Ok(vec![spawn(&shared.emitter, "kafka", move || coordinator.run())?])
 }
 
 /// Of a bounded read, the partitions that have something to read; 1 too many where the start is not known yet.
@@ -99,6 +99,8 @@ impl Shared {
             // Nothing waits for more bytes, so this is only how often an idle connection is renewed.
             .set("fetch.wait.max.ms", "500")
             .set("max.partition.fetch.bytes", "4194304")
+            // What one answer may add to a queue that is just short of full.
+            .set("fetch.max.bytes", "16777216")
             .set("queued.min.messages", "200000")
             // The default of a second would leave a fast reader idle most of the time.
             .set("fetch.queue.backoff.ms", "10")
@@ -252,3 +254,6 @@ fn out_of_range(topic: &str, number: i32, next: i64, beginning: i64, end: i64) -
     }
     None
 }
+
+#[cfg(test)]
+mod tests;

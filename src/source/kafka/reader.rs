@@ -62,11 +62,7 @@ impl Reader {
     }
 
     /// Runs until the stream is stopped or the coordinator and all partitions are at their end.
-    pub(super) fn run(mut self) {
-        let _ = self.read();
-    }
-
-    fn read(&mut self) -> Result<(), Stopped> {
+    pub(super) fn run(mut self) -> Result<(), Stopped> {
         loop {
             self.shared.emitter.stop().check()?;
             if !self.take_assignments()? {
