@@ -25,7 +25,6 @@ pub struct TagFault {
 }
 
 /// A graph and where it stands.
-#[derive(Debug)]
 pub struct Dataflow {
     /// The operators.
     pub graph: Graph,
@@ -40,7 +39,6 @@ pub struct Dataflow {
     shards: usize,
 }
 
-#[derive(Debug)]
 struct TagOutput {
     fingerprint: String,
     streams: BTreeSet<String>,
@@ -69,7 +67,13 @@ impl Dataflow {
     }
 
     /// Adds a tag without state; `rows` is how many its table has.
-    pub fn add_tag(&mut self, table: &Arc<TagTable>, tag: &str, plan: &Arc<FlowPlan>, rows: u64) -> Result<(), TagFault> {
+    pub fn add_tag(
+        &mut self,
+        table: &Arc<TagTable>,
+        tag: &str,
+        plan: &Arc<FlowPlan>,
+        rows: u64,
+    ) -> Result<(), TagFault> {
         let fault = |reason: String| TagFault { tag: tag.to_string(), reason };
         self.graph.add_tag(tag, plan).map_err(|error| fault(error.to_string()))?;
         let columns = || plan.key.iter().chain(&plan.columns);
@@ -77,8 +81,7 @@ impl Dataflow {
             columns().map(|column| Field::new(&column.name, column.data_type.clone(), true)).collect();
         let schema = Arc::new(Schema::new(fields));
         let key: Vec<usize> = (0..plan.key.len()).collect();
-        let pending =
-            PendingChanges::new(tag, Arc::clone(&schema), &key).map_err(|error| fault(error.to_string()))?;
+        let pending = PendingChanges::new(tag, Arc::clone(&schema), &key).map_err(|error| fault(error.to_string()))?;
         let output = TagOutput {
             fingerprint: plan.fingerprint.clone(),
             streams: plan.sources().map(|(stream, _)| stream.name.clone()).collect(),

@@ -82,8 +82,7 @@ fn planned(project: &Project, definition: &TagDefinition, flow: FlowPlan) -> Pla
         };
         columns.iter().map(column).collect()
     };
-    let table =
-        TagTable { table: definition.name.clone(), key: columns(&flow.key), columns: columns(&flow.columns) };
+    let table = TagTable { table: definition.name.clone(), key: columns(&flow.key), columns: columns(&flow.columns) };
     let shadow = TagTable { table: shadow_table(&definition.name), ..table.clone() };
     PlannedTag {
         registration: registration(project, definition, &table),
@@ -103,7 +102,8 @@ fn registration(project: &Project, definition: &TagDefinition, table: &TagTable)
         folder_titles.push(title.unwrap_or_else(|| definition.folder[depth - 1].clone()));
     }
     let word = |value: Option<serde_json::Value>| value.and_then(|value| Some(value.as_str()?.to_string()));
-    let columns = table.key.iter().map(|column| (column, true)).chain(table.columns.iter().map(|column| (column, false)));
+    let columns =
+        table.key.iter().map(|column| (column, true)).chain(table.columns.iter().map(|column| (column, false)));
     let columns = columns
         .map(|(column, is_key)| {
             let said = header.columns.get(&column.name).cloned().unwrap_or_default();
@@ -164,7 +164,8 @@ pub fn streams<'a>(plans: impl IntoIterator<Item = &'a FlowPlan>) -> BTreeMap<St
 
 /// The commit that last touched a file, where the project is a git checkout.
 pub fn git_commit(root: &Path, file: &str) -> Option<String> {
-    let output = Command::new("git").arg("-C").arg(root).args(["log", "-1", "--format=%H", "--", file]).output().ok()?;
+    let output =
+        Command::new("git").arg("-C").arg(root).args(["log", "-1", "--format=%H", "--", file]).output().ok()?;
     let commit = String::from_utf8(output.stdout).ok()?.trim().to_string();
     (output.status.success() && !commit.is_empty()).then_some(commit)
 }

@@ -163,7 +163,8 @@ impl Run {
             return Err(Some("none of the tags can be filled".to_string()));
         }
         let reads = self.reads(&dataflow);
-        let mut intake = Intake::start(&world, &reads, &Offsets::default(), None).map_err(|error| Some(error.to_string()))?;
+        let mut intake =
+            Intake::start(&world, &reads, &Offsets::default(), None).map_err(|error| Some(error.to_string()))?;
         let clock = self.request.clock;
         while !intake.is_caught_up() {
             self.epoch(&mut dataflow, &mut intake, clock)?;

@@ -74,7 +74,12 @@ pub struct Intake {
 
 impl Intake {
     /// Starts reading at `offsets`; with `until`, exactly up to it.
-    pub fn start(world: &World, reads: &Reads, offsets: &Offsets, until: Option<&Offsets>) -> Result<Self, SourceError> {
+    pub fn start(
+        world: &World,
+        reads: &Reads,
+        offsets: &Offsets,
+        until: Option<&Offsets>,
+    ) -> Result<Self, SourceError> {
         let (sender, events) = sync_channel(QUEUED_BATCHES);
         let mut intake = Intake {
             handles: Vec::new(),
@@ -161,8 +166,14 @@ impl Intake {
                 self.finished.insert(stream);
             }
             SourceEvent::Partition { partition, beginning, end, next } => {
-                let state =
-                    PartitionState { beginning, end, first_end: end, next, first_timestamp: None, newest_timestamp: None };
+                let state = PartitionState {
+                    beginning,
+                    end,
+                    first_end: end,
+                    next,
+                    first_timestamp: None,
+                    newest_timestamp: None,
+                };
                 self.partitions.insert(partition.as_ref().clone(), state);
             }
             SourceEvent::Trouble { stream, message } => {
