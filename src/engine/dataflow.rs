@@ -25,7 +25,6 @@ pub struct TagFault {
 }
 
 /// A graph and where it stands.
-#[derive(Debug)]
 pub struct Dataflow {
     /// The operators.
     pub graph: Graph,
@@ -40,7 +39,6 @@ pub struct Dataflow {
     shards: usize,
 }
 
-#[derive(Debug)]
 struct TagOutput {
     fingerprint: String,
     streams: BTreeSet<String>,
@@ -69,7 +67,13 @@ impl Dataflow {
     }
 
     /// Adds a tag without state; `rows` is how many its table has.
-    pub fn add_tag(&mut self, table: &Arc<TagTable>, tag: &str, plan: &Arc<FlowPlan>, rows: u64) -> Result<(), TagFault> {
+    pub fn add_tag(
+        &mut self,
+        table: &Arc<TagTable>,
+        tag: &str,
+        plan: &Arc<FlowPlan>,
+        rows: u64,
+    ) -> Result<(), TagFault> {
         let fault = |reason: String| TagFault { tag: tag.to_string(), reason };
         self.graph.add_tag(tag, plan).map_err(|error| fault(error.to_string()))?;
         let columns = || plan.key.iter().chain(&plan.columns);
@@ -77,8 +81,7 @@ impl Dataflow {
             columns().map(|column| Field::new(&column.name, column.data_type.clone(), true)).collect();
         let schema = Arc::new(Schema::new(fields));
         let key: Vec<usize> = (0..plan.key.len()).collect();
-        let pending =
-            PendingChanges::new(tag, Arc::clone(&schema), &key).map_err(|error| fault(error.to_string()))?;
+        let pending = PendingChanges::new(tag, Arc::clone(&schema), &key).map_err(|error| fault(error.to_string()))?;
         let output = TagOutput {
             fingerprint: plan.fingerprint.clone(),
             streams: plan.sources().map(|(stream, _)| stream.name.clone()).collect(),
@@ -152,7 +155,7 @@ impl Dataflow {
         let mut changes = Vec::new();
         let mut faults = Vec::new();
         for (tag, output) in &mut self.outputs {
-            match output.drain(tag, self.epoch, &self.offsets, self.clock) {
+            match output.drain(self.epoch, &self.offsets, self.clock) {
                 Ok(drained) => changes.push(drained),
                 Err(error) => faults.push(TagFault { tag: tag.clone(), reason: error.to_string() }),
             }
@@ -176,6 +179,13 @@ impl Dataflow {
     /// Changed rows of a tag since it was added.
     pub fn changes(&self, tag: &str) -> u64 {
         self.outputs.get(tag).map_or(0, |output| output.changes)
+    }
+
+    /// Lets a tag's changes go to another table from now on: from the one it is filled in to its own.
+    pub fn redirect(&mut self, tag: &str, table: Arc<TagTable>) {
+        if let Some(output) = self.outputs.get_mut(tag) {
+            output.table = table;
+        }
     }
 
     /// State of all operators.
@@ -228,7 +238,7 @@ impl TagOutput {
         self.pending.add_epoch(&[delta]).map_err(|error| error.to_string())
     }
 
-    fn drain(&mut self, tag: &str, epoch: u64, offsets: &Offsets, clock: Clock) -> Result<TagChanges, CollapseError> {
+    fn drain(&mut self, epoch: u64, offsets: &Offsets, clock: Clock) -> Result<TagChanges, CollapseError> {
         let net = self.pending.drain()?;
         self.rows = self.rows.saturating_add_signed(net.rows_delta);
         let own = offsets.0.iter().filter(|(partition, _)| self.streams.contains(&partition.stream));
@@ -237,7 +247,8 @@ impl TagOutput {
             upserts: net.upserts,
             deletes: net.deletes,
             progress: TagProgress {
-                tag: tag.to_string(),
+                // A table that is being filled has a progress of its own.
+                tag: self.table.table.clone(),
                 fingerprint: self.fingerprint.clone(),
                 epoch,
                 offsets: Offsets(own.map(|(partition, next)| (partition.clone(), *next)).collect()),
@@ -245,18 +256,5 @@ impl TagOutput {
                 rows: self.rows,
             },
         })
-    }
-
-    fn points_to(&mut self, table: Arc<TagTable>) {
-        self.table = table;
-    }
-}
-
-impl Dataflow {
-    /// Lets a tag's changes go to another table from now on: from the one it is filled in to its own.
-    pub fn redirect(&mut self, tag: &str, table: Arc<TagTable>) {
-        if let Some(output) = self.outputs.get_mut(tag) {
-            output.points_to(table);
-        }
     }
 }

@@ -8,4 +8,5 @@ pub mod compile;
 pub mod fallible;
 pub mod flow;
 pub mod session;
+pub mod sql;
 pub mod zone;

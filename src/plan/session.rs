@@ -48,7 +48,6 @@ pub fn optimise(state: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan, 
     let analysed = state.analyzer().execute_and_check(plan, options, |_, _| {})?;
     let rules = Optimizer::new().rules.into_iter().filter(|rule| !OMITTED_RULES.contains(&rule.name())).collect();
     // A context of its own: the names that rules make up must not depend on what was planned before.
-    let context =
-        OptimizerContext::new_with_config_options(Arc::clone(options)).without_query_execution_start_time();
+    let context = OptimizerContext::new_with_config_options(Arc::clone(options)).without_query_execution_start_time();
     with_fixed_days(Optimizer::with_rules(rules).optimize(analysed, &context, |_, _| {})?)
 }

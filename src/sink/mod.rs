@@ -167,11 +167,15 @@ pub trait Sink: Send {
     /// True when a table of that name and shape is there.
     fn table_matches(&mut self, table: &TagTable) -> Result<bool, SinkError>;
 
-    /// Rows and progress of all given tags in one transaction.
+    /// Rows and progress of all given tags in one transaction. Trying the same again after an error is safe, even
+    /// when the error came too late to stop the commit.
     fn commit(&mut self, changes: &[TagChanges]) -> Result<CommitStats, SinkError>;
 
     /// Makes `filled` the table of `live` in one atomic rename, and `progress` and registration with it;
     /// the table that was there is kept as a retired one.
+    ///
+    /// After a passing error the table may or may not be the new one: the same call has to be made again, until it
+    /// succeeds, before anything else of this tag is committed. A swap that was carried out is not done twice.
     fn swap_table(
         &mut self,
         filled: &str,

@@ -3,14 +3,35 @@
 //! Enters: a [`Stream`](crate::catalog::Stream), the columns that any tag needs, and where to start.
 //! Leaves: [`SourceBatch`]es on one bounded channel, and dead letters for what does not decode.
 //! Never keeps an offset of its own: the engine's checkpoint does, and hands it back at the start.
+//!
+//! What a reader promises: the records of a partition in order, each once, from the offset that it was given; what is
+//! not there any more is [`SourceEvent::Failed`] and never skipped; a fault that may pass is one
+//! [`SourceEvent::Trouble`] until [`SourceEvent::Recovered`]. Threads wait on the bounded channel, so a slow engine
+//! slows reading and memory stays bounded. The clock is read for pacing only, never for what a record becomes.
+
+mod batch;
+mod dead_letter;
+pub mod decode;
+mod emit;
+mod file;
+pub mod generator;
+mod kafka;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
 
 use arrow::array::RecordBatch;
+use chrono_tz::Tz;
 
+use self::emit::{Emitter, StopFlag, Stopped};
 use crate::catalog::Stream;
+use crate::config::Connection;
 use crate::delta::Partition;
+
+pub use self::dead_letter::{DeadLetter, DeadLetterCount, DeadLetters};
+pub use self::emit::SourceHandle;
 
 /// Some records of one partition in offset order, decoded.
 #[derive(Debug, Clone)]
@@ -39,7 +60,8 @@ pub struct ReadRequest {
     /// Indices into [`Stream::schema`] of the columns that are needed; only they are decoded, and
     /// every NOT NULL column is looked at all the same, so that what is a dead letter does not depend on the tags.
     pub columns: Vec<usize>,
-    /// Next record to read of the partitions already known; others start where the stream's `start` says.
+    /// Next record to read of the partitions already known. Where none is, all start where the stream's `start` says;
+    /// a partition that is missing beside known ones is new and starts at its beginning.
     pub from: BTreeMap<i32, i64>,
     /// Where each partition ends for this reader (exclusive), for a fill or a replay; `None` reads on for ever.
     pub until: Option<BTreeMap<i32, i64>>,
@@ -74,6 +96,11 @@ pub enum SourceEvent {
         /// What happened.
         message: String,
     },
+    /// The trouble is over.
+    Recovered {
+        /// The stream.
+        stream: String,
+    },
     /// The source cannot go on (records lost to retention, topic gone, wrong password).
     Failed {
         /// The stream.
@@ -81,4 +108,141 @@ pub enum SourceEvent {
         /// What happened and what to do.
         message: String,
     },
+}
+
+/// The wall clock: milliseconds since the Unix epoch.
+pub type WallClock = Arc<dyn Fn() -> i64 + Send + Sync>;
+
+/// The world of a source, the same for all readers.
+#[derive(Clone)]
+pub struct SourceContext {
+    /// The project's zone: what a bare TIMESTAMP means.
+    pub timezone: Tz,
+    /// Where records go that do not decode.
+    pub dead_letters: Arc<DeadLetters>,
+    /// Where a source may keep what must not change between two starts (the generator's epoch).
+    pub state_dir: PathBuf,
+    /// The time for pacing and dead letters; never for what a record becomes.
+    pub wall_clock: WallClock,
+}
+
+/// Why a source cannot even start.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// A setting or a column that cannot be used.
+    #[error("stream {stream:?}: {message}")]
+    Setup {
+        /// The stream.
+        stream: String,
+        /// What is wrong and what to do.
+        message: String,
+    },
+    /// A file or thread that the machine refuses.
+    #[error("stream {stream:?}: {path}: {error}", path = path.display())]
+    Io {
+        /// The stream.
+        stream: String,
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        error: std::io::Error,
+    },
+}
+
+/// Starts reading: events go to `events` until the end of the request, a failure, or the handle's drop.
+///
+/// Several readers of one stream may run at the same time. A broker that is away is no error here: the source waits
+/// for it and says [`SourceEvent::Trouble`].
+pub fn start_source(
+    request: ReadRequest,
+    connection: &Connection,
+    context: &SourceContext,
+    events: SyncSender<SourceEvent>,
+) -> Result<SourceHandle, SourceError> {
+    let stop = Arc::new(StopFlag::default());
+    let emitter = Emitter::new(&request.stream.name, events, stop.clone());
+    // A column that cannot be decoded is found here and not in a thread.
+    decode::Decoder::new(&request.stream, &request.columns, context.timezone)
+        .map_err(|error| SourceError::Setup { stream: request.stream.name.clone(), message: error.to_string() })?;
+    let threads = match connection {
+        Connection::Kafka { brokers, properties } => kafka::start(request, brokers, properties, context, emitter)?,
+        Connection::File { path, follow } => file::start(request, path, *follow, context, emitter)?,
+        Connection::Generator(config) => generator::start(request, config, context, emitter)?,
+    };
+    Ok(SourceHandle::new(stop, threads))
+}
+
+/// Runs one thread of a reader. A panic in it is told as a failure: a stream must never stand still in silence.
+fn spawn(
+    emitter: &Emitter,
+    role: &str,
+    body: impl FnOnce() -> Result<(), Stopped> + Send + 'static,
+) -> Result<std::thread::JoinHandle<()>, SourceError> {
+    let stream = emitter.stream().to_string();
+    let teller = emitter.clone();
+    let guarded = move || {
+        // What the body owns is dropped by the unwinding, and nothing else sees it.
+        match std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)) {
+            // A stopped reader needs no farewell: whoever stopped it knows.
+            Ok(Ok(()) | Err(Stopped)) => {}
+            Err(_) => {
+                let message = "a reading thread panicked: this is a bug of tagflow, its log has the place";
+                let Stopped = teller.failed(message);
+            }
+        }
+    };
+    // The role comes first since Linux cuts names at 15 bytes.
+    let builder = std::thread::Builder::new().name(format!("{role}-{stream}"));
+    builder.spawn(guarded).map_err(|error| SourceError::Io { stream, path: "thread".into(), error })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::sync_channel;
+
+    #[test]
+    fn panic_of_a_reading_thread_is_a_failure() {
+        let (events, received) = sync_channel(1);
+        let emitter = Emitter::new("orders", events, Arc::default());
+        let thread = spawn(&emitter, "test", || panic!("on purpose")).unwrap();
+        let Ok(SourceEvent::Failed { stream, message }) = received.recv() else { panic!("the failure should be told") };
+        assert_eq!(stream, "orders");
+        assert!(message.starts_with("a reading thread panicked"), "{message}");
+        thread.join().unwrap();
+        assert_eq!(emitter.stop().check(), Err(Stopped));
+    }
+
+    #[test]
+    fn column_that_cannot_be_decoded_is_an_error_of_the_start() {
+        let column = crate::catalog::Column {
+            name: "blob".into(),
+            data_type: arrow::datatypes::DataType::Binary,
+            nullable: true,
+            path: vec!["blob".into()],
+            timestamp_format: crate::catalog::TimestampFormat::Iso,
+        };
+        let stream = Stream {
+            name: "orders".into(),
+            file: "schemas/orders.toml".into(),
+            title: None,
+            connection: "files".into(),
+            topic: "orders".into(),
+            format: crate::catalog::Format::Json,
+            start: crate::catalog::Start::Earliest,
+            time: None,
+            columns: vec![column],
+        };
+        let wall_clock: WallClock = Arc::new(|| 0);
+        let context = SourceContext {
+            timezone: chrono_tz::UTC,
+            dead_letters: Arc::new(DeadLetters::new("nowhere", wall_clock.clone())),
+            state_dir: "nowhere".into(),
+            wall_clock,
+        };
+        let request = ReadRequest { stream: Arc::new(stream), columns: vec![0], from: BTreeMap::new(), until: None };
+        let connection = Connection::File { path: "nowhere".into(), follow: false };
+        let error = start_source(request, &connection, &context, sync_channel(1).0).err().unwrap();
+        assert_eq!(error.to_string(), "stream \"orders\": column \"blob\": no record can be read as Binary");
+    }
 }

@@ -11,6 +11,7 @@
 
 mod encode;
 mod layout;
+mod meta;
 mod server;
 pub mod swap;
 mod write;
@@ -24,12 +25,13 @@ use arrow::array::RecordBatch;
 use chrono_tz::Tz;
 use tokio::runtime::Runtime;
 
-use self::encode::{quote_name, quote_optional, quote_row, quote_text};
+use self::encode::{quote_name, quote_optional, quote_text};
+use self::meta::{committed_progress, names, write_progress, write_registrations};
 use self::server::{Abilities, Server, Session};
 use super::cells::wall_time_text;
 use super::keys::{KeyLimit, fit_keys};
 use super::read_back::{RawCell, display_text, table_from_cells};
-use super::registry::{self, COLUMN_COLUMNS, PROGRESS_COLUMNS, TAG_COLUMNS, is_shadow};
+use super::registry::{self, COLUMN_COLUMNS, TAG_COLUMNS, is_shadow};
 use super::types::StoreType;
 use super::{CommitStats, Sink, SinkError, TagChanges, TagProgress, TagRegistration, TagTable, TextRow};
 use crate::config::Secret;
@@ -328,6 +330,8 @@ impl Store {
 
     async fn create_table(&mut self, table: &TagTable) -> Result<(), SinkError> {
         self.exclusive(async |store| {
+            // A rename that is not finished is told from one that never was by the names that are there.
+            store.finish_renames().await?;
             let session = store.session().await?;
             let create = layout::create_table(table, &session.abilities)?;
             let name = Some(table.table.as_str());
@@ -464,82 +468,6 @@ async fn write_changes(
 fn key_limits(table: &TagTable, abilities: &Abilities) -> Result<Vec<KeyLimit>, SinkError> {
     let declared = layout::declare(table, abilities)?;
     Ok(declared.into_iter().filter(|column| column.is_key).map(|column| column.limit).collect())
-}
-
-/// Progress rows of these tables, and what the registry shows of them.
-async fn write_progress(session: &mut Session, written: &[(&TagProgress, &str)], zone: Tz) -> Result<(), SinkError> {
-    if written.is_empty() {
-        return Ok(());
-    }
-    let rows: Vec<String> =
-        written.iter().map(|(progress, table)| quote_row(&registry::progress_row(progress, table))).collect();
-    session.execute(upsert_sql("_tagflow_progress", &PROGRESS_COLUMNS, &rows), None).await?;
-
-    let live: Vec<&TagProgress> =
-        written.iter().filter(|(_, table)| !is_shadow(table)).map(|(progress, _)| *progress).collect();
-    if live.is_empty() {
-        return Ok(());
-    }
-    let case = |value: &dyn Fn(&TagProgress) -> String| {
-        let whens: Vec<String> = live
-            .iter()
-            .map(|progress| format!("WHEN {} THEN {}", quote_text(&progress.tag), value(progress)))
-            .collect();
-        format!("CASE `tag` {} END", whens.join(" "))
-    };
-    let tags: Vec<String> = live.iter().map(|progress| quote_text(&progress.tag)).collect();
-    let sql = format!(
-        "UPDATE `_tagflow_tags` SET `row_count` = {}, `true_at` = {} WHERE `tag` IN ({})",
-        case(&|progress| progress.rows.to_string()),
-        case(&|progress| quote_text(&wall_time_text(progress.clock, zone))),
-        tags.join(", ")
-    );
-    session.execute(sql, None).await
-}
-
-async fn write_registrations(
-    session: &mut Session,
-    registrations: &[TagRegistration],
-    zone: Tz,
-) -> Result<(), SinkError> {
-    for registration in registrations {
-        let row = quote_row(&registry::tag_row(registration, zone));
-        session.execute(upsert_sql("_tagflow_tags", &TAG_COLUMNS, &[row]), None).await?;
-        let forget = format!("DELETE FROM `_tagflow_columns` WHERE `tag` = {}", quote_text(&registration.tag));
-        session.execute(forget, None).await?;
-        let rows: Vec<String> = registry::column_rows(registration).iter().map(|row| quote_row(row)).collect();
-        if !rows.is_empty() {
-            session.execute(upsert_sql("_tagflow_columns", &COLUMN_COLUMNS, &rows), None).await?;
-        }
-    }
-    Ok(())
-}
-
-/// The progress of every table, those that are being filled included.
-async fn committed_progress(session: &mut Session) -> Result<BTreeMap<(String, String), TagProgress>, SinkError> {
-    let sql = format!("SELECT {} FROM `_tagflow_progress`", names(&PROGRESS_COLUMNS));
-    let rows = session.texts(&sql).await?;
-    let server = session.server().clone();
-    rows.into_iter()
-        .map(|row| {
-            let (table, progress) = registry::progress_from(row).map_err(|message| server.setup(message))?;
-            Ok(((progress.tag.clone(), table), progress))
-        })
-        .collect()
-}
-
-fn upsert_sql(table: &str, columns: &[&str], rows: &[String]) -> String {
-    let updates: Vec<String> = columns.iter().map(|column| format!("`{column}` = VALUES(`{column}`)")).collect();
-    format!(
-        "INSERT INTO `{table}` ({}) VALUES {} ON DUPLICATE KEY UPDATE {}",
-        names(columns),
-        rows.join(", "),
-        updates.join(", ")
-    )
-}
-
-fn names(columns: &[&str]) -> String {
-    columns.iter().map(|column| format!("`{column}`")).collect::<Vec<_>>().join(", ")
 }
 
 fn select_of(table: &TagTable) -> String {

@@ -148,6 +148,9 @@ impl Server {
                     None => message,
                 },
             },
+            (Error::Server(server), None) if server.code == 1146 => {
+                self.setup(format!("{message}; `tagflow run` makes the _tagflow_* tables"))
+            }
             (Error::Server(_), None) => self.setup(message),
             (Error::Io(IoError::Tls(_)) | Error::Url(_), _) => self.setup(message),
             (
@@ -300,7 +303,8 @@ impl Session {
         Ok(self.texts(sql).await?.into_iter().next().unwrap_or_default())
     }
 
-    /// LOAD DATA LOCAL with `chunks` in place of the file; warnings are errors, since LOCAL turns errors into warnings.
+    /// LOAD DATA LOCAL with `chunks` in place of the file; warnings are errors, since LOCAL turns
+    /// errors into warnings on MySQL.
     pub async fn load(
         &mut self,
         sql: &str,
@@ -312,7 +316,25 @@ impl Session {
             Ok(data)
         });
         let result = timeout(STATEMENT_DEADLINE, self.conn.query_drop(sql)).await;
+        if let Ok(Err(Error::Server(error))) = &result
+            && matches!(error.code, 1148 | 3948 | 4166)
+        {
+            // Switched off since the session began, or by a proxy in between: the next try goes by REPLACE.
+            self.abilities.local_infile = false;
+            return Err(self.server.unavailable(format!("LOAD DATA LOCAL is switched off: {}", error.message)));
+        }
         self.settle(result, Some(table))?;
+        self.refuse_warnings(table).await
+    }
+
+    /// Runs one statement that writes rows of a tag; warnings are errors.
+    pub async fn write(&mut self, sql: &[u8], table: &str) -> Result<(), SinkError> {
+        self.execute(sql, Some(table)).await?;
+        self.refuse_warnings(table).await
+    }
+
+    /// A warning of a write means that a value was bent to fit, which happens when someone has altered the table.
+    async fn refuse_warnings(&mut self, table: &str) -> Result<(), SinkError> {
         if self.conn.get_warnings() == 0 {
             return Ok(());
         }

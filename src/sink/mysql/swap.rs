@@ -15,8 +15,9 @@
 use std::time::Duration;
 
 use super::encode::{quote_name, quote_text};
+use super::meta::{committed_progress, write_progress, write_registrations};
 use super::server::Session;
-use super::{Store, number, optional_literal, write_progress, write_registrations};
+use super::{Store, number, optional_literal};
 use crate::sink::registry::retired_table;
 use crate::sink::{SinkError, TagProgress, TagRegistration, shadow_table};
 
@@ -46,7 +47,7 @@ impl Store {
             store.finish_renames().await?;
             let session = store.session().await?;
             if !table_exists(session, filled).await? {
-                let committed = super::committed_progress(session).await?;
+                let committed = committed_progress(session).await?;
                 let there = committed.get(&(progress.tag.clone(), live.to_string()));
                 if there.is_some_and(|there| there.fingerprint == progress.fingerprint && there.epoch >= progress.epoch)
                 {

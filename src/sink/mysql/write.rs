@@ -1,7 +1,9 @@
 //! Rows and deletes of one tag into its table, inside the caller's transaction.
 //!
 //! Enters: key-sorted upserts and the keys to delete. Leaves: statements that the server has carried out.
-//! Large batches go by LOAD DATA LOCAL where the server allows it (about twice as fast), others by multi-row INSERT.
+//! Large batches go by LOAD DATA LOCAL where the server allows it (about twice as fast), others by multi-row
+//! REPLACE: rows are always whole, InnoDB makes an update of it, and no server has declared it out of date as it has
+//! `ON DUPLICATE KEY UPDATE … VALUES()`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,8 +21,8 @@ use crate::sink::{SinkError, TagTable};
 const LOAD_ROWS: usize = 2_000;
 /// Bytes of one piece that LOAD DATA sends.
 const LOAD_CHUNK: usize = 256 << 10;
-/// Longest INSERT that is built, where the server would take longer ones.
-const INSERT_BYTES: usize = 4 << 20;
+/// Longest statement that is built, where the server would take longer ones.
+const STATEMENT_BYTES: usize = 4 << 20;
 /// Keys of one DELETE: the optimizer must go by the index, and its memory for that is bounded.
 const DELETE_KEYS: usize = 500;
 
@@ -35,7 +37,7 @@ pub(super) async fn upsert(
     if rows.num_rows() >= LOAD_ROWS && session.abilities.local_infile {
         load(session, table, rows, updated_at, zone).await
     } else {
-        insert(session, table, rows, updated_at, zone).await
+        replace(session, table, rows, updated_at, zone).await
     }
 }
 
@@ -99,7 +101,7 @@ impl Iterator for Lines {
     }
 }
 
-async fn insert(
+async fn replace(
     session: &mut Session,
     table: &TagTable,
     rows: &RecordBatch,
@@ -110,38 +112,29 @@ async fn insert(
         return Ok(0);
     }
     let columns: Vec<String> = table.key.iter().chain(&table.columns).map(|column| quote_name(&column.name)).collect();
-    let head = format!("INSERT INTO {} ({}, `_updated_at`) VALUES ", quote_name(&table.table), columns.join(", "));
-    let updates: Vec<String> = columns[table.key.len()..]
-        .iter()
-        .map(String::as_str)
-        .chain(["`_updated_at`"])
-        .map(|column| format!("{column} = VALUES({column})"))
-        .collect();
-    let tail = format!(" ON DUPLICATE KEY UPDATE {}", updates.join(", "));
+    let head = format!("REPLACE INTO {} ({}, `_updated_at`) VALUES ", quote_name(&table.table), columns.join(", "));
     let row_end = format!(",{})", quote_text(updated_at));
-    let most = session.abilities.max_packet.saturating_sub(1024).min(INSERT_BYTES);
+    let most = session.abilities.max_packet.saturating_sub(1024).min(STATEMENT_BYTES);
 
     let mut encoder = RowEncoder::new(rows, zone).map_err(|error| refused(table, &error))?;
-    let mut sql = Vec::with_capacity(most.min(rows.num_rows() * 64 + head.len() + tail.len()));
+    let mut sql = Vec::with_capacity(most.min(rows.num_rows() * 64 + head.len()));
     sql.extend_from_slice(head.as_bytes());
     for row in 0..rows.num_rows() {
         let start = sql.len();
         sql.extend_from_slice(if start > head.len() { b",(" } else { b"(" });
         encoder.write_literals(row, &mut sql);
         sql.extend_from_slice(row_end.as_bytes());
-        if sql.len() + tail.len() > most && start > head.len() {
+        if sql.len() > most && start > head.len() {
             // The row that does not fit any more opens the next statement; the comma before it is dropped.
             let last = sql.split_off(start + 1);
             sql.truncate(start);
-            sql.extend_from_slice(tail.as_bytes());
-            session.execute(&sql, Some(&table.table)).await?;
+            session.write(&sql, &table.table).await?;
             sql.clear();
             sql.extend_from_slice(head.as_bytes());
             sql.extend_from_slice(&last);
         }
     }
-    sql.extend_from_slice(tail.as_bytes());
-    session.execute(&sql, Some(&table.table)).await?;
+    session.write(&sql, &table.table).await?;
     Ok(encoder.nulled)
 }
 
@@ -154,7 +147,7 @@ pub(super) async fn delete(
 ) -> Result<(), SinkError> {
     let names: Vec<String> = table.key.iter().map(|column| quote_name(&column.name)).collect();
     let head = format!("DELETE FROM {} WHERE ", quote_name(&table.table));
-    let most = session.abilities.max_packet.saturating_sub(1024).min(INSERT_BYTES);
+    let most = session.abilities.max_packet.saturating_sub(1024).min(STATEMENT_BYTES);
     let mut encoder = RowEncoder::new(keys, zone).map_err(|error| refused(table, &error))?;
     let mut row = 0;
     while row < keys.num_rows() {

@@ -8,6 +8,7 @@
 //! without affinity. Text compares by bytes (`COLLATE BINARY`), so keys need no length.
 
 mod layout;
+mod meta;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,7 +18,8 @@ use chrono_tz::Tz;
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, params_from_iter};
 
-use self::layout::{quote_name, upsert_sql};
+use self::layout::quote_name;
+use self::meta::{already_at, rename, set_aside, table_exists, write_progress, write_registration};
 use super::cells::{Cell, CellReader, wall_time_text};
 use super::keys::{KeyLimit, fit_keys};
 use super::read_back::{RawCell, display_text, table_from_cells};
@@ -70,6 +72,10 @@ impl Store<'_> {
                 ) => SinkError::Setup { store, message },
                 _ => match table {
                     Some(table) => SinkError::Table { table, message },
+                    None if message.contains("no such table") => SinkError::Setup {
+                        store,
+                        message: format!("{message}; `tagflow run` makes the _tagflow_* tables"),
+                    },
                     None => SinkError::Setup { store, message },
                 },
             }
@@ -93,8 +99,9 @@ impl SqliteSink {
             let connection = Connection::open(&self.path).map_err(store.error(None))?;
             connection.busy_timeout(Duration::from_secs(10)).map_err(store.error(None))?;
             // FULL: a power cut must not take back progress on which a checkpoint was built.
+            // Legacy renames leave the views of other programs alone: they mean the tag, not the table that was its.
             connection
-                .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;")
+                .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA legacy_alter_table = ON;")
                 .map_err(store.error(None))?;
             connection.set_prepared_statement_cache_capacity(256);
             self.connection = Some(connection);
@@ -397,76 +404,6 @@ fn sql_value<'a>(cell: Cell<'a>, nulled: &mut u64) -> ToSqlOutput<'a> {
         Cell::Bytes(bytes) => ValueRef::Blob(bytes),
     };
     ToSqlOutput::Borrowed(value)
-}
-
-fn write_progress(
-    transaction: &Transaction<'_>,
-    progress: &TagProgress,
-    table: &str,
-    zone: Tz,
-) -> Result<(), rusqlite::Error> {
-    let row = registry::progress_row(progress, table);
-    let sql = upsert_sql("_tagflow_progress", &PROGRESS_COLUMNS, "tag, table_name");
-    transaction.prepare_cached(&sql)?.execute(params_from_iter(row))?;
-    if !is_shadow(table) {
-        transaction
-            .prepare_cached("UPDATE _tagflow_tags SET row_count = ?1, true_at = ?2 WHERE tag = ?3")?
-            .execute((progress.rows, wall_time_text(progress.clock, zone), &progress.tag))?;
-    }
-    Ok(())
-}
-
-fn write_registration(
-    transaction: &Transaction<'_>,
-    registration: &TagRegistration,
-    zone: Tz,
-) -> Result<(), rusqlite::Error> {
-    let sql = upsert_sql("_tagflow_tags", &TAG_COLUMNS, "tag");
-    transaction.prepare_cached(&sql)?.execute(params_from_iter(registry::tag_row(registration, zone)))?;
-    transaction.execute("DELETE FROM _tagflow_columns WHERE tag = ?1", [&registration.tag])?;
-    let sql = upsert_sql("_tagflow_columns", &COLUMN_COLUMNS, "tag, position");
-    for row in registry::column_rows(registration) {
-        transaction.prepare_cached(&sql)?.execute(params_from_iter(row))?;
-    }
-    Ok(())
-}
-
-/// True when a swap to this progress has been carried out before.
-fn already_at(transaction: &Transaction<'_>, live: &str, progress: &TagProgress) -> Result<bool, rusqlite::Error> {
-    let sql = "SELECT COUNT(*) FROM _tagflow_progress \
-               WHERE tag = ?1 AND table_name = ?2 AND fingerprint = ?3 AND epoch >= ?4";
-    let parameters = (&progress.tag, live, &progress.fingerprint, progress.epoch);
-    transaction.query_row(sql, parameters, |row| row.get::<_, i64>(0)).map(|count| count > 0)
-}
-
-/// Renames the live table, where there is one, to a retired one.
-fn set_aside(transaction: &Transaction<'_>, live: &str, tag: &str) -> Result<(), rusqlite::Error> {
-    if !table_exists(transaction, live)? {
-        return Ok(());
-    }
-    let number: u64 = transaction.query_row(
-        "UPDATE _tagflow_meta SET next_retired = next_retired + 1 WHERE id = 1 RETURNING next_retired - 1",
-        [],
-        |row| row.get(0),
-    )?;
-    let retired = registry::retired_table(tag, number);
-    rename(transaction, live, &retired)?;
-    transaction.execute(
-        "INSERT INTO _tagflow_retired (table_name, tag, retired_at) \
-         VALUES (?1, ?2, strftime('%Y-%m-%d %H:%M:%f', 'now'))",
-        [retired.as_str(), tag],
-    )?;
-    Ok(())
-}
-
-fn rename(transaction: &Transaction<'_>, from: &str, to: &str) -> Result<(), rusqlite::Error> {
-    transaction.execute(&format!("ALTER TABLE {} RENAME TO {}", quote_name(from), quote_name(to)), [])?;
-    Ok(())
-}
-
-fn table_exists(transaction: &Transaction<'_>, table: &str) -> Result<bool, rusqlite::Error> {
-    let sql = "SELECT COUNT(*) FROM sqlite_schema WHERE type = 'table' AND name = ?1";
-    transaction.query_row(sql, [table], |row| row.get::<_, i64>(0)).map(|count| count > 0)
 }
 
 fn read_rows(connection: &Connection, sql: &str, parameters: &[Value]) -> Result<Vec<Vec<RawCell>>, rusqlite::Error> {

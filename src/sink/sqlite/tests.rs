@@ -1,4 +1,4 @@
-use super::contract::{self, Fixture};
+use super::contract::{self, Fixture, changes, none, progress, table_of};
 use super::*;
 
 struct File(tempfile::TempDir);
@@ -34,4 +34,29 @@ fn text_that_is_no_database_is_a_setup_error() {
     let error = SqliteSink::new(&path, Tz::UTC).open().unwrap_err();
     assert!(matches!(error, SinkError::Setup { .. }), "{error}");
     assert!(!error.is_retryable());
+}
+
+#[test]
+fn store_that_nobody_has_opened_says_what_makes_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut sink = SqliteSink::new(&folder.path().join("tags.db"), Tz::UTC);
+    let error = sink.registrations().unwrap_err().to_string();
+    assert!(error.contains("no such table: _tagflow_tags") && error.contains("`tagflow run` makes"), "{error}");
+}
+
+#[test]
+fn view_of_another_program_follows_the_tag_over_a_swap() {
+    let file = File(tempfile::tempdir().unwrap());
+    let mut sink = file.open();
+    let rows = contract::every_type().project(&[0, 1]).unwrap();
+    let live = table_of("flags", 1, &rows);
+    let filled = std::sync::Arc::new(TagTable { table: super::super::shadow_table("flags"), ..(*live).clone() });
+    sink.create_table(&live).unwrap();
+    let other = Connection::open(file.0.path().join("made/by/open/tags.db")).unwrap();
+    other.execute_batch("CREATE VIEW flagged AS SELECT COUNT(*) AS users FROM flags").unwrap();
+    sink.create_table(&filled).unwrap();
+    sink.commit(&[changes(&filled, &rows, &none(&live, &rows), 1)]).unwrap();
+    sink.swap_table(&filled.table, "flags", &progress("flags", 1, 8), &contract::register("flags", 1)).unwrap();
+    let users: i64 = other.query_row("SELECT users FROM flagged", [], |row| row.get(0)).unwrap();
+    assert_eq!(users, 8);
 }

@@ -1,0 +1,171 @@
+//! What should run: the project's tags, planned, and how they differ from what runs.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use crate::catalog::Stream;
+use crate::diagnostic::{Diagnostic, Severity};
+use crate::engine::intake::Reads;
+use crate::plan::flow::FlowPlan;
+use crate::plan::sql::{PlannedTagQuery, QueryPlanner, plan_tag};
+use crate::project::Project;
+use crate::sink::{ColumnRegistration, SinkColumn, TagRegistration, TagTable, shadow_table};
+use crate::tag::TagDefinition;
+
+/// A tag that runs or should run.
+#[derive(Debug, Clone)]
+pub struct PlannedTag {
+    /// As its author wrote it.
+    pub definition: TagDefinition,
+    /// What computes it.
+    pub plan: Arc<FlowPlan>,
+    /// Its table.
+    pub table: Arc<TagTable>,
+    /// The table in which it is filled.
+    pub shadow: Arc<TagTable>,
+    /// What the registry says of it; version, commit and types are filled in when it is written.
+    pub registration: TagRegistration,
+}
+
+/// A project whose tags are planned.
+#[derive(Debug, Clone)]
+pub struct Desired {
+    /// The files.
+    pub project: Project,
+    /// Tags that should run, by name.
+    pub tags: BTreeMap<String, PlannedTag>,
+}
+
+/// Plans all tags; what is wrong or doubtful comes as diagnostics.
+pub fn plan_project(project: &Project) -> (Desired, Vec<Diagnostic>) {
+    let mut tags = BTreeMap::new();
+    let timezone = project.config.timezone;
+    let planner = match QueryPlanner::new(&project.catalog, timezone) {
+        Ok(planner) => planner,
+        Err(error) => {
+            let message = format!("the streams cannot be planned with: {}", error.strip_backtrace());
+            let diagnostic = Diagnostic::error("T0200", "schemas", None, message);
+            return (Desired { project: project.clone(), tags }, vec![diagnostic]);
+        }
+    };
+    let mut diagnostics = planner.check_views();
+    for (name, definition) in &project.tags {
+        if definition.header.status == crate::tag::Status::Planned {
+            continue;
+        }
+        let Some(entity) = project.config.entities.get(&definition.entity) else { continue };
+        match plan_tag(&planner, &project.catalog, timezone, definition, entity) {
+            Ok(PlannedTagQuery { flow, warnings, .. }) => {
+                diagnostics.extend(warnings);
+                if definition.runs() {
+                    tags.insert(name.clone(), planned(project, definition, flow));
+                }
+            }
+            Err(errors) => diagnostics.extend(errors),
+        }
+    }
+    (Desired { project: project.clone(), tags }, diagnostics)
+}
+
+/// True when a project with these diagnostics is accepted.
+pub fn is_sound(diagnostics: &[Diagnostic]) -> bool {
+    diagnostics.iter().all(|diagnostic| diagnostic.severity != Severity::Error)
+}
+
+fn planned(project: &Project, definition: &TagDefinition, flow: FlowPlan) -> PlannedTag {
+    let columns = |columns: &[crate::plan::flow::OutputColumn]| {
+        let column = |column: &crate::plan::flow::OutputColumn| SinkColumn {
+            name: column.name.clone(),
+            data_type: column.data_type.clone(),
+        };
+        columns.iter().map(column).collect()
+    };
+    let table = TagTable { table: definition.name.clone(), key: columns(&flow.key), columns: columns(&flow.columns) };
+    let shadow = TagTable { table: shadow_table(&definition.name), ..table.clone() };
+    PlannedTag {
+        registration: registration(project, definition, &table),
+        definition: definition.clone(),
+        plan: Arc::new(flow),
+        table: Arc::new(table),
+        shadow: Arc::new(shadow),
+    }
+}
+
+fn registration(project: &Project, definition: &TagDefinition, table: &TagTable) -> TagRegistration {
+    let header = &definition.header;
+    let mut folder_titles = Vec::new();
+    for depth in 1..=definition.folder.len() {
+        let path = definition.folder[..depth].join("/");
+        let title = project.folders.get(&path).and_then(|folder| folder.title.clone());
+        folder_titles.push(title.unwrap_or_else(|| definition.folder[depth - 1].clone()));
+    }
+    let word = |value: Option<serde_json::Value>| value.and_then(|value| Some(value.as_str()?.to_string()));
+    let columns =
+        table.key.iter().map(|column| (column, true)).chain(table.columns.iter().map(|column| (column, false)));
+    let columns = columns
+        .map(|(column, is_key)| {
+            let said = header.columns.get(&column.name).cloned().unwrap_or_default();
+            ColumnRegistration {
+                name: column.name.clone(),
+                sql_type: column.data_type.to_string(),
+                is_key,
+                title: said.title,
+                unit: said.unit,
+                default: said.default,
+                labels: said.labels,
+            }
+        })
+        .collect();
+    TagRegistration {
+        tag: definition.name.clone(),
+        folder: definition.folder.join("/"),
+        folder_titles,
+        entity: definition.entity.clone(),
+        version: 1,
+        git_commit: None,
+        file: definition.file.display().to_string(),
+        title: header.title.clone(),
+        description: header.description.clone(),
+        owner: header.owner.clone(),
+        method: word(header.method.and_then(|method| serde_json::to_value(method).ok())),
+        status: word(serde_json::to_value(header.status).ok()).unwrap_or_default(),
+        sql: definition.text.clone(),
+        timezone: project.config.timezone.name().to_string(),
+        complete_from: None,
+        columns,
+    }
+}
+
+impl Desired {
+    /// The streams that these tags read, with the columns that they need.
+    pub fn reads<'a>(&self, tags: impl IntoIterator<Item = &'a PlannedTag>) -> Reads {
+        reads(tags.into_iter().map(|tag| tag.plan.as_ref()))
+    }
+}
+
+/// The streams that plans read, with the columns that they need.
+pub fn reads<'a>(plans: impl IntoIterator<Item = &'a FlowPlan>) -> Reads {
+    let mut reads = Reads::new();
+    for plan in plans {
+        for (stream, columns) in plan.sources() {
+            let known = reads.entry(stream.name.clone()).or_insert_with(|| (Arc::clone(stream), Default::default()));
+            known.1.extend(columns);
+        }
+    }
+    reads
+}
+
+/// The streams of plans, for telling whether they lay them out alike.
+pub fn streams<'a>(plans: impl IntoIterator<Item = &'a FlowPlan>) -> BTreeMap<String, Arc<Stream>> {
+    reads(plans).into_iter().map(|(name, (stream, _))| (name, stream)).collect()
+}
+
+/// The commit that last touched a file, where the project is a git checkout.
+pub fn git_commit(root: &Path, file: &str) -> Option<String> {
+    let output =
+        Command::new("git").arg("-C").arg(root).args(["log", "-1", "--format=%H", "--", file]).output().ok()?;
+    let commit = String::from_utf8(output.stdout).ok()?.trim().to_string();
+    (output.status.success() && !commit.is_empty()).then_some(commit)
+}

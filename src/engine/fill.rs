@@ -1,0 +1,273 @@
+//! Fills: new and changed tags read the whole history beside the running ones, up to exact offsets.
+//!
+//! A fill has a dataflow and sources of its own. It reads until it has caught up, says so, is given offsets and a
+//! clock at which it and the running tags meet, goes exactly there, and hands its dataflow over. Its rows are in
+//! tables of their own by then, which only have to be renamed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use crate::delta::{Clock, Offsets};
+use crate::engine::dataflow::{Dataflow, TagFault};
+use crate::engine::desired::{PlannedTag, reads};
+use crate::engine::intake::{Intake, Reads, World};
+use crate::engine::store::StoreThread;
+use crate::plan::flow::Reach;
+
+/// Keys that may wait before they are written to the tables that are being filled.
+const PENDING_KEYS: usize = 200_000;
+
+/// What a fill is to do.
+pub struct FillRequest {
+    /// The tags.
+    pub tags: BTreeMap<String, PlannedTag>,
+    /// Where streams come from.
+    pub world: World,
+    /// The store.
+    pub store: Arc<StoreThread>,
+    /// Key shards.
+    pub shards: usize,
+    /// Most rows of one epoch.
+    pub epoch_rows: usize,
+    /// The clock to begin with.
+    pub clock: Clock,
+}
+
+/// Where fill and running tags meet.
+#[derive(Debug, Clone)]
+pub struct Meeting {
+    /// Exactly these records have been taken.
+    pub offsets: Offsets,
+    /// At this time.
+    pub clock: Clock,
+}
+
+/// What a fill tells the engine.
+pub enum FillEvent {
+    /// How far it is.
+    Progress {
+        /// Rows read.
+        rows: u64,
+        /// Records known to wait.
+        lag: i64,
+    },
+    /// A tag cannot be filled; the others go on.
+    Fault(TagFault),
+    /// History is read up to here: say where to meet.
+    CaughtUp(Offsets),
+    /// It is where it was told to be, and its tables hold what its dataflow says.
+    Filled(Box<Filled>),
+    /// Nothing of it can be used.
+    Failed(String),
+}
+
+/// A finished fill.
+pub struct Filled {
+    /// With state, nothing pending.
+    pub dataflow: Dataflow,
+    /// For each tag from when on it is complete, milliseconds; `None` when history reaches back far enough.
+    pub complete_from: BTreeMap<String, Option<i64>>,
+}
+
+/// A fill that is under way.
+pub struct Fill {
+    /// Plan fingerprints of the tags that it fills.
+    pub tags: BTreeMap<String, String>,
+    /// What it tells.
+    pub events: Receiver<FillEvent>,
+    /// Rows read so far.
+    pub rows: u64,
+    /// Records known to wait.
+    pub lag: i64,
+    meetings: Sender<Meeting>,
+    cancelled: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Fill {
+    /// Starts one.
+    pub fn start(request: FillRequest) -> std::io::Result<Self> {
+        let (sender, events) = channel();
+        let (meetings, meeting) = channel();
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let tags = request.tags.iter().map(|(name, tag)| (name.clone(), tag.plan.fingerprint.clone())).collect();
+        let run = Run { request, events: sender, meeting, cancelled: Arc::clone(&cancelled), rows: 0 };
+        let thread = std::thread::Builder::new().name("fill".to_string()).spawn(move || run.run())?;
+        Ok(Fill { tags, events, rows: 0, lag: 0, meetings, cancelled, thread: Some(thread) })
+    }
+
+    /// Says where to meet.
+    pub fn meet(&self, meeting: Meeting) {
+        let _ = self.meetings.send(meeting);
+    }
+}
+
+impl Drop for Fill {
+    fn drop(&mut self) {
+        self.cancelled.store(true, Ordering::SeqCst);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            warn!("a fill panicked");
+        }
+    }
+}
+
+struct Run {
+    request: FillRequest,
+    events: Sender<FillEvent>,
+    meeting: Receiver<Meeting>,
+    cancelled: Arc<AtomicBool>,
+    rows: u64,
+}
+
+/// Why a fill ends early: cancelled (`None`), or with a reason.
+type Ended = Option<String>;
+
+impl Run {
+    fn run(mut self) {
+        match self.fill() {
+            Ok(filled) => self.tell(FillEvent::Filled(Box::new(filled))),
+            Err(Some(reason)) => self.tell(FillEvent::Failed(reason)),
+            Err(None) => info!("the fill was cancelled"),
+        }
+    }
+
+    fn tell(&self, event: FillEvent) {
+        // The engine may have dropped the fill meanwhile.
+        let _ = self.events.send(event);
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::SeqCst)
+    }
+
+    fn fill(&mut self) -> Result<Filled, Ended> {
+        let world = self.request.world.clone();
+        let mut dataflow = Dataflow::new(self.request.shards, world.context.timezone);
+        for (name, tag) in &self.request.tags {
+            let table = Arc::clone(&tag.shadow);
+            let created = self.request.store.call("create table", move |sink| sink.create_table(&table));
+            let added = created.map_err(|error| TagFault { tag: name.clone(), reason: error.to_string() });
+            if let Err(fault) = added.and_then(|()| dataflow.add_tag(&tag.shadow, name, &tag.plan, 0)) {
+                self.tell(FillEvent::Fault(fault));
+            }
+        }
+        if dataflow.is_empty() {
+            return Err(Some("none of the tags can be filled".to_string()));
+        }
+        let reads = self.reads(&dataflow);
+        let mut intake =
+            Intake::start(&world, &reads, &Offsets::default(), None).map_err(|error| Some(error.to_string()))?;
+        let clock = self.request.clock;
+        while !intake.is_caught_up() {
+            self.epoch(&mut dataflow, &mut intake, clock)?;
+        }
+        let complete_from = self.completeness(&intake, clock);
+        drop(intake);
+        self.write(&mut dataflow)?;
+        self.tell(FillEvent::CaughtUp(dataflow.offsets.clone()));
+
+        let meeting = self.wait_for_meeting()?;
+        let reads = self.reads(&dataflow);
+        let mut intake = Intake::start(&world, &reads, &dataflow.offsets, Some(&meeting.offsets))
+            .map_err(|error| Some(error.to_string()))?;
+        while !intake.is_finished() {
+            self.epoch(&mut dataflow, &mut intake, clock)?;
+        }
+        let faults = dataflow.step(&Default::default(), meeting.clock);
+        self.report(faults);
+        self.write(&mut dataflow)?;
+        Ok(Filled { dataflow, complete_from })
+    }
+
+    fn reads(&self, dataflow: &Dataflow) -> Reads {
+        reads(dataflow.tags().filter_map(|(tag, _)| Some(self.request.tags.get(tag)?.plan.as_ref())))
+    }
+
+    fn epoch(&mut self, dataflow: &mut Dataflow, intake: &mut Intake, clock: Clock) -> Result<(), Ended> {
+        if self.is_cancelled() {
+            return Err(None);
+        }
+        let arrived = intake
+            .collect(Duration::from_millis(100), self.request.epoch_rows)
+            .map_err(|error| Some(error.to_string()))?;
+        if let Some((stream, reason)) = intake.failed.first_key_value() {
+            return Err(Some(format!("stream `{stream}`: {reason}")));
+        }
+        for (partition, next) in &arrived.next {
+            dataflow.offsets.advance(partition, *next);
+        }
+        if arrived.rows > 0 {
+            self.rows += arrived.rows as u64;
+            let faults = dataflow.step(&arrived.events, clock);
+            self.report(faults);
+        }
+        if dataflow.is_empty() {
+            return Err(Some("all of its tags have failed".to_string()));
+        }
+        self.tell(FillEvent::Progress { rows: self.rows, lag: intake.lag() });
+        if dataflow.pending_keys() > PENDING_KEYS {
+            self.write(dataflow)?;
+        }
+        Ok(())
+    }
+
+    fn report(&self, faults: Vec<TagFault>) {
+        for fault in faults {
+            self.tell(FillEvent::Fault(fault));
+        }
+    }
+
+    fn write(&self, dataflow: &mut Dataflow) -> Result<(), Ended> {
+        let (changes, faults) = dataflow.drain();
+        self.report(faults);
+        let in_flight = self.request.store.commit(changes);
+        loop {
+            match in_flight.outcome(Duration::from_millis(100)) {
+                Some(Ok(committed)) => {
+                    for fault in committed.faults {
+                        let tag = fault.tag.trim_start_matches(crate::sink::SHADOW_PREFIX).to_string();
+                        dataflow.remove_tag(&tag);
+                        self.tell(FillEvent::Fault(TagFault { tag, ..fault }));
+                    }
+                    return Ok(());
+                }
+                Some(Err(error)) => return Err(Some(error.to_string())),
+                None if self.is_cancelled() => return Err(None),
+                None => {}
+            }
+        }
+    }
+
+    fn wait_for_meeting(&self) -> Result<Meeting, Ended> {
+        loop {
+            match self.meeting.recv_timeout(Duration::from_millis(50)) {
+                Ok(meeting) => return Ok(meeting),
+                Err(RecvTimeoutError::Timeout) if !self.is_cancelled() => {}
+                Err(_) => return Err(None),
+            }
+        }
+    }
+
+    /// From when on each tag's answer is complete: history may begin later than its SQL asks.
+    fn completeness(&self, intake: &Intake, clock: Clock) -> BTreeMap<String, Option<i64>> {
+        let incomplete_from = |tag: &PlannedTag| {
+            let reads = reads([tag.plan.as_ref()]);
+            let partitions = intake.partitions.iter().filter(|(partition, _)| reads.contains_key(&partition.stream));
+            let cut = partitions.filter(|(_, state)| state.beginning > 0);
+            let from = cut.map(|(_, state)| state.first_timestamp.unwrap_or(clock / 1_000_000)).max()?;
+            match tag.plan.reach {
+                Reach::Within(reach) if from.saturating_mul(1_000_000) <= clock - reach => None,
+                _ => Some(from),
+            }
+        };
+        self.request.tags.iter().map(|(name, tag)| (name.clone(), incomplete_from(tag))).collect()
+    }
+}

@@ -1,0 +1,224 @@
+//! What has arrived: the sources of a dataflow behind one bounded channel, cut into epochs.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::time::{Duration, Instant};
+
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
+use arrow::error::ArrowError;
+use tracing::{info, warn};
+
+use crate::catalog::Stream;
+use crate::config::Connection;
+use crate::delta::{Offsets, Partition};
+use crate::source::{ReadRequest, SourceContext, SourceError, SourceEvent, SourceHandle, start_source};
+
+/// Batches that may wait in the channel: what bounds the memory between sources and operators.
+const QUEUED_BATCHES: usize = 32;
+
+/// Where streams come from: the connections and the world of the sources.
+#[derive(Clone)]
+pub struct World {
+    /// By name.
+    pub connections: BTreeMap<String, Connection>,
+    /// Zone, dead letters, clock.
+    pub context: SourceContext,
+}
+
+/// The streams to read, each with the columns that are needed.
+pub type Reads = BTreeMap<String, (Arc<Stream>, BTreeSet<usize>)>;
+
+/// What is known of a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartitionState {
+    /// The oldest record that was there at the start.
+    pub beginning: i64,
+    /// The offset behind the last record, as last heard of.
+    pub end: i64,
+    /// The end as it was first heard of: behind it lies what arrived while reading.
+    pub first_end: i64,
+    /// The next record that the engine takes.
+    pub next: i64,
+    /// Broker time of the first records that were read, milliseconds.
+    pub first_timestamp: Option<i64>,
+    /// Broker time of the newest record that was read, milliseconds.
+    pub newest_timestamp: Option<i64>,
+}
+
+/// The events of one epoch.
+#[derive(Debug, Default)]
+pub struct Arrived {
+    /// Rows by stream.
+    pub events: HashMap<String, RecordBatch>,
+    /// Where reading has come to.
+    pub next: Vec<(Arc<Partition>, i64)>,
+    /// Rows in all.
+    pub rows: usize,
+}
+
+/// The sources of one dataflow.
+pub struct Intake {
+    handles: Vec<SourceHandle>,
+    events: Receiver<SourceEvent>,
+    streams: BTreeSet<String>,
+    finished: BTreeSet<String>,
+    /// By partition.
+    pub partitions: BTreeMap<Partition, PartitionState>,
+    /// Passing faults, by stream.
+    pub troubles: BTreeMap<String, String>,
+    /// Streams that cannot go on, with the reason.
+    pub failed: BTreeMap<String, String>,
+}
+
+impl Intake {
+    /// Starts reading at `offsets`; with `until`, exactly up to it.
+    pub fn start(
+        world: &World,
+        reads: &Reads,
+        offsets: &Offsets,
+        until: Option<&Offsets>,
+    ) -> Result<Self, SourceError> {
+        let (sender, events) = sync_channel(QUEUED_BATCHES);
+        let mut intake = Intake {
+            handles: Vec::new(),
+            events,
+            streams: reads.keys().cloned().collect(),
+            finished: BTreeSet::new(),
+            partitions: BTreeMap::new(),
+            troubles: BTreeMap::new(),
+            failed: BTreeMap::new(),
+        };
+        for (name, (stream, columns)) in reads {
+            let of_stream = |offsets: &Offsets| -> BTreeMap<i32, i64> {
+                let own = offsets.0.iter().filter(|(partition, _)| partition.stream == *name);
+                own.map(|(partition, next)| (partition.number, *next)).collect()
+            };
+            let connection = world.connections.get(&stream.connection).ok_or_else(|| SourceError::Setup {
+                stream: name.clone(),
+                message: format!("connection `{}` is not in tagflow.toml", stream.connection),
+            })?;
+            let request = ReadRequest {
+                stream: Arc::clone(stream),
+                columns: columns.iter().copied().collect(),
+                from: of_stream(offsets),
+                until: until.map(of_stream),
+            };
+            intake.handles.push(start_source(request, connection, &world.context, sender.clone())?);
+        }
+        Ok(intake)
+    }
+
+    /// Takes what arrives within `wait`, and stops earlier at `rows`.
+    pub fn collect(&mut self, wait: Duration, rows: usize) -> Result<Arrived, ArrowError> {
+        let deadline = Instant::now() + wait;
+        let mut arrived = Arrived::default();
+        let mut batches: BTreeMap<String, Vec<RecordBatch>> = BTreeMap::new();
+        while arrived.rows < rows {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let event = match self.events.recv_timeout(left) {
+                Ok(event) => event,
+                Err(RecvTimeoutError::Timeout) => break,
+                // All sources have ended: nothing will come any more.
+                Err(RecvTimeoutError::Disconnected) => {
+                    std::thread::sleep(left);
+                    break;
+                }
+            };
+            let SourceEvent::Batch(batch) = event else {
+                let ended = matches!(&event, SourceEvent::Finished { .. } | SourceEvent::Failed { .. });
+                self.note(event);
+                if ended && self.is_finished() {
+                    break;
+                }
+                continue;
+            };
+            let known = self.partitions.entry(batch.partition.as_ref().clone()).or_insert(PartitionState {
+                beginning: 0,
+                end: 0,
+                first_end: 0,
+                next: 0,
+                first_timestamp: None,
+                newest_timestamp: None,
+            });
+            known.next = batch.next_offset;
+            known.end = known.end.max(batch.end_offset);
+            known.first_timestamp = known.first_timestamp.or(batch.newest_timestamp);
+            known.newest_timestamp = known.newest_timestamp.max(batch.newest_timestamp);
+            arrived.rows += batch.batch.num_rows();
+            arrived.next.push((Arc::clone(&batch.partition), batch.next_offset));
+            if batch.batch.num_rows() > 0 {
+                batches.entry(batch.partition.stream.clone()).or_default().push(batch.batch);
+            }
+        }
+        for (stream, batches) in batches {
+            let schema = batches[0].schema();
+            arrived.events.insert(stream, concat_batches(&schema, &batches)?);
+        }
+        Ok(arrived)
+    }
+
+    fn note(&mut self, event: SourceEvent) {
+        match event {
+            SourceEvent::Batch(_) => {}
+            SourceEvent::Finished { stream } => {
+                self.finished.insert(stream);
+            }
+            SourceEvent::Partition { partition, beginning, end, next } => {
+                let state = PartitionState {
+                    beginning,
+                    end,
+                    first_end: end,
+                    next,
+                    first_timestamp: None,
+                    newest_timestamp: None,
+                };
+                self.partitions.insert(partition.as_ref().clone(), state);
+            }
+            SourceEvent::Trouble { stream, message } => {
+                warn!(stream, message, "the source is in trouble");
+                self.troubles.insert(stream, message);
+            }
+            SourceEvent::Recovered { stream } => {
+                info!(stream, "the source works again");
+                self.troubles.remove(&stream);
+            }
+            SourceEvent::Failed { stream, message } => {
+                self.failed.insert(stream, message);
+            }
+        }
+    }
+
+    /// True when every source has delivered all that was asked for, or cannot go on.
+    pub fn is_finished(&self) -> bool {
+        self.streams.iter().all(|stream| self.finished.contains(stream) || self.failed.contains_key(stream))
+    }
+
+    /// True when every stream has told its partitions and they were read up to the end that was first heard of.
+    pub fn is_caught_up(&self) -> bool {
+        self.streams.iter().all(|stream| {
+            let mut own = self.partitions.iter().filter(|(partition, _)| partition.stream == *stream).peekable();
+            self.finished.contains(stream)
+                || self.failed.contains_key(stream)
+                || own.peek().is_some() && own.all(|(_, state)| state.next >= state.first_end)
+        })
+    }
+
+    /// Records that are known to wait, over all partitions.
+    pub fn lag(&self) -> i64 {
+        self.partitions.values().map(|state| (state.end - state.next).max(0)).sum()
+    }
+}
+
+impl Drop for Intake {
+    fn drop(&mut self) {
+        // Side by side: each may take a moment to end.
+        let handles = std::mem::take(&mut self.handles);
+        std::thread::scope(|scope| {
+            for handle in handles {
+                scope.spawn(move || handle.stop());
+            }
+        });
+    }
+}

@@ -1,0 +1,170 @@
+//! Notices that files of the project have changed, and reads and plans the whole project again.
+//!
+//! Events of the file system are hints only: after a quiet moment everything is read and hashed, and every 30 s too,
+//! since watchers miss events. Nothing that runs is touched here; the epoch loop gets the outcome.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use notify::{RecursiveMode, Watcher};
+use tracing::{info, warn};
+
+use crate::diagnostic::Diagnostic;
+use crate::engine::desired::{Desired, is_sound, plan_project};
+use crate::plan::flow::fingerprint;
+use crate::project;
+
+/// Quiet after the last event before files are read.
+const QUIET: Duration = Duration::from_millis(500);
+/// Longest wait for quiet.
+const LONGEST_UNREST: Duration = Duration::from_secs(5);
+/// Files are read this often even without an event.
+const PATROL: Duration = Duration::from_secs(30);
+
+/// What reading the project again gave.
+#[derive(Debug)]
+pub enum ReloadOutcome {
+    /// A sound project, and the tags whose files are gone or unreadable for sure or not: see `missing`.
+    Changed(Box<Reloaded>),
+    /// The project has errors; what runs stays as it is.
+    Refused(Vec<Diagnostic>),
+}
+
+/// A project that was read again.
+#[derive(Debug)]
+pub struct Reloaded {
+    /// What should run.
+    pub desired: Desired,
+    /// Files that are there but could not be read: their tags are not gone.
+    pub unreadable: BTreeSet<PathBuf>,
+}
+
+/// The watching thread. Dropping it ends it.
+pub struct Reloader {
+    /// Outcomes, in order.
+    pub outcomes: Receiver<ReloadOutcome>,
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Reloader {
+    /// Starts watching; `known` is the fingerprint of the files as they were loaded (see [`files_fingerprint`]).
+    pub fn start(root: PathBuf, profile: Option<String>, known: String) -> std::io::Result<Self> {
+        let (sender, outcomes) = channel();
+        let (stop, stopped) = channel();
+        // The watcher is there before the thread, so that no change is lost between.
+        let (hint, hints) = channel();
+        let mut watcher = notify::recommended_watcher(move |_event| {
+            let _ = hint.send(());
+        });
+        for folder in ["", "tags", "schemas", "functions"] {
+            let path = root.join(folder);
+            let mode = if folder.is_empty() { RecursiveMode::NonRecursive } else { RecursiveMode::Recursive };
+            if let Ok(watcher) = &mut watcher
+                && path.exists()
+                && let Err(error) = watcher.watch(&path, mode)
+            {
+                warn!(path = %path.display(), %error, "changes are noticed only every 30 s");
+            }
+        }
+        let watch = Watch { root, profile, known, hints, stopped, outcomes: sender };
+        let thread = std::thread::Builder::new().name("reload".to_string()).spawn(move || {
+            // Kept for as long as the thread runs.
+            let _watcher = watcher;
+            watch.run();
+        })?;
+        Ok(Reloader { outcomes, stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Reloader {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            warn!("the reloader panicked");
+        }
+    }
+}
+
+struct Watch {
+    root: PathBuf,
+    profile: Option<String>,
+    known: String,
+    hints: Receiver<()>,
+    stopped: Receiver<()>,
+    outcomes: Sender<ReloadOutcome>,
+}
+
+impl Watch {
+    fn run(mut self) {
+        while self.wait_for_change() {
+            let loaded = project::load(&self.root, self.profile.as_deref());
+            let found = files_fingerprint(&loaded.sources, &loaded.unreadable);
+            if found == self.known {
+                continue;
+            }
+            self.known = found;
+            let outcome = match loaded.project {
+                None => ReloadOutcome::Refused(loaded.diagnostics),
+                Some(project) => {
+                    let (desired, planned) = plan_project(&project);
+                    let diagnostics: Vec<Diagnostic> = loaded.diagnostics.into_iter().chain(planned).collect();
+                    if is_sound(&diagnostics) {
+                        ReloadOutcome::Changed(Box::new(Reloaded { desired, unreadable: loaded.unreadable }))
+                    } else {
+                        ReloadOutcome::Refused(diagnostics)
+                    }
+                }
+            };
+            info!("the project's files have changed");
+            if self.outcomes.send(outcome).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Waits for a hint and the quiet after it, or for the patrol. False when it is time to end.
+    fn wait_for_change(&self) -> bool {
+        let patrol = Instant::now() + PATROL;
+        loop {
+            if self.is_stopped() {
+                return false;
+            }
+            match self.hints.recv_timeout(Duration::from_millis(100)) {
+                Ok(()) => break,
+                Err(RecvTimeoutError::Disconnected) => std::thread::sleep(Duration::from_millis(100)),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            if Instant::now() >= patrol {
+                return true;
+            }
+        }
+        let begun = Instant::now();
+        while begun.elapsed() < LONGEST_UNREST && !self.is_stopped() {
+            if self.hints.recv_timeout(QUIET) == Err(RecvTimeoutError::Timeout) {
+                break;
+            }
+        }
+        !self.is_stopped()
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Disconnected)
+    }
+}
+
+/// Equal as long as no file of the project differs.
+pub fn files_fingerprint(
+    sources: &std::collections::BTreeMap<PathBuf, String>,
+    unreadable: &BTreeSet<PathBuf>,
+) -> String {
+    let show = |path: &Path| path.display().to_string();
+    let texts: Vec<(String, &str)> = sources.iter().map(|(path, text)| (show(path), text.as_str())).collect();
+    let unread: Vec<String> = unreadable.iter().map(|path| show(path)).collect();
+    fingerprint(&format!("{texts:?} {unread:?}"))
+}

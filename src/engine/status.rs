@@ -1,0 +1,177 @@
+//! What the daemon says of itself: written by the epoch loop, read by the console and the command line.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, RwLock};
+
+use serde::{Deserialize, Serialize};
+
+/// Where the daemon is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Opening the store, loading the checkpoint.
+    #[default]
+    Starting,
+    /// Going through the records again that were taken between the checkpoint and the store's progress.
+    Replaying,
+    /// Tags follow their streams, or are being filled.
+    Running,
+    /// Writing the rest and a last checkpoint.
+    Stopping,
+}
+
+/// Where a tag is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TagState {
+    /// Its table follows.
+    Live,
+    /// It is being filled for the first time.
+    #[default]
+    Filling,
+    /// Its table follows the version before, while the new one is being filled.
+    Replacing,
+    /// Filled, but less complete than the version that runs: `tagflow accept` lets it in.
+    Waiting,
+    /// Set aside because of a fault.
+    Failed,
+}
+
+/// One tag.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct TagStatus {
+    /// Its name.
+    pub tag: String,
+    /// Folders below `tags/`.
+    pub folder: String,
+    /// From the header.
+    pub title: Option<String>,
+    /// Where it is.
+    pub state: TagState,
+    /// Why, where there is more to say.
+    pub message: Option<String>,
+    /// Rows in its table.
+    pub rows: u64,
+    /// Changed rows since the start.
+    pub changes: u64,
+    /// Changed rows a second, lately.
+    pub changes_per_second: f64,
+    /// Rows left out because their key holds a NULL.
+    pub null_keys: u64,
+    /// Keys and rows of operators that it uses.
+    pub state_rows: u64,
+    /// Bytes of operators that it uses.
+    pub state_bytes: u64,
+    /// From when on it is complete, milliseconds since the Unix epoch, where history is too short.
+    pub complete_from: Option<i64>,
+}
+
+/// One partition.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct PartitionStatus {
+    /// The stream.
+    pub stream: String,
+    /// The partition.
+    pub partition: i32,
+    /// The next record to read.
+    pub next_offset: i64,
+    /// The offset behind the last record.
+    pub end_offset: i64,
+    /// Broker time of the newest record read, milliseconds since the Unix epoch.
+    pub newest_timestamp: Option<i64>,
+}
+
+/// A fill.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct FillStatus {
+    /// Its tags.
+    pub tags: Vec<String>,
+    /// Rows read.
+    pub rows: u64,
+    /// Records known to wait.
+    pub lag: i64,
+}
+
+/// All of it.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Status {
+    /// The version of tagflow.
+    pub version: String,
+    /// The profile.
+    pub profile: Option<String>,
+    /// Where the daemon is in its life.
+    pub phase: Phase,
+    /// Milliseconds since the Unix epoch.
+    pub started_at: i64,
+    /// The last epoch.
+    pub epoch: u64,
+    /// The engine's clock, milliseconds since the Unix epoch.
+    pub clock: i64,
+    /// Events since the start.
+    pub events: u64,
+    /// Events a second, lately.
+    pub events_per_second: f64,
+    /// Records known to wait.
+    pub lag: i64,
+    /// Partitions of all streams.
+    pub partitions: Vec<PartitionStatus>,
+    /// Tags.
+    pub tags: Vec<TagStatus>,
+    /// Bytes of state of all operators, shared ones once.
+    pub state_bytes: u64,
+    /// Keys and rows of all operators, shared ones once.
+    pub state_rows: u64,
+    /// What is being filled.
+    pub fill: Option<FillStatus>,
+    /// Keys that wait for the store.
+    pub pending_keys: u64,
+    /// Milliseconds that the last commit took.
+    pub flush_millis: u64,
+    /// Commits since the start.
+    pub commits: u64,
+    /// Rows written since the start.
+    pub written: u64,
+    /// Keys that no index holds, left out since the start.
+    pub rejected_keys: u64,
+    /// The epoch of the last checkpoint.
+    pub checkpoint_epoch: Option<u64>,
+    /// Dead letters by stream.
+    pub dead_letters: BTreeMap<String, u64>,
+    /// Passing faults of sources and store.
+    pub troubles: Vec<String>,
+    /// What is wrong in the project's files, if the last reload was not accepted.
+    pub project_errors: Vec<String>,
+}
+
+/// The status, shared.
+pub type SharedStatus = Arc<RwLock<Status>>;
+
+/// A copy of the status as it is.
+pub fn read(status: &SharedStatus) -> Status {
+    status.read().map(|status| status.clone()).unwrap_or_default()
+}
+
+/// Changes the status.
+pub fn update(status: &SharedStatus, change: impl FnOnce(&mut Status)) {
+    if let Ok(mut status) = status.write() {
+        change(&mut status);
+    }
+}
+
+/// A rate over the last few seconds.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Rate {
+    last: u64,
+    smoothed: Option<f64>,
+}
+
+impl Rate {
+    /// Takes a total after `seconds` more; gives the smoothed rate a second.
+    pub fn update(&mut self, total: u64, seconds: f64) -> f64 {
+        let current = total.saturating_sub(self.last) as f64 / seconds.max(1e-3);
+        self.last = total;
+        let smoothed = self.smoothed.map_or(current, |smoothed| smoothed * 0.6 + current * 0.4);
+        self.smoothed = Some(smoothed);
+        smoothed
+    }
+}

@@ -1,0 +1,96 @@
+//! The `_tagflow_*` tables of MySQL: what a commit and a registration write there, inside the caller's transaction.
+//!
+//! Enters: progress and registrations. Leaves: rows, and progress back. The layout is that of
+//! [`registry`](crate::sink::registry).
+
+use std::collections::BTreeMap;
+
+use chrono_tz::Tz;
+
+use super::encode::{quote_row, quote_text};
+use super::server::Session;
+use crate::sink::cells::wall_time_text;
+use crate::sink::registry::{self, COLUMN_COLUMNS, PROGRESS_COLUMNS, TAG_COLUMNS, is_shadow};
+use crate::sink::{SinkError, TagProgress, TagRegistration};
+
+/// Progress rows of these tables, and what the registry shows of them.
+pub(super) async fn write_progress(
+    session: &mut Session,
+    written: &[(&TagProgress, &str)],
+    zone: Tz,
+) -> Result<(), SinkError> {
+    if written.is_empty() {
+        return Ok(());
+    }
+    let rows: Vec<String> =
+        written.iter().map(|(progress, table)| quote_row(&registry::progress_row(progress, table))).collect();
+    session.execute(upsert_sql("_tagflow_progress", &PROGRESS_COLUMNS, &rows), None).await?;
+
+    let live: Vec<&TagProgress> =
+        written.iter().filter(|(_, table)| !is_shadow(table)).map(|(progress, _)| *progress).collect();
+    if live.is_empty() {
+        return Ok(());
+    }
+    let case = |value: &dyn Fn(&TagProgress) -> String| {
+        let whens: Vec<String> = live
+            .iter()
+            .map(|progress| format!("WHEN {} THEN {}", quote_text(&progress.tag), value(progress)))
+            .collect();
+        format!("CASE `tag` {} END", whens.join(" "))
+    };
+    let tags: Vec<String> = live.iter().map(|progress| quote_text(&progress.tag)).collect();
+    let sql = format!(
+        "UPDATE `_tagflow_tags` SET `row_count` = {}, `true_at` = {} WHERE `tag` IN ({})",
+        case(&|progress| progress.rows.to_string()),
+        case(&|progress| quote_text(&wall_time_text(progress.clock, zone))),
+        tags.join(", ")
+    );
+    session.execute(sql, None).await
+}
+
+pub(super) async fn write_registrations(
+    session: &mut Session,
+    registrations: &[TagRegistration],
+    zone: Tz,
+) -> Result<(), SinkError> {
+    for registration in registrations {
+        let row = quote_row(&registry::tag_row(registration, zone));
+        session.execute(upsert_sql("_tagflow_tags", &TAG_COLUMNS, &[row]), None).await?;
+        let forget = format!("DELETE FROM `_tagflow_columns` WHERE `tag` = {}", quote_text(&registration.tag));
+        session.execute(forget, None).await?;
+        let rows: Vec<String> = registry::column_rows(registration).iter().map(|row| quote_row(row)).collect();
+        if !rows.is_empty() {
+            session.execute(upsert_sql("_tagflow_columns", &COLUMN_COLUMNS, &rows), None).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The progress of every table, those that are being filled included.
+pub(super) async fn committed_progress(
+    session: &mut Session,
+) -> Result<BTreeMap<(String, String), TagProgress>, SinkError> {
+    let sql = format!("SELECT {} FROM `_tagflow_progress`", names(&PROGRESS_COLUMNS));
+    let rows = session.texts(&sql).await?;
+    let server = session.server().clone();
+    rows.into_iter()
+        .map(|row| {
+            let (table, progress) = registry::progress_from(row).map_err(|message| server.setup(message))?;
+            Ok(((progress.tag.clone(), table), progress))
+        })
+        .collect()
+}
+
+fn upsert_sql(table: &str, columns: &[&str], rows: &[String]) -> String {
+    let updates: Vec<String> = columns.iter().map(|column| format!("`{column}` = VALUES(`{column}`)")).collect();
+    format!(
+        "INSERT INTO `{table}` ({}) VALUES {} ON DUPLICATE KEY UPDATE {}",
+        names(columns),
+        rows.join(", "),
+        updates.join(", ")
+    )
+}
+
+pub(super) fn names(columns: &[&str]) -> String {
+    columns.iter().map(|column| format!("`{column}`")).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,255 @@
+//! Bytes of a record → a row of Arrow columns.
+//!
+//! Enters: raw records, one at a time, and the columns that are wanted. Leaves: record batches, or for a record that
+//! does not fit its stream's schema an error that names the column. A refused record leaves no trace in the batch.
+//! Never guesses: a value of a wrong type is an error, never a silent NULL. In detail:
+//!
+//! - Field names match exactly, else whatever their case; of a field given twice the last one holds.
+//! - A missing field, `null` and an empty CSV field are NULL; a quoted empty CSV field is empty text.
+//! - Integers, decimals and doubles are also read from text (`"12"`); they must fit exactly: `1.0` is an integer,
+//!   `12.345` no DECIMAL(12,2). Doubles take the nearest value.
+//! - VARCHAR keeps numbers and booleans as they were written and objects and arrays as compact JSON.
+//! - Timestamps finer than the column's precision are cut.
+
+mod column;
+mod csv;
+mod json;
+mod number;
+mod scan;
+mod time;
+
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::datatypes::SchemaRef;
+use chrono_tz::Tz;
+
+use self::column::{ColumnBuilder, Value};
+use crate::catalog::{Format, Stream, TimestampFormat};
+
+/// A record as the source has it.
+#[derive(Debug, Clone, Copy)]
+pub struct RawRecord<'a> {
+    /// The Kafka topic, or the file's name below its connection's folder.
+    pub topic: &'a str,
+    /// The partition's number.
+    pub partition: i32,
+    /// Its offset.
+    pub offset: i64,
+    /// Broker time in milliseconds since the Unix epoch.
+    pub timestamp: Option<i64>,
+    /// The record's key.
+    pub key: Option<&'a [u8]>,
+    /// The record itself; `None` for a tombstone.
+    pub payload: Option<&'a [u8]>,
+}
+
+/// Why a record has no row: lower case, naming the column.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct DecodeError(pub String);
+
+/// Decodes the records of one partition of one stream.
+pub struct Decoder {
+    syntax: Syntax,
+    rows: RowBuilder,
+}
+
+enum Syntax {
+    Json(json::JsonReader),
+    Csv(csv::CsvReader),
+}
+
+impl Decoder {
+    /// A decoder of the columns at `columns` of the stream's schema (see
+    /// [`ReadRequest::columns`](crate::source::ReadRequest)). CSV fields are taken in the order of the columns unless
+    /// [`Decoder::set_csv_header`] says otherwise. The error says which column has a type that cannot be read.
+    pub fn new(stream: &Stream, columns: &[usize], zone: Tz) -> Result<Self, DecodeError> {
+        let rows = RowBuilder::new(stream, columns, zone)?;
+        let syntax = match stream.format {
+            Format::Json => Syntax::Json(json::JsonReader::new(stream, &rows)),
+            Format::Csv => Syntax::Csv(csv::CsvReader::new(stream)),
+        };
+        Ok(Decoder { syntax, rows })
+    }
+
+    /// For CSV: the line that names the fields of all following records.
+    pub fn set_csv_header(&mut self, line: &[u8]) -> Result<(), DecodeError> {
+        match &mut self.syntax {
+            Syntax::Csv(reader) => reader.set_header(line),
+            Syntax::Json(_) => Ok(()),
+        }
+    }
+
+    /// Adds the record as one row, or nothing.
+    #[inline]
+    pub fn decode(&mut self, record: &RawRecord<'_>) -> Result<(), DecodeError> {
+        let payload = match record.payload {
+            None => return Err(DecodeError("the record is empty (a tombstone)".into())),
+            Some([]) => return Err(DecodeError("the record is empty".into())),
+            Some(payload) => payload,
+        };
+        if u32::try_from(payload.len()).is_err() {
+            return Err(DecodeError("the record is larger than 4 GiB".into()));
+        }
+        let text = std::str::from_utf8(payload)
+            .map_err(|error| DecodeError(format!("invalid UTF-8 at byte {}", error.valid_up_to())))?;
+        match &mut self.syntax {
+            Syntax::Json(reader) => {
+                reader.read(text)?;
+                self.rows.append(record, |slot| reader.value(slot, text))
+            }
+            Syntax::Csv(reader) => {
+                reader.read(text)?;
+                self.rows.append(record, |slot| reader.value(slot, text))
+            }
+        }
+    }
+
+    /// Rows since the last [`Decoder::finish`].
+    pub fn rows(&self) -> usize {
+        self.rows.rows
+    }
+
+    /// The rows so far; the decoder is empty afterwards.
+    pub fn finish(&mut self) -> RecordBatch {
+        self.rows.finish()
+    }
+}
+
+/// Where an output column's value comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// The stream's declared column of this index.
+    Declared(usize),
+    Topic,
+    Partition,
+    Offset,
+    Timestamp,
+    Key,
+}
+
+/// The columns of a batch in the making.
+struct RowBuilder {
+    schema: SchemaRef,
+    columns: Vec<(Origin, ColumnBuilder)>,
+    /// NOT NULL columns that nobody asked for: read and forgotten, so that what is a dead letter does not depend on
+    /// the tags that happen to run.
+    checked: Vec<(usize, ColumnBuilder)>,
+    rows: usize,
+}
+
+impl RowBuilder {
+    fn new(stream: &Stream, wanted: &[usize], zone: Tz) -> Result<Self, DecodeError> {
+        let schema = stream.schema();
+        let builder = |index: usize| {
+            let field = schema.field(index);
+            let format = stream.columns.get(index).map_or(TimestampFormat::default(), |column| column.timestamp_format);
+            ColumnBuilder::new(field.name(), field.data_type(), field.is_nullable(), format, zone).ok_or_else(|| {
+                let (name, data_type) = (field.name(), column::sql_type(field.data_type()));
+                DecodeError(format!("column {name:?}: no record can be read as {data_type}"))
+            })
+        };
+        let declared = stream.columns.len();
+        let mut columns = Vec::with_capacity(wanted.len());
+        for &index in wanted {
+            if index >= schema.fields().len() {
+                let stream = &stream.name;
+                return Err(DecodeError(format!("stream {stream:?} has no column of index {index}")));
+            }
+            let origin = match schema.field(index).name().as_str() {
+                _ if index < declared => Origin::Declared(index),
+                "_topic" => Origin::Topic,
+                "_partition" => Origin::Partition,
+                "_offset" => Origin::Offset,
+                "_timestamp" => Origin::Timestamp,
+                "_key" => Origin::Key,
+                other => return Err(DecodeError(format!("system column {other:?} is unknown to the decoder"))),
+            };
+            columns.push((origin, builder(index)?));
+        }
+        let checked = (0..declared)
+            .filter(|index| !stream.columns[*index].nullable && !wanted.contains(index))
+            .map(|index| Ok((index, builder(index)?)))
+            .collect::<Result<_, DecodeError>>()?;
+        let schema = schema.project(wanted).map_err(|error| DecodeError(error.to_string()))?;
+        Ok(RowBuilder { schema: schema.into(), columns, checked, rows: 0 })
+    }
+
+    /// The declared columns that are looked at, and whether each keeps JSON text.
+    fn slots(&self) -> impl Iterator<Item = (usize, bool)> {
+        let wanted = self.columns.iter().filter_map(|(origin, column)| match origin {
+            Origin::Declared(slot) => Some((*slot, column.keeps_json())),
+            _ => None,
+        });
+        wanted.chain(self.checked.iter().map(|(slot, column)| (*slot, column.keeps_json())))
+    }
+
+    /// Appends one row, or nothing.
+    #[inline]
+    fn append<'a>(&mut self, record: &RawRecord<'_>, value: impl Fn(usize) -> Value<'a>) -> Result<(), DecodeError> {
+        let mut fault = None;
+        for (slot, column) in &mut self.checked {
+            let value = value(*slot);
+            let outcome = column.push(value);
+            column.truncate(0);
+            if let Err(misfit) = outcome {
+                return Err(DecodeError(column.explain(&misfit, value)));
+            }
+        }
+        for (origin, column) in &mut self.columns {
+            let outcome = match origin {
+                Origin::Declared(slot) => {
+                    let value = value(*slot);
+                    column.push(value).map_err(|misfit| column.explain(&misfit, value))
+                }
+                system => append_system(column, *system, record),
+            };
+            if let Err(message) = outcome {
+                fault = Some(DecodeError(message));
+                break;
+            }
+        }
+        match fault {
+            None => {
+                self.rows += 1;
+                Ok(())
+            }
+            Some(fault) => {
+                for (_, column) in &mut self.columns {
+                    column.truncate(self.rows);
+                }
+                Err(fault)
+            }
+        }
+    }
+
+    fn finish(&mut self) -> RecordBatch {
+        let columns: Vec<ArrayRef> = self.columns.iter_mut().map(|(_, column)| column.finish()).collect();
+        let options = RecordBatchOptions::new().with_row_count(Some(self.rows));
+        self.rows = 0;
+        RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)
+            .expect("every column was built for its field and has one value a row")
+    }
+}
+
+fn append_system(column: &mut ColumnBuilder, origin: Origin, record: &RawRecord<'_>) -> Result<(), String> {
+    let outcome = match origin {
+        Origin::Topic => column.push(Value::Text(record.topic)),
+        Origin::Partition => column.push_integer(record.partition.into()),
+        Origin::Offset => column.push_integer(record.offset),
+        Origin::Timestamp => match record.timestamp {
+            Some(millis) => column.push_integer(millis),
+            None => column.push(Value::Null),
+        },
+        Origin::Key => match record.key {
+            // A binary key is shown with replacement characters: whether a record is a dead letter must not depend
+            // on who reads its key.
+            Some(key) => column.push(Value::Text(&String::from_utf8_lossy(key))),
+            None => column.push(Value::Null),
+        },
+        Origin::Declared(_) => Ok(()),
+    };
+    outcome.map_err(|_| format!("column {:?}: cannot hold this record's value", column.name()))
+}
+
+#[cfg(test)]
+mod tests;

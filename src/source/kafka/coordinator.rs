@@ -1,0 +1,278 @@
+//! Watches a topic: finds its partitions, decides where each starts, and tells when the cluster does not answer.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::Consumer as _;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::Offset;
+
+use super::reader::{Assignment, Reader};
+use super::{Consumer, Fault, Role, Shared, explain, fault_of, out_of_range, reader_count};
+use crate::catalog::Start;
+use crate::delta::Partition;
+use crate::source::emit::Stopped;
+use crate::source::{SourceEvent, spawn};
+
+/// How often new partitions are looked for.
+const REFRESH: Duration = Duration::from_secs(10);
+/// How often a cluster or topic that is away is asked for again.
+const RETRY: Duration = Duration::from_secs(1);
+/// How often a reader's suspicion is looked into at most.
+const SUSPICION_PAUSE: Duration = Duration::from_millis(500);
+/// How long the cluster may take for an answer.
+const ANSWER: Duration = Duration::from_secs(5);
+
+pub(super) struct Coordinator {
+    shared: Arc<Shared>,
+    watcher: Consumer,
+    /// Made when their first partition turns up.
+    readers: Vec<Option<Sender<Assignment>>>,
+    threads: Vec<JoinHandle<()>>,
+    /// Where each known partition starts.
+    known: BTreeMap<i32, i64>,
+    /// The topic was found at least once, or found missing: partitions that turn up from now on are new ones.
+    was_seen: bool,
+    in_trouble: bool,
+}
+
+/// Why a round could not be ended.
+enum Setback {
+    Stopped,
+    /// To be told and tried again.
+    Trouble(String),
+}
+
+impl From<Stopped> for Setback {
+    fn from(_: Stopped) -> Self {
+        Setback::Stopped
+    }
+}
+
+impl Coordinator {
+    pub(super) fn new(shared: Arc<Shared>, watcher: Consumer) -> Self {
+        let was_seen = !shared.request.from.is_empty();
+        let readers = (0..reader_count()).map(|_| None).collect();
+        Coordinator {
+            shared,
+            watcher,
+            readers,
+            threads: Vec::new(),
+            known: BTreeMap::new(),
+            was_seen,
+            in_trouble: false,
+        }
+    }
+
+    /// Runs until the stream is stopped, has failed or has been read to its end.
+    pub(super) fn run(mut self) -> Result<(), Stopped> {
+        let outcome = self.watch();
+        // Without a coordinator the readers end when their partitions do. The stream's handle waits for this thread.
+        self.readers.clear();
+        for thread in self.threads.drain(..) {
+            // A panic has been told by the thread itself.
+            let _ = thread.join();
+        }
+        outcome
+    }
+
+    fn watch(&mut self) -> Result<(), Stopped> {
+        if self.shared.is_bounded() && self.is_read() {
+            return self.shared.emitter.finished();
+        }
+        loop {
+            let pause = match self.refresh() {
+                Ok(()) => {
+                    if std::mem::take(&mut self.in_trouble) {
+                        self.shared.emitter.recovered()?;
+                    }
+                    REFRESH
+                }
+                Err(Setback::Stopped) => return Err(Stopped),
+                Err(Setback::Trouble(message)) => {
+                    if !std::mem::replace(&mut self.in_trouble, true) {
+                        self.shared.emitter.trouble(message)?;
+                    }
+                    RETRY
+                }
+            };
+            if self.shared.is_bounded() && self.is_read() {
+                return Ok(());
+            }
+            self.wait(pause)?;
+        }
+    }
+
+    fn is_read(&self) -> bool {
+        self.shared.unfinished.load(Ordering::Acquire) == 0
+    }
+
+    /// Waits for the next round; a reader's suspicion makes it come sooner.
+    fn wait(&mut self, pause: Duration) -> Result<(), Stopped> {
+        let began = Instant::now();
+        while began.elapsed() < pause {
+            self.shared.emitter.stop().wait(Duration::from_millis(50))?;
+            while let Some(event) = self.watcher.poll(Duration::ZERO) {
+                if let Err(error) = event
+                    && matches!(fault_of(error.rdkafka_error_code()), Fault::Refused)
+                {
+                    return Err(self.refused(&error));
+                }
+            }
+            if began.elapsed() > SUSPICION_PAUSE && self.shared.take_suspicion().is_some() {
+                return Ok(());
+            }
+            if self.shared.is_bounded() && self.is_read() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn refused(&self, error: &KafkaError) -> Stopped {
+        let reason = self.watcher.context().reason().unwrap_or_else(|| explain(error));
+        let (topic, brokers) = (self.shared.topic(), &self.shared.brokers);
+        self.shared.emitter.failed(format!("topic {topic:?} at {brokers}: {reason}"))
+    }
+
+    /// One look at the topic.
+    fn refresh(&mut self) -> Result<(), Setback> {
+        let shared = self.shared.clone();
+        let (topic, brokers) = (shared.topic(), &shared.brokers);
+        let metadata = match self.watcher.fetch_metadata(Some(topic), ANSWER) {
+            Ok(metadata) => metadata,
+            Err(error) => {
+                // Without a poll librdkafka keeps its reasons, a wrong password among them, to itself.
+                self.wait(Duration::from_millis(1))?;
+                let reason = self.watcher.context().reason().unwrap_or_else(|| explain(&error));
+                return Err(Setback::Trouble(format!("no answer from {brokers}: {reason}")));
+            }
+        };
+        let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else {
+            return Err(Setback::Trouble(format!("{brokers} says nothing of topic {topic:?}")));
+        };
+        if let Some(error) = found.error() {
+            let code = RDKafkaErrorCode::from(error);
+            if matches!(fault_of(Some(code)), Fault::Refused) {
+                return Err(shared.emitter.failed(format!("topic {topic:?} at {brokers}: {code}")).into());
+            }
+            if matches!(code, RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) {
+                // Whatever it will hold is written after the stream's start, so `latest` skips none of it.
+                self.was_seen = true;
+                return Err(Setback::Trouble(format!("topic {topic:?} does not exist at {brokers}; waiting for it")));
+            }
+            return Err(Setback::Trouble(format!("topic {topic:?} at {brokers}: {code}")));
+        }
+        let mut numbers: Vec<i32> = found.partitions().iter().map(|partition| partition.id()).collect();
+        numbers.sort_unstable();
+        if let Some(until) = &shared.request.until {
+            if let Some(missing) = until.keys().find(|number| !numbers.contains(number)) {
+                return Err(Setback::Trouble(format!("topic {topic:?} at {brokers} has no partition {missing}")));
+            }
+            numbers.retain(|number| until.contains_key(number));
+        }
+        numbers.retain(|number| !self.known.contains_key(number));
+        let starts = self.starts(&numbers)?;
+        for (number, start) in numbers.iter().zip(starts) {
+            self.admit(*number, start)?;
+        }
+        self.was_seen = true;
+        match found.partitions().iter().find(|partition| partition.leader() < 0) {
+            Some(orphan) => {
+                let number = orphan.id();
+                Err(Setback::Trouble(format!("topic {topic:?} at {brokers}: partition {number} has no leader")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Where unknown partitions start.
+    fn starts(&self, numbers: &[i32]) -> Result<Vec<Offset>, Setback> {
+        if numbers.is_empty() {
+            return Ok(Vec::new());
+        }
+        if self.was_seen {
+            return Ok(vec![Offset::Beginning; numbers.len()]);
+        }
+        let at = match self.shared.request.stream.start {
+            Start::Earliest => return Ok(vec![Offset::Beginning; numbers.len()]),
+            Start::Latest => return Ok(vec![Offset::End; numbers.len()]),
+            Start::Timestamp(at) => at,
+        };
+        let mut times = TopicPartitionList::new();
+        for number in numbers {
+            times
+                .add_partition_offset(self.shared.topic(), *number, Offset::Offset(at))
+                .map_err(|error| self.setback(&error))?;
+        }
+        let found = self.watcher.offsets_for_times(times, ANSWER).map_err(|error| self.setback(&error))?;
+        numbers
+            .iter()
+            .map(|number| match found.find_partition(self.shared.topic(), *number) {
+                Some(element) => element.error().map(|()| element.offset()).map_err(|error| self.setback(&error)),
+                None => Ok(Offset::End),
+            })
+            .collect()
+    }
+
+    /// Announces a partition and hands it to its reader.
+    fn admit(&mut self, number: i32, start: Offset) -> Result<(), Setback> {
+        let shared = self.shared.clone();
+        let topic = shared.topic();
+        let (beginning, end) =
+            self.watcher.fetch_watermarks(topic, number, ANSWER).map_err(|error| self.setback(&error))?;
+        let next = match (shared.request.from.get(&number), start) {
+            (Some(next), _) => *next,
+            (None, Offset::Offset(offset)) => offset,
+            (None, Offset::Beginning) => beginning,
+            (None, _) => end,
+        };
+        let until = shared.request.until.as_ref().and_then(|until| until.get(&number).copied());
+        let is_read = until.is_some_and(|until| next >= until);
+        // What is read already may be gone; nobody asks for it.
+        if !is_read && let Some(message) = out_of_range(topic, number, next, beginning, end) {
+            return Err(shared.emitter.failed(message).into());
+        }
+        let partition = Arc::new(Partition { stream: shared.request.stream.name.clone(), number });
+        shared.emitter.send(SourceEvent::Partition { partition, beginning, end, next })?;
+        self.known.insert(number, next);
+        if is_read {
+            // One that was known to be read was never counted.
+            if !shared.request.from.contains_key(&number) && shared.finish_one() {
+                shared.emitter.finished()?;
+            }
+            return Ok(());
+        }
+        self.assign(Assignment { number, next, end, until })
+    }
+
+    fn assign(&mut self, assignment: Assignment) -> Result<(), Setback> {
+        let place = assignment.number as usize % self.readers.len();
+        if self.readers[place].is_none() {
+            let (sender, assignments) = channel();
+            let consumer = self.shared.consumer(Role::Reader).map_err(|error| self.setback(&error))?;
+            let reader = Reader::new(self.shared.clone(), consumer, assignments);
+            let thread = spawn(&self.shared.emitter, "read", move || reader.run());
+            self.threads.push(thread.map_err(|error| Setback::Trouble(error.to_string()))?);
+            self.readers[place] = Some(sender);
+        }
+        if let Some(reader) = &self.readers[place] {
+            // A reader that is gone has stopped the stream, which the next wait notices.
+            let _ = reader.send(assignment);
+        }
+        Ok(())
+    }
+
+    fn setback(&self, error: &KafkaError) -> Setback {
+        let (topic, brokers) = (self.shared.topic(), &self.shared.brokers);
+        if matches!(fault_of(error.rdkafka_error_code()), Fault::Refused) {
+            return self.refused(error).into();
+        }
+        Setback::Trouble(format!("topic {topic:?} at {brokers}: {}", explain(error)))
+    }
+}

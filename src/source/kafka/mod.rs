@@ -1,0 +1,259 @@
+//! Kafka: one coordinator and a few readers per stream.
+//!
+//! The coordinator knows the topic (its partitions, their ends, where to start, whether the cluster answers) and hands
+//! each partition to a reader. A reader is a consumer and a thread of its own: it polls, decodes and sends batches, so
+//! that decoding runs on as many cores as there are readers and a slow call to the cluster never holds up records.
+//! Back-pressure: a reader that waits for the engine does not poll, and librdkafka stops fetching at
+//! `queued.max.messages.kbytes`.
+//!
+//! Delivery: each record from `next` on, in the partition's order, exactly once per reader; what retention has taken
+//! is a failure and never a jump. Partitions are assigned, never subscribed to; no offset is ever committed.
+
+mod coordinator;
+mod reader;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use super::emit::Emitter;
+use super::{ReadRequest, SourceContext, SourceError, spawn};
+use crate::config::Secret;
+
+/// Raw records that librdkafka may hold per stream, in KiB.
+const QUEUED_KIB: usize = 64 << 10;
+/// Most readers of one stream.
+const MOST_READERS: usize = 4;
+
+/// What coordinator and readers of one stream share.
+struct Shared {
+    request: ReadRequest,
+    context: SourceContext,
+    emitter: Emitter,
+    brokers: String,
+    properties: BTreeMap<String, Secret>,
+    /// A reader's fault that the coordinator should look into.
+    suspicion: Mutex<Option<String>>,
+    /// Partitions of a bounded read that are not yet read to their end.
+    unfinished: AtomicUsize,
+}
+
+/// Starts the coordinator, which starts the readers as partitions turn up.
+pub(super) fn start(
+    request: ReadRequest,
+    brokers: &str,
+    properties: &BTreeMap<String, Secret>,
+    context: &SourceContext,
+    emitter: Emitter,
+) -> Result<Vec<std::thread::JoinHandle<()>>, SourceError> {
+    let unfinished = AtomicUsize::new(unfinished_partitions(&request));
+    let shared = Shared {
+        request,
+        context: context.clone(),
+        emitter,
+        brokers: brokers.to_string(),
+        properties: properties.clone(),
+        suspicion: Mutex::new(None),
+        unfinished,
+    };
+    let stream = shared.request.stream.name.clone();
+    let setup = |error| SourceError::Setup { stream: stream.clone(), message: explain(&error) };
+    // Both are made here so that a wrong property is an error of the start.
+    let watcher = shared.consumer(Role::Coordinator).map_err(setup)?;
+    drop(shared.config(Role::Reader).create_native_config().map_err(setup)?);
+    let shared = Arc::new(shared);
+    let coordinator = coordinator::Coordinator::new(shared.clone(), watcher);
+    Ok(vec![spawn(&shared.emitter, "kafka", move || coordinator.run())?])
+}
+
+/// Of a bounded read, the partitions that have something to read; 1 too many where the start is not known yet.
+fn unfinished_partitions(request: &ReadRequest) -> usize {
+    let has_more = |(number, until): (&i32, &i64)| request.from.get(number).is_none_or(|from| from < until);
+    request.until.as_ref().map_or(0, |until| until.iter().filter(|entry| has_more(*entry)).count())
+}
+
+/// Which of the two kinds of client is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Coordinator,
+    Reader,
+}
+
+type Consumer = BaseConsumer<Callbacks>;
+
+impl Shared {
+    fn consumer(&self, role: Role) -> Result<Consumer, KafkaError> {
+        self.config(role).create_with_context(Callbacks::default())
+    }
+
+    fn config(&self, role: Role) -> ClientConfig {
+        let readers = reader_count();
+        let mut config = ClientConfig::new();
+        config
+            .set("client.id", "tagflow")
+            // Nothing waits for more bytes, so this is only how often an idle connection is renewed.
+            .set("fetch.wait.max.ms", "500")
+            .set("max.partition.fetch.bytes", "4194304")
+            // What one answer may add to a queue that is just short of full.
+            .set("fetch.max.bytes", "16777216")
+            .set("queued.min.messages", "200000")
+            // The default of a second would leave a fast reader idle most of the time.
+            .set("fetch.queue.backoff.ms", "10")
+            .set("queued.max.messages.kbytes", (QUEUED_KIB / readers).to_string())
+            .set("check.crcs", "false")
+            .set("isolation.level", "read_committed")
+            .set("reconnect.backoff.max.ms", "2000")
+            .set("socket.keepalive.enable", "true");
+        for (name, value) in &self.properties {
+            config.set(name, value.expose());
+        }
+        config
+            .set("bootstrap.servers", &self.brokers)
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "error")
+            .set("enable.partition.eof", "true")
+            .set("allow.auto.create.topics", "false");
+        match role {
+            Role::Coordinator => {
+                // Without a group the client can ask for metadata and ends, which is all it is for. The end that is
+                // told is the log's; records of open transactions lie before it.
+                config.remove("group.id").set("isolation.level", "read_uncommitted");
+            }
+            Role::Reader if !self.properties.contains_key("group.id") => {
+                // librdkafka wants a name to assign partitions; the group is never joined.
+                config.set("group.id", "tagflow");
+            }
+            Role::Reader => {}
+        }
+        config
+    }
+
+    fn topic(&self) -> &str {
+        &self.request.stream.topic
+    }
+
+    fn suspect(&self, fault: String) {
+        *self.suspicion.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault);
+    }
+
+    fn take_suspicion(&self) -> Option<String> {
+        self.suspicion.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// One partition of a bounded read is at its end; true when it was the last.
+    fn finish_one(&self) -> bool {
+        self.unfinished.fetch_sub(1, Ordering::AcqRel) == 1
+    }
+
+    fn is_bounded(&self) -> bool {
+        self.request.until.is_some()
+    }
+}
+
+/// How many readers share a stream's partitions.
+fn reader_count() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(MOST_READERS)
+}
+
+/// What librdkafka tells outside of records.
+#[derive(Default)]
+struct Callbacks {
+    /// The last fault in librdkafka's words.
+    reason: Mutex<Option<String>>,
+}
+
+impl Callbacks {
+    fn reason(&self) -> Option<String> {
+        self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl ClientContext for Callbacks {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        // librdkafka repeats its faults at every try; what matters of them becomes `Trouble`.
+        match level {
+            RDKafkaLogLevel::Debug | RDKafkaLogLevel::Info => tracing::trace!(target: "librdkafka", facility, message),
+            _ => tracing::debug!(target: "librdkafka", facility, message),
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
+            tracing::debug!(target: "librdkafka", %error, reason);
+            *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_string());
+        }
+    }
+}
+
+impl ConsumerContext for Callbacks {}
+
+/// What an error of a poll means for the stream.
+enum Fault {
+    /// The next record is not where it was.
+    OutOfRange,
+    /// Trying again will not help.
+    Refused,
+    /// Of no concern.
+    Ignored,
+    /// Likely to pass.
+    Passing,
+}
+
+fn fault_of(code: Option<RDKafkaErrorCode>) -> Fault {
+    use RDKafkaErrorCode as Code;
+    match code {
+        Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => Fault::OutOfRange,
+        Some(
+            Code::Authentication
+            | Code::SaslAuthenticationFailed
+            | Code::UnsupportedSASLMechanism
+            | Code::TopicAuthorizationFailed
+            | Code::ClusterAuthorizationFailed,
+        ) => Fault::Refused,
+        // The group is a name only: nobody has to allow it.
+        Some(Code::GroupAuthorizationFailed) => Fault::Ignored,
+        _ => Fault::Passing,
+    }
+}
+
+/// The driver's words, never with a property's value.
+fn explain(error: &KafkaError) -> String {
+    match error {
+        KafkaError::ClientConfig(_, description, property, _) => {
+            let known = description.trim_end_matches(['.', ' ']);
+            format!("kafka property {property:?}: {known}")
+        }
+        other => match other.rdkafka_error_code() {
+            Some(code) => code.to_string(),
+            None => other.to_string(),
+        },
+    }
+}
+
+/// Says what is lost when reading has to begin at `next` and the topic has `beginning..end`; `None` when all is there.
+fn out_of_range(topic: &str, number: i32, next: i64, beginning: i64, end: i64) -> Option<String> {
+    let place = format!("topic {topic:?} partition {number}");
+    if next < beginning {
+        let last = beginning - 1;
+        return Some(format!(
+            "{place}: records {next} to {last} are gone (the topic now begins at {beginning}); \
+             nothing was skipped: bring them back, or start the stream again without its checkpoint"
+        ));
+    }
+    if next > end {
+        return Some(format!(
+            "{place}: record {next} should be next but the topic ends at {end}; was it deleted and made again? \
+             start the stream again without its checkpoint"
+        ));
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests;
