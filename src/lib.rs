@@ -9,6 +9,7 @@
 
 pub mod catalog;
 pub mod cli;
+pub mod column_type;
 pub mod config;
 pub mod console;
 pub mod delta;
@@ -21,3 +22,4 @@ pub mod project;
 pub mod sink;
 pub mod source;
 pub mod tag;
+mod toml_walk;

@@ -1,6 +1,11 @@
 //! `tagflow.toml`, resolved: one profile chosen, `${ENV}` filled in, every value checked.
 //!
-//! Enters: text. Leaves: a [`Config`], or diagnostics. Knows no other module but `diagnostic`.
+//! Enters: text. Leaves: a [`Config`], or diagnostics. Knows no other module but the vocabulary of files:
+//! `diagnostic`, `toml_walk`, `column_type`.
+
+mod connection;
+mod load;
+mod settings;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -8,6 +13,9 @@ use std::time::Duration;
 
 use arrow::datatypes::DataType;
 use chrono_tz::Tz;
+
+pub use load::load;
+
 
 /// The settings of a project under one profile.
 #[derive(Debug, Clone, PartialEq)]

@@ -2,10 +2,15 @@
 //!
 //! The world's errors (network, disk, database) are each module's `Error` enum instead.
 
+pub mod codes;
+mod render;
+
 use std::ops::Range;
 use std::path::PathBuf;
 
 use serde::Serialize;
+
+pub use render::{render_human, render_json};
 
 /// How bad it is: an error keeps the project from being accepted, a warning does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]

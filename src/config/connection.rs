@@ -1,0 +1,137 @@
+//! `[connection.NAME]`: Kafka, files, or the generator of the demo.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::load::path_inside;
+use super::{Connection, GeneratorConfig, Secret};
+use crate::diagnostic::codes;
+use crate::toml_walk::{Section, Walk, in_order};
+
+/// Properties that decide what is read and when it counts as read: the engine's promise rests on its own values.
+const OWNED: &[(&str, &str)] = &[
+    ("bootstrap.servers", "write it as \"brokers\" of the connection"),
+    ("metadata.broker.list", "write it as \"brokers\" of the connection"),
+    ("enable.auto.commit", "remove it: Tagflow keeps offsets with the tags, in one transaction"),
+    ("enable.auto.offset.store", "remove it: Tagflow keeps offsets with the tags, in one transaction"),
+    ("auto.offset.reset", "remove it and write start = \"earliest\" or \"latest\" in the stream's schema file"),
+    ("enable.partition.eof", "remove it: Tagflow needs it for knowing when history ends"),
+];
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Kafka,
+    File,
+    Generator,
+}
+
+/// Reads one connection; `None` when it is not sound, or its variables are not filled in.
+pub(super) fn read_connection(walk: &mut Walk<'_>, section: &Section<'_>, root: &Path) -> Option<Connection> {
+    if section.table.get("type").is_none() {
+        walk.missing(section, "type", "type = \"kafka\" (or \"file\", \"generator\")");
+        return None;
+    }
+    let kinds = [("kafka", Kind::Kafka), ("file", Kind::File), ("generator", Kind::Generator)];
+    match walk.word(section, "type", &kinds)? {
+        Kind::Kafka => read_kafka(walk, section),
+        Kind::File => {
+            walk.check_keys(section, &["type", "path", "follow"]);
+            if section.table.get("path").is_none() {
+                walk.missing(section, "path", "path = \"data\" (a folder of the project)");
+            }
+            let follow = walk.boolean(section, "follow").unwrap_or(false);
+            Some(Connection::File { path: path_inside(walk, section, "path", root)?, follow })
+        }
+        Kind::Generator => {
+            walk.check_keys(section, &["type", "rate", "seed", "users", "history_days", "history_events"]);
+            let mut number = |key, least, default: u64| match walk.integer(section, key, least..=i64::MAX) {
+                Some(number) => u64::try_from(number).unwrap_or(default),
+                None => default,
+            };
+            let rate = number("rate", 0, 1000);
+            let seed = number("seed", 0, 42);
+            let users = number("users", 1, 20_000);
+            let history_events = number("history_events", 0, 200_000);
+            let history_days = walk.integer(section, "history_days", 0..=36_500).unwrap_or(45);
+            let history_days = u32::try_from(history_days).unwrap_or(45);
+            Some(Connection::Generator(GeneratorConfig { rate, seed, users, history_days, history_events }))
+        }
+    }
+}
+
+fn read_kafka(walk: &mut Walk<'_>, section: &Section<'_>) -> Option<Connection> {
+    walk.check_keys(section, &["type", "brokers", "kafka"]);
+    if section.table.get("brokers").is_none() {
+        walk.missing(section, "brokers", "brokers = \"kafka:9092\"");
+    }
+    let brokers = walk.text(section, "brokers");
+    if let Some(brokers) = &brokers
+        && brokers.value.as_deref().is_some_and(|brokers| brokers.split(',').any(|broker| broker.trim().is_empty()))
+    {
+        let message = format!("\"brokers\" in {} names no broker, or an empty one", section.label);
+        walk.error(codes::BAD_VALUE, brokers.span.clone(), message).help("write host:port, separated by commas");
+    }
+    let mut properties = BTreeMap::new();
+    let mut sound = true;
+    if let Some(inner) = walk.section(section, "kafka", format!("{} kafka", section.label)) {
+        sound = read_properties(walk, &inner, "", inner.table, &mut properties);
+    }
+    let brokers = brokers?.value?;
+    sound.then_some(Connection::Kafka { brokers, properties })
+}
+
+/// Collects properties. Unquoted names with dots are tables within tables in TOML, and mean the same here.
+fn read_properties(
+    walk: &mut Walk<'_>,
+    section: &Section<'_>,
+    prefix: &str,
+    table: &DeTable<'_>,
+    properties: &mut BTreeMap<String, Secret>,
+) -> bool {
+    let mut sound = true;
+    for key in in_order(table) {
+        let Some(value) = table.get(key.get_ref().as_ref()) else { continue };
+        let name = format!("{prefix}{}", key.get_ref());
+        if let DeValue::Table(inner) = value.get_ref() {
+            sound &= read_properties(walk, section, &format!("{name}."), inner, properties);
+            continue;
+        }
+        if let Some((_, help)) = OWNED.iter().find(|(owned, _)| *owned == name) {
+            let span = walk.at(key.span());
+            walk.error(codes::OWNED_PROPERTY, span, format!("the property \"{name}\" belongs to Tagflow")).help(*help);
+            sound = false;
+            continue;
+        }
+        match read_property(walk, section, &name, value) {
+            Some(text) => {
+                properties.insert(name, Secret::new(text));
+            }
+            None => sound = false,
+        }
+    }
+    sound
+}
+
+fn read_property(
+    walk: &mut Walk<'_>,
+    section: &Section<'_>,
+    name: &str,
+    value: &Spanned<DeValue<'_>>,
+) -> Option<String> {
+    match value.get_ref() {
+        DeValue::String(raw) => {
+            let span = walk.at(value.span());
+            walk.expanded(raw, span, section.used, &|value| value.to_owned()).value
+        }
+        DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix()).ok().map(|n| n.to_string()),
+        DeValue::Float(number) => Some(number.as_str().to_owned()),
+        DeValue::Boolean(flag) => Some(flag.to_string()),
+        _ => {
+            walk.wrong_type(&section.label, name, value, "a string, a number, true or false");
+            None
+        }
+    }
+}

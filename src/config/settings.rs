@@ -1,0 +1,84 @@
+//! `[engine]` and `[serve]`: each key from the chosen profile, else from the file, else its default.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::load::path_inside;
+use super::{EngineConfig, ServeConfig};
+use crate::diagnostic::codes;
+use crate::toml_walk::{Section, Walk};
+
+const ENGINE_KEYS: &[&str] = &[
+    "state_dir",
+    "checkpoint_interval",
+    "flush_interval",
+    "epoch_interval",
+    "epoch_rows",
+    "shards",
+    "grace_period",
+];
+
+/// Reads a value of both layers, so that both are checked; the upper one counts.
+fn layered<T>(
+    below: Option<&Section<'_>>,
+    above: Option<&Section<'_>>,
+    mut read: impl FnMut(&Section<'_>) -> Option<T>,
+) -> Option<T> {
+    let lower = below.and_then(&mut read);
+    above.and_then(read).or(lower)
+}
+
+/// Reads `[engine]`; the state lies below `state_dir` in a folder of the profile's name.
+pub(super) fn read_engine(
+    walk: &mut Walk<'_>,
+    below: Option<&Section<'_>>,
+    above: Option<&Section<'_>>,
+    root: &Path,
+    state_folder: &str,
+) -> EngineConfig {
+    for section in below.iter().chain(above.iter()) {
+        walk.check_keys(section, ENGINE_KEYS);
+    }
+    let mut duration = |key, least, default| {
+        layered(below, above, |section| walk.duration(section, key, least)).unwrap_or(default)
+    };
+    let moment = Duration::from_millis(1);
+    let checkpoint_interval = duration("checkpoint_interval", Duration::from_millis(100), Duration::from_secs(30));
+    let flush_interval = duration("flush_interval", moment, Duration::from_millis(500));
+    let epoch_interval = duration("epoch_interval", moment, Duration::from_millis(100));
+    let grace_period = duration("grace_period", Duration::ZERO, Duration::from_secs(7 * 24 * 3600));
+    let mut number = |key, range: std::ops::RangeInclusive<i64>, default: usize| {
+        layered(below, above, |section| walk.integer(section, key, range.clone()))
+            .and_then(|number| usize::try_from(number).ok())
+            .unwrap_or(default)
+    };
+    let epoch_rows = number("epoch_rows", 1..=100_000_000, 131_072);
+    let shards = number("shards", 0..=1024, 0);
+    let state_dir = layered(below, above, |section| path_inside(walk, section, "state_dir", root))
+        .unwrap_or_else(|| root.join(".tagflow"))
+        .join(state_folder);
+    EngineConfig { state_dir, checkpoint_interval, flush_interval, epoch_interval, epoch_rows, shards, grace_period }
+}
+
+/// Reads `[serve]`.
+pub(super) fn read_serve(
+    walk: &mut Walk<'_>,
+    below: Option<&Section<'_>>,
+    above: Option<&Section<'_>>,
+) -> ServeConfig {
+    for section in below.iter().chain(above.iter()) {
+        walk.check_keys(section, &["listen"]);
+    }
+    let listen = layered(below, above, |section| {
+        let text = walk.text(section, "listen")?;
+        let value = text.value?;
+        let sound = value.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+        if !sound {
+            let message = format!("\"{}\" is not an address to listen on", text.raw);
+            walk.error(codes::BAD_VALUE, text.span, message)
+                .help("write host:port, such as \"127.0.0.1:7070\", or \"0.0.0.0:7070\" for every network of the machine");
+        }
+        sound.then_some(value)
+    });
+    ServeConfig { listen: listen.unwrap_or_else(|| "127.0.0.1:7070".to_owned()) }
+}

@@ -1,0 +1,341 @@
+//! Walks TOML with the place of every key and value at hand.
+//!
+//! Enters: text, and the places that hold TOML within it. Leaves: typed values, and a [`Diagnostic`] for everything
+//! that is not as expected; reading goes on after each. Never knows what the keys mean.
+
+use std::ops::{Range, RangeInclusive};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::diagnostic::{Diagnostic, codes, nearest};
+
+/// Looks up an environment variable.
+pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// Reads values out of one file and collects what is wrong with them.
+pub(crate) struct Walk<'a> {
+    /// The file, for diagnostics.
+    file: PathBuf,
+    /// The whole text of the file.
+    text: &'a str,
+    /// Where the TOML starts in it.
+    offset: usize,
+    /// Where `${NAME}` is looked up; `None` leaves `$` alone.
+    environment: Option<Environment<'a>>,
+    /// All problems so far.
+    pub(crate) diagnostics: Vec<Diagnostic>,
+}
+
+/// One table of the file.
+#[derive(Clone)]
+pub(crate) struct Section<'t> {
+    /// What messages call it: `[connection.shop]`.
+    pub(crate) label: String,
+    /// Its keys.
+    pub(crate) table: &'t DeTable<'t>,
+    /// Where to point when a key is missing; `None` for the whole file.
+    pub(crate) span: Option<Range<usize>>,
+    /// False when something else replaces it: its variables need not be set.
+    pub(crate) used: bool,
+    /// A table whose keys replace those of this one.
+    pub(crate) shadow: Option<&'t DeTable<'t>>,
+}
+
+/// A string of the file.
+#[derive(Debug, Clone)]
+pub(crate) struct Text {
+    /// With variables filled in; `None` when that was impossible or not wanted.
+    pub(crate) value: Option<String>,
+    /// As it is written. Only this may be quoted: a value may hold secrets of the environment.
+    pub(crate) raw: String,
+    /// Where it is written.
+    pub(crate) span: Range<usize>,
+}
+
+impl<'a> Walk<'a> {
+    /// A walk over `text` of `file`. With an environment, `${NAME}` is filled in and `$$` is a dollar.
+    pub(crate) fn new(file: impl Into<PathBuf>, text: &'a str, environment: Option<Environment<'a>>) -> Self {
+        Walk { file: file.into(), text, offset: 0, environment, diagnostics: Vec::new() }
+    }
+
+    /// Parses the bytes `range` of the text as TOML; spans go on counting from the start of the text.
+    pub(crate) fn parse(&mut self, range: Range<usize>) -> Option<DeTable<'a>> {
+        self.offset = range.start;
+        let (table, errors) = DeTable::parse_recoverable(&self.text[range]);
+        let mut last_line = None;
+        for error in &errors {
+            let span = error.span().map(|span| self.at(span));
+            // The parser goes on after an error; what it says of the same line is most often an echo.
+            let line = span.as_ref().map(|span| self.text[..span.start.min(self.text.len())].matches('\n').count());
+            if line.is_some() && line == last_line {
+                continue;
+            }
+            last_line = line;
+            self.error(codes::TOML_SYNTAX, span, format!("this is not TOML: {}", error.message()));
+        }
+        errors.is_empty().then(|| table.into_inner())
+    }
+
+    /// Adds an error, which can be completed by `.help()`.
+    pub(crate) fn error(
+        &mut self,
+        code: &'static str,
+        span: impl Into<Option<Range<usize>>>,
+        message: impl Into<String>,
+    ) -> Note<'_> {
+        self.diagnostics.push(Diagnostic::error(code, self.file.clone(), span, message));
+        Note(self.diagnostics.last_mut())
+    }
+
+    /// The place in the file of a place in the TOML.
+    pub(crate) fn at(&self, span: Range<usize>) -> Range<usize> {
+        span.start + self.offset..span.end + self.offset
+    }
+
+    /// Refuses keys that are not in `known`.
+    pub(crate) fn check_keys(&mut self, section: &Section<'_>, known: &[&str]) {
+        self.check_keys_with_later(section, known, &[]);
+    }
+
+    /// Refuses keys that are not in `known`; those in `later` get a message of their own.
+    pub(crate) fn check_keys_with_later(&mut self, section: &Section<'_>, known: &[&str], later: &[&str]) {
+        for key in in_order(section.table) {
+            let name = key.get_ref().as_ref();
+            let span = self.at(key.span());
+            if known.contains(&name) {
+                continue;
+            }
+            if later.contains(&name) {
+                self.error(codes::NOT_YET, span, format!("\"{name}\" in {} is not supported yet", section.label))
+                    .help("remove it: this version of Tagflow cannot do what it asks for");
+                continue;
+            }
+            let help = match nearest(name, known.iter().copied()) {
+                Some(near) => format!("did you mean \"{near}\"?"),
+                None => format!("known keys here: {}", known.join(", ")),
+            };
+            self.error(codes::UNKNOWN_KEY, span, format!("unknown key \"{name}\" in {}", section.label)).help(help);
+        }
+    }
+
+    /// Says that a key is missing; `example` is what to write.
+    pub(crate) fn missing(&mut self, section: &Section<'_>, key: &str, example: &str) {
+        let message = format!("{} has no \"{key}\"", section.label);
+        self.error(codes::MISSING_KEY, section.span.clone(), message).help(format!("add for example: {example}"));
+    }
+
+    /// Says that a value has the wrong type.
+    pub(crate) fn wrong_type(&mut self, label: &str, key: &str, value: &Spanned<DeValue<'_>>, expected: &str) {
+        let message = format!("\"{key}\" in {label} must be {expected}, not {}", article(value.get_ref().type_str()));
+        let span = self.at(value.span());
+        self.error(codes::WRONG_TYPE, span, message);
+    }
+
+    /// A string with the place where it is written.
+    pub(crate) fn text(&mut self, section: &Section<'_>, key: &str) -> Option<Text> {
+        self.text_like(section, key, "a string")
+    }
+
+    fn text_like(&mut self, section: &Section<'_>, key: &str, expected: &str) -> Option<Text> {
+        let value = section.table.get(key)?;
+        let Some(raw) = value.get_ref().as_str() else {
+            self.wrong_type(&section.label, key, value, expected);
+            return None;
+        };
+        let used = section.used && section.shadow.is_none_or(|shadow| shadow.get(key).is_none());
+        Some(self.expanded(raw, self.at(value.span()), used, &|value| value.to_owned()))
+    }
+
+    /// The string `raw`, written at `span`, with its variables filled in, each through `encode`.
+    pub(crate) fn expanded(
+        &mut self,
+        raw: &str,
+        span: Range<usize>,
+        used: bool,
+        encode: &dyn Fn(&str) -> String,
+    ) -> Text {
+        let text = |value| Text { value, raw: raw.to_owned(), span: span.clone() };
+        let Some(environment) = self.environment.filter(|_| raw.contains('$')) else {
+            return text(Some(raw.to_owned()));
+        };
+        let mut filled = String::new();
+        let mut sound = true;
+        let mut rest = raw;
+        while let Some(dollar) = rest.find('$') {
+            filled.push_str(&rest[..dollar]);
+            rest = &rest[dollar + 1..];
+            if let Some(after) = rest.strip_prefix('$') {
+                filled.push('$');
+                rest = after;
+                continue;
+            }
+            let Some((name, after)) = rest.strip_prefix('{').and_then(|rest| rest.split_once('}')).filter(|(name, _)| {
+                !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+            }) else {
+                sound = false;
+                self.error(codes::VARIABLE_SYNTAX, span.clone(), "a \"$\" that starts no variable")
+                    .help("write ${NAME} for an environment variable, $$ for a dollar sign");
+                continue;
+            };
+            rest = after;
+            if !used {
+                sound = false;
+            } else if let Some(value) = environment(name) {
+                filled.push_str(&encode(&value));
+            } else {
+                sound = false;
+                let place = self.within(&span, &format!("${{{name}}}"));
+                self.error(codes::VARIABLE_NOT_SET, place, format!("the environment variable {name} is not set"))
+                    .help(format!("set it before Tagflow starts: export {name}=…"));
+            }
+        }
+        filled.push_str(rest);
+        text(sound.then_some(filled))
+    }
+
+    /// The place of `part` within `span`, or `span` where it is written otherwise.
+    fn within(&self, span: &Range<usize>, part: &str) -> Range<usize> {
+        match self.text.get(span.clone()).and_then(|text| text.find(part)) {
+            Some(start) => span.start + start..span.start + start + part.len(),
+            None => span.clone(),
+        }
+    }
+
+    /// A string, when it is known.
+    pub(crate) fn string(&mut self, section: &Section<'_>, key: &str) -> Option<String> {
+        self.text(section, key)?.value
+    }
+
+    /// One of some words.
+    pub(crate) fn word<T: Copy>(&mut self, section: &Section<'_>, key: &str, words: &[(&str, T)]) -> Option<T> {
+        let text = self.text(section, key)?;
+        let value = text.value.as_deref()?;
+        let found = words.iter().find(|(word, _)| *word == value).map(|(_, meaning)| *meaning);
+        if found.is_none() {
+            let names: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+            self.not_among(section, key, &text, &names);
+        }
+        found
+    }
+
+    /// Says that a string is none of `words`.
+    pub(crate) fn not_among(&mut self, section: &Section<'_>, key: &str, text: &Text, words: &[&str]) {
+        let help = match nearest(&text.raw, words.iter().copied()) {
+            Some(near) => format!("did you mean \"{near}\"?"),
+            None => format!("one of: {}", words.join(", ")),
+        };
+        let message = format!("\"{}\" is not a possible \"{key}\" in {}", text.raw, section.label);
+        self.error(codes::BAD_VALUE, text.span.clone(), message).help(help);
+    }
+
+    /// `true` or `false`.
+    pub(crate) fn boolean(&mut self, section: &Section<'_>, key: &str) -> Option<bool> {
+        let value = section.table.get(key)?;
+        let found = value.get_ref().as_bool();
+        if found.is_none() {
+            self.wrong_type(&section.label, key, value, "true or false");
+        }
+        found
+    }
+
+    /// A whole number within `range`.
+    pub(crate) fn integer(&mut self, section: &Section<'_>, key: &str, range: RangeInclusive<i64>) -> Option<i64> {
+        let value = section.table.get(key)?;
+        let Some(integer) = value.get_ref().as_integer() else {
+            self.wrong_type(&section.label, key, value, "a whole number");
+            return None;
+        };
+        let found = i64::from_str_radix(integer.as_str(), integer.radix()).ok().filter(|found| range.contains(found));
+        if found.is_none() {
+            let span = self.at(value.span());
+            let bounds = match (*range.start(), *range.end()) {
+                (low, i64::MAX) => format!("{low} or more"),
+                (low, high) => format!("between {low} and {high}"),
+            };
+            self.error(codes::BAD_VALUE, span, format!("\"{key}\" in {} must be {bounds}", section.label));
+        }
+        found
+    }
+
+    /// A duration such as `"500ms"`, of at least `least`.
+    pub(crate) fn duration(&mut self, section: &Section<'_>, key: &str, least: Duration) -> Option<Duration> {
+        let text = self.text_like(section, key, "a duration in quotes such as \"30s\"")?;
+        let found = humantime::parse_duration(text.value.as_deref()?).ok();
+        if found.is_none() {
+            let message = format!("\"{}\" is not a duration for \"{key}\" in {}", text.raw, section.label);
+            self.error(codes::BAD_VALUE, text.span, message)
+                .help("write a number and a unit: \"500ms\", \"30s\", \"5m\", \"1h\", \"7d\"");
+            return None;
+        }
+        let found = found.filter(|found| *found >= least);
+        if found.is_none() {
+            let least = humantime::format_duration(least);
+            let message = format!("\"{key}\" in {} must be at least {least}", section.label);
+            self.error(codes::BAD_VALUE, text.span, message);
+        }
+        found
+    }
+
+    /// The table under `key`, called `label` in messages.
+    pub(crate) fn section<'t>(
+        &mut self,
+        parent: &Section<'t>,
+        key: &str,
+        label: impl Into<String>,
+    ) -> Option<Section<'t>> {
+        let (name, value) = parent.table.get_key_value(key)?;
+        let Some(table) = value.get_ref().as_table() else {
+            self.wrong_type(&parent.label, key, value, "a table");
+            return None;
+        };
+        let span = Some(self.at(name.span()));
+        Some(Section { label: label.into(), table, span, used: parent.used, shadow: None })
+    }
+
+    /// Every table below the table under `key`, in the order of the file: name and section.
+    pub(crate) fn sections<'t>(&mut self, parent: &Section<'t>, key: &str) -> Vec<(String, Section<'t>)> {
+        let Some(section) = self.section(parent, key, format!("[{key}]")) else { return Vec::new() };
+        let mut found = Vec::new();
+        for name in in_order(section.table) {
+            let name: &str = name.get_ref();
+            if let Some(inner) = self.section(&section, name, format!("[{key}.{name}]")) {
+                found.push((name.to_owned(), inner));
+            }
+        }
+        found
+    }
+}
+
+impl<'t> Section<'t> {
+    /// The table of a whole file or header.
+    pub(crate) fn root(label: &str, table: &'t DeTable<'t>) -> Self {
+        Section { label: label.to_owned(), table, span: None, used: true, shadow: None }
+    }
+}
+
+/// An error that was just added.
+pub(crate) struct Note<'a>(Option<&'a mut Diagnostic>);
+
+impl Note<'_> {
+    /// Adds what to write instead.
+    pub(crate) fn help(self, help: impl Into<String>) {
+        if let Some(diagnostic) = self.0 {
+            diagnostic.help = Some(help.into());
+        }
+    }
+}
+
+/// The keys of a table in the order in which they are written.
+pub(crate) fn in_order<'t, 'i>(table: &'t DeTable<'i>) -> Vec<&'t Spanned<std::borrow::Cow<'i, str>>> {
+    let mut keys: Vec<_> = table.keys().collect();
+    keys.sort_by_key(|key| key.span().start);
+    keys
+}
+
+fn article(noun: &str) -> String {
+    let article = if noun.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
+    format!("{article} {noun}")
+}
