@@ -46,7 +46,8 @@ pub fn run(args: &DemoArgs) -> u8 {
         Err(error) => return complain(format!("the console cannot listen: {error}")),
     };
     let producer = args.kafka.then(|| {
-        let (config, catalog, stop) = (desired.project.config.clone(), desired.project.catalog.clone(), Arc::clone(&stop));
+        let (config, catalog, stop) =
+            (desired.project.config.clone(), desired.project.catalog.clone(), Arc::clone(&stop));
         let generator =
             GeneratorConfig { rate: args.rate, seed: 42, users: 20_000, history_days: 45, history_events: 200_000 };
         std::thread::spawn(move || produce::produce(&config, &catalog, &generator, &stop))

@@ -18,7 +18,7 @@ use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
 use crate::diagnostic::Diagnostic;
-use crate::diagnostic::render::{render_human, render_json};
+use crate::diagnostic::{render_human, render_json};
 use crate::engine::desired::{Desired, plan_project};
 use crate::project::{self, Loaded};
 

@@ -62,7 +62,9 @@ pub fn produce(
     let mut writers = Vec::new();
     for stream in catalog.streams.values() {
         let name = stream.topic.rsplit('.').next().unwrap_or(&stream.topic);
-        let Some(Connection::Kafka { brokers, properties }) = config.connections.get(&stream.connection) else { continue };
+        let Some(Connection::Kafka { brokers, properties }) = config.connections.get(&stream.connection) else {
+            continue;
+        };
         let Some(kind) = ShopStream::named(name) else { continue };
         let mut client = ClientConfig::new();
         client.set("bootstrap.servers", brokers).set("linger.ms", "20").set("compression.type", "lz4");
@@ -87,9 +89,11 @@ pub fn produce(
                         sent += 1;
                     }
                     Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
-                        producer.flush(Duration::from_millis(200)).or_else(|error| match error.rdkafka_error_code() {
-                            Some(RDKafkaErrorCode::OperationTimedOut) => Ok(()),
-                            _ => Err(error),
+                        producer.flush(Duration::from_millis(200)).or_else(|error| {
+                            match error.rdkafka_error_code() {
+                                Some(RDKafkaErrorCode::OperationTimedOut) => Ok(()),
+                                _ => Err(error),
+                            }
                         })?;
                     }
                     Err((error, _)) => return Err(error),

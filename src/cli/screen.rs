@@ -33,11 +33,17 @@ impl Follower {
     pub fn new(desired: &Desired) -> Self {
         let config = &desired.project.config;
         let store = open_store(&config.store, &config.root, config.timezone).ok();
-        let single_row: Vec<PlannedTag> =
-            desired.tags.values().filter(|tag| tag.table.key.len() == 1 && !tag.table.columns.is_empty()).cloned().collect();
+        let single_row: Vec<PlannedTag> = desired
+            .tags
+            .values()
+            .filter(|tag| tag.table.key.len() == 1 && !tag.table.columns.is_empty())
+            .cloned()
+            .collect();
         let preferred = ["active_5m", "spend_30d", "vip_level", "favourite_category", "latest_device"];
-        let mut tags: Vec<PlannedTag> =
-            preferred.iter().filter_map(|name| single_row.iter().find(|tag| tag.definition.name == *name).cloned()).collect();
+        let mut tags: Vec<PlannedTag> = preferred
+            .iter()
+            .filter_map(|name| single_row.iter().find(|tag| tag.definition.name == *name).cloned())
+            .collect();
         for tag in single_row {
             if tags.len() < TAGS && !tags.iter().any(|known| known.definition.name == tag.definition.name) {
                 tags.push(tag);
@@ -62,9 +68,12 @@ impl Follower {
         if self.users.is_empty() {
             let first = self.tags.first().and_then(|tag| store.read_table(&tag.table).ok());
             let Some(rows) = first.filter(|rows| rows.num_rows() > 0) else { return };
-            let Ok(keys) = arrow::util::display::ArrayFormatter::try_new(rows.column(0), &Default::default()) else { return };
+            let Ok(keys) = arrow::util::display::ArrayFormatter::try_new(rows.column(0), &Default::default()) else {
+                return;
+            };
             let step = (rows.num_rows() / USERS).max(1);
-            self.users = (0..rows.num_rows()).step_by(step).take(USERS).map(|row| keys.value(row).to_string()).collect();
+            self.users =
+                (0..rows.num_rows()).step_by(step).take(USERS).map(|row| keys.value(row).to_string()).collect();
         }
         self.seen.clear();
         for user in &self.users {
@@ -109,7 +118,11 @@ impl Screen {
 
     /// Draws what there is to see.
     pub fn draw(&mut self, status: &Status, follower: &Follower, address: &str) {
-        let drawn = if self.in_place { self.draw_in_place(status, follower, address) } else { self.draw_line(status, follower) };
+        let drawn = if self.in_place {
+            self.draw_in_place(status, follower, address)
+        } else {
+            self.draw_line(status, follower)
+        };
         // Whoever reads us may have gone; the demo goes on until it is told to end.
         let _ = drawn;
     }

@@ -82,11 +82,7 @@ pub(crate) fn read(text: &str, file: &Path, root: &Path, profile: Option<&str>, 
     let (serve_below, serve_above) = layers(&mut walk, &document, overlay.as_ref(), "serve");
     let serve = read_serve(&mut walk, serve_below.as_ref(), serve_above.as_ref());
 
-    let outline = Outline {
-        timezone: timezone.unwrap_or(Tz::UTC),
-        entities: Some(declared),
-        connections: Some(kinds),
-    };
+    let outline = Outline { timezone: timezone.unwrap_or(Tz::UTC), entities: Some(declared), connections: Some(kinds) };
     let config = match (timezone, store) {
         (Some(timezone), Some(store)) if walk.diagnostics.is_empty() => Some(Config {
             root,
@@ -181,7 +177,11 @@ fn layers<'t>(
 
 fn read_timezone(walk: &mut Walk<'_>, document: &Section<'_>) -> Option<Tz> {
     if document.table.get("timezone").is_none() {
-        walk.missing(document, "timezone", "timezone = \"Asia/Shanghai\" (what CURRENT_DATE and a bare TIMESTAMP mean)");
+        walk.missing(
+            document,
+            "timezone",
+            "timezone = \"Asia/Shanghai\" (what CURRENT_DATE and a bare TIMESTAMP mean)",
+        );
         return None;
     }
     let text = walk.text(document, "timezone")?;
@@ -243,8 +243,12 @@ fn read_key_type(walk: &mut Walk<'_>, section: &Section<'_>, timezone: Tz) -> Op
     match parse_column_type(text.value.as_deref()?, timezone) {
         Ok((found, _)) if found.is_integer() || matches!(found, DataType::Utf8 | DataType::Date32) => Some(found),
         Ok(_) => {
-            walk.error(codes::COLUMN_TYPE, text.span, format!("{} cannot have a key of type \"{}\"", section.label, text.raw))
-                .help("a key is a whole number, text or a DATE: BIGINT, VARCHAR …");
+            walk.error(
+                codes::COLUMN_TYPE,
+                text.span,
+                format!("{} cannot have a key of type \"{}\"", section.label, text.raw),
+            )
+            .help("a key is a whole number, text or a DATE: BIGINT, VARCHAR …");
             None
         }
         Err(problem) => {
@@ -355,7 +359,8 @@ fn expand_url(walk: &mut Walk<'_>, raw: &str, span: std::ops::Range<usize>, used
     let Some((login, place)) = raw.rsplit_once('@').filter(|(login, _)| login.contains("://")) else {
         return walk.expanded(raw, span, used, &|value| value.to_owned()).value;
     };
-    let escape = |value: &str| url::form_urlencoded::byte_serialize(value.as_bytes()).collect::<String>().replace('+', "%20");
+    let escape =
+        |value: &str| url::form_urlencoded::byte_serialize(value.as_bytes()).collect::<String>().replace('+', "%20");
     let login = walk.expanded(login, span.clone(), used, &escape).value;
     let place = walk.expanded(place, span, used, &|value| value.to_owned()).value;
     Some(format!("{}@{}", login?, place?))

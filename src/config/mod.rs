@@ -16,7 +16,6 @@ use chrono_tz::Tz;
 
 pub use load::load;
 
-
 /// The settings of a project under one profile.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {

@@ -33,7 +33,11 @@ pub(super) fn encode(status: &Status) -> Result<String, Error> {
     number("commits", "commits since the start", status.commits as f64);
     number("written_rows", "rows written since the start", status.written as f64);
     number("rejected_keys", "rows left out because no index holds their key", status.rejected_keys as f64);
-    number("project_errors", "problems that keep the last reload from being accepted", status.project_errors.len() as f64);
+    number(
+        "project_errors",
+        "problems that keep the last reload from being accepted",
+        status.project_errors.len() as f64,
+    );
     number("troubles", "passing faults of sources and store", status.troubles.len() as f64);
 
     let mut family = |name: &str, help: &str, values: Vec<(Labels, f64)>| {

@@ -75,7 +75,8 @@ async fn ready(State(status): State<SharedStatus>) -> impl IntoResponse {
     if status.phase == Phase::Running && status.fill.is_none() {
         (StatusCode::OK, "ready\n".to_string())
     } else {
-        let phase = if status.fill.is_some() { "filling".to_string() } else { format!("{:?}", status.phase).to_lowercase() };
+        let phase =
+            if status.fill.is_some() { "filling".to_string() } else { format!("{:?}", status.phase).to_lowercase() };
         (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {phase}\n"))
     }
 }

@@ -94,7 +94,10 @@ fn lines(plan: &FlowPlan, flow: &FlowNode) -> Vec<String> {
                 .map(|(key, options)| format!("{}{}", show(key), if options.descending { " desc" } else { "" }))
                 .collect();
             let kept = if input.is_some_and(|input| input.append_only) { "one row" } else { "all rows" };
-            vec![format!("first row by {}: keeps {kept} a key", list(partition)), format!("order by {}", order.join(", "))]
+            vec![
+                format!("first row by {}: keeps {kept} a key", list(partition)),
+                format!("order by {}", order.join(", ")),
+            ]
         }
         NodeKind::Union => vec!["union: no state".to_string()],
     }
