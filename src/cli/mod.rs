@@ -10,6 +10,7 @@ pub mod run;
 pub mod screen;
 pub mod show;
 pub mod status;
+pub mod verify;
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -61,6 +62,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Let a less complete new version of a tag replace the one that runs.
     Accept(accept::AcceptArgs),
+    /// Compare every table with the batch answer over the same events; for use while no daemon runs.
+    Verify(verify::VerifyArgs),
     /// Write generated shop events to the project's Kafka topics.
     #[command(hide = true)]
     Produce(produce::ProduceArgs),
@@ -112,6 +115,7 @@ pub fn main() -> u8 {
         Command::Explain(args) => explain::run(&args, &mut out),
         Command::Status(args) => status::run(&args, &mut out),
         Command::Accept(args) => accept::run(&args, &mut out),
+        Command::Verify(args) => verify::run(&args, &mut out),
         Command::Produce(args) => produce::run(&args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "tagflow", &mut out);
