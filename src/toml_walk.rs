@@ -172,9 +172,11 @@ impl<'a> Walk<'a> {
                 rest = after;
                 continue;
             }
-            let Some((name, after)) = rest.strip_prefix('{').and_then(|rest| rest.split_once('}')).filter(|(name, _)| {
-                !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
-            }) else {
+            let Some((name, after)) = rest
+                .strip_prefix('{')
+                .and_then(|rest| rest.split_once('}'))
+                .filter(|(name, _)| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'))
+            else {
                 sound = false;
                 self.error(codes::VARIABLE_SYNTAX, span.clone(), "a \"$\" that starts no variable")
                     .help("write ${NAME} for an environment variable, $$ for a dollar sign");

@@ -8,15 +8,8 @@ use super::{EngineConfig, ServeConfig};
 use crate::diagnostic::codes;
 use crate::toml_walk::{Section, Walk};
 
-const ENGINE_KEYS: &[&str] = &[
-    "state_dir",
-    "checkpoint_interval",
-    "flush_interval",
-    "epoch_interval",
-    "epoch_rows",
-    "shards",
-    "grace_period",
-];
+const ENGINE_KEYS: &[&str] =
+    &["state_dir", "checkpoint_interval", "flush_interval", "epoch_interval", "epoch_rows", "shards", "grace_period"];
 
 /// Reads a value of both layers, so that both are checked; the upper one counts.
 fn layered<T>(
@@ -39,9 +32,8 @@ pub(super) fn read_engine(
     for section in below.iter().chain(above.iter()) {
         walk.check_keys(section, ENGINE_KEYS);
     }
-    let mut duration = |key, least, default| {
-        layered(below, above, |section| walk.duration(section, key, least)).unwrap_or(default)
-    };
+    let mut duration =
+        |key, least, default| layered(below, above, |section| walk.duration(section, key, least)).unwrap_or(default);
     let moment = Duration::from_millis(1);
     let checkpoint_interval = duration("checkpoint_interval", Duration::from_millis(100), Duration::from_secs(30));
     let flush_interval = duration("flush_interval", moment, Duration::from_millis(500));
@@ -61,11 +53,7 @@ pub(super) fn read_engine(
 }
 
 /// Reads `[serve]`.
-pub(super) fn read_serve(
-    walk: &mut Walk<'_>,
-    below: Option<&Section<'_>>,
-    above: Option<&Section<'_>>,
-) -> ServeConfig {
+pub(super) fn read_serve(walk: &mut Walk<'_>, below: Option<&Section<'_>>, above: Option<&Section<'_>>) -> ServeConfig {
     for section in below.iter().chain(above.iter()) {
         walk.check_keys(section, &["listen"]);
     }
@@ -75,8 +63,9 @@ pub(super) fn read_serve(
         let sound = value.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
         if !sound {
             let message = format!("\"{}\" is not an address to listen on", text.raw);
-            walk.error(codes::BAD_VALUE, text.span, message)
-                .help("write host:port, such as \"127.0.0.1:7070\", or \"0.0.0.0:7070\" for every network of the machine");
+            walk.error(codes::BAD_VALUE, text.span, message).help(
+                "write host:port, such as \"127.0.0.1:7070\", or \"0.0.0.0:7070\" for every network of the machine",
+            );
         }
         sound.then_some(value)
     });
