@@ -58,9 +58,8 @@ pub fn parse_column_type(text: &str, timezone: Tz) -> Result<(DataType, bool), T
     let mut parser = Parser::new(&GenericDialect {}).try_with_sql(text).map_err(|_| unreadable())?;
     let sql_type = parser.parse_data_type().map_err(|_| unreadable())?;
     let not_null = parser.parse_keywords(&[Keyword::NOT, Keyword::NULL]);
-    if !not_null {
-        parser.parse_keyword(Keyword::NULL);
-    }
+    // A bare NULL says what is so without it.
+    let _ = !not_null && parser.parse_keyword(Keyword::NULL);
     let next = parser.peek_token();
     if next.token != Token::EOF {
         return Err(TypeProblem {

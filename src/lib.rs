@@ -21,5 +21,6 @@ pub mod plan;
 pub mod project;
 pub mod sink;
 pub mod source;
+mod sql_header;
 pub mod tag;
 mod toml_walk;

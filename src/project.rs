@@ -1,12 +1,13 @@
 //! Everything below a project's root, read in one pass: settings, catalog, tags, folders.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
-use crate::catalog::Catalog;
-use crate::config::Config;
-use crate::diagnostic::Diagnostic;
-use crate::tag::{Folder, TagDefinition};
+use crate::catalog::{self, Catalog};
+use crate::config::{self, Config, Outline};
+use crate::diagnostic::{Diagnostic, codes};
+use crate::tag::{self, Folder, TagDefinition};
 
 /// A project as its files say it.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,12 +32,134 @@ pub struct Loaded {
     /// All problems of all files.
     pub diagnostics: Vec<Diagnostic>,
     /// Files that are there but could not be read.
-    pub unreadable: std::collections::BTreeSet<PathBuf>,
+    pub unreadable: BTreeSet<PathBuf>,
     /// The text of every file that was read, for quoting, even when there is no project.
     pub sources: BTreeMap<PathBuf, String>,
 }
 
-/// Reads a project under a profile.
-pub fn load(_root: &std::path::Path, _profile: Option<&str>) -> Loaded {
-    Loaded { project: None, diagnostics: Vec::new(), unreadable: Default::default(), sources: BTreeMap::new() }
+/// The file with a project's settings.
+pub const SETTINGS_FILE: &str = "tagflow.toml";
+/// Folders nested deeper than this are a loop of links.
+const DEEPEST: usize = 32;
+
+/// Reads the project in the folder `root` under a profile, with the process's environment.
+pub fn load(root: &Path, profile: Option<&str>) -> Loaded {
+    load_with_env(root, profile, &|name| std::env::var(name).ok())
+}
+
+/// [`load`], with environment variables from `env`.
+pub fn load_with_env(root: &Path, profile: Option<&str>, env: &dyn Fn(&str) -> Option<String>) -> Loaded {
+    let mut files = Files { root, sources: BTreeMap::new(), unreadable: BTreeSet::new(), diagnostics: Vec::new() };
+    let settings = PathBuf::from(SETTINGS_FILE);
+    files.read(&settings);
+    files.read_folder(Path::new(catalog::FOLDER), &is_schema_file, 0);
+    files.read_folder(Path::new(tag::FOLDER), &is_tag_file, 0);
+    let Files { sources, unreadable, mut diagnostics, .. } = files;
+
+    let (config, outline) = match sources.get(&settings) {
+        Some(text) => {
+            let mut reading = config::read(text, &settings, root, profile, env);
+            diagnostics.append(&mut reading.diagnostics);
+            (reading.config, reading.outline)
+        }
+        None => (None, Outline::unknown()),
+    };
+    let catalog = catalog::load(&sources, &outline, &mut diagnostics);
+    let tree = tag::load(&sources, &outline, &mut diagnostics);
+    let project = config.map(|config| Project {
+        config,
+        catalog,
+        tags: tree.tags,
+        folders: tree.folders,
+        sources: sources.clone(),
+    });
+    Loaded { project, diagnostics, unreadable, sources }
+}
+
+fn is_schema_file(name: &str) -> bool {
+    name.ends_with(".toml") || name.ends_with(".sql")
+}
+
+fn is_tag_file(name: &str) -> bool {
+    name.ends_with(".sql") || name == tag::FOLDER_FILE
+}
+
+/// True for what editors and version control leave beside the files: `.a.sql.swp`, `a.sql~`, `..data`, `#a.sql#`.
+fn is_hidden(name: &str) -> bool {
+    name.starts_with(['.', '#']) || name.ends_with('~')
+}
+
+/// Files as they are read; paths are relative to the root.
+struct Files<'a> {
+    root: &'a Path,
+    sources: BTreeMap<PathBuf, String>,
+    unreadable: BTreeSet<PathBuf>,
+    diagnostics: Vec<Diagnostic>,
+}
+
+impl Files<'_> {
+    fn read(&mut self, file: &Path) {
+        match std::fs::read(self.root.join(file)) {
+            Ok(bytes) => match String::from_utf8(bytes) {
+                Ok(text) => {
+                    self.sources.insert(file.to_owned(), text);
+                }
+                Err(error) => {
+                    let byte = error.utf8_error().valid_up_to();
+                    let line = error.as_bytes()[..byte].iter().filter(|byte| **byte == b'\n').count() + 1;
+                    let message = format!("this file is not UTF-8 text: see line {line}");
+                    self.refuse(file, codes::NOT_UTF8, message, "save it with the encoding UTF-8");
+                }
+            },
+            Err(error) if error.kind() == ErrorKind::NotFound && file == Path::new(SETTINGS_FILE) => {
+                let message = "there is no tagflow.toml in this folder";
+                let help = "run Tagflow in the project's folder, or start a project with `tagflow init`";
+                self.diagnostics.push(Diagnostic::error(codes::UNREADABLE, file, None, message).help(help));
+            }
+            Err(error) => self.refuse(file, codes::UNREADABLE, format!("cannot read this file: {error}"), ""),
+        }
+    }
+
+    /// Reads the files of a folder and of those below it whose names are `wanted`. A folder that is not there is empty.
+    fn read_folder(&mut self, folder: &Path, wanted: &dyn Fn(&str) -> bool, depth: usize) {
+        if depth > DEEPEST {
+            let help = "look for a symbolic link that leads back to a folder above it";
+            self.refuse(folder, codes::UNREADABLE, format!("folders nested more than {DEEPEST} deep"), help);
+            return;
+        }
+        let entries =
+            std::fs::read_dir(self.root.join(folder)).and_then(|entries| entries.collect::<Result<Vec<_>, _>>());
+        let entries = match entries {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound && depth == 0 => return,
+            Err(error) => {
+                self.refuse(folder, codes::UNREADABLE, format!("cannot read this folder: {error}"), "");
+                return;
+            }
+        };
+        let mut names: Vec<_> = entries.into_iter().map(|entry| entry.file_name()).collect();
+        names.sort();
+        for name in names {
+            let path = folder.join(&name);
+            let shown = name.to_string_lossy();
+            if is_hidden(&shown) {
+                continue;
+            }
+            // Links are followed: a mounted ConfigMap is made of them.
+            match std::fs::metadata(self.root.join(&path)) {
+                Ok(found) if found.is_dir() => self.read_folder(&path, wanted, depth + 1),
+                Ok(_) if wanted(&shown) => self.read(&path),
+                Err(error) if wanted(&shown) => {
+                    self.refuse(&path, codes::UNREADABLE, format!("cannot read this file: {error}"), "");
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn refuse(&mut self, path: &Path, code: &'static str, message: String, help: &str) {
+        let diagnostic = Diagnostic::error(code, path, None, message);
+        self.diagnostics.push(if help.is_empty() { diagnostic } else { diagnostic.help(help) });
+        self.unreadable.insert(path.to_owned());
+    }
 }

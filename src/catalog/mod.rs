@@ -1,7 +1,10 @@
 //! What `schemas/` declares: streams with their columns, and views.
 //!
 //! Enters: text of `schemas/*.toml` and `schemas/*.sql`. Leaves: a validated [`Catalog`], or diagnostics.
-//! Never does I/O beyond reading those files.
+//! Never does I/O: `project` reads the files.
+
+mod columns;
+mod load;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,6 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+
+pub(crate) use load::{FOLDER, load};
 
 /// Every stream and view that tags can read, by name.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -70,7 +70,7 @@ pub(crate) fn read(text: &str, file: &Path, root: &Path, profile: Option<&str>, 
     };
     let document = Section::root("tagflow.toml", &table);
     walk.check_keys(&document, KEYS);
-    let overlay = read_profiles(&mut walk, &document, profile);
+    let overlay = read_profiles(&mut walk, &document, profile, &root);
     let timezone = read_timezone(&mut walk, &document);
     let (entities, declared) = read_entities(&mut walk, &document, timezone.unwrap_or(Tz::UTC));
     let (connections, kinds) = read_connections(&mut walk, &document, overlay.as_ref(), &root);
@@ -113,7 +113,12 @@ fn check_name(walk: &mut Walk<'_>, what: &str, name: &str, section: &Section<'_>
 }
 
 /// Checks every profile and gives the chosen one.
-fn read_profiles<'t>(walk: &mut Walk<'_>, document: &Section<'t>, chosen: Option<&str>) -> Option<Section<'t>> {
+fn read_profiles<'t>(
+    walk: &mut Walk<'_>,
+    document: &Section<'t>,
+    chosen: Option<&str>,
+    root: &Path,
+) -> Option<Section<'t>> {
     let profiles = walk.sections(document, "profile");
     for (name, section) in &profiles {
         check_name(walk, "a profile", name, section);
@@ -122,11 +127,11 @@ fn read_profiles<'t>(walk: &mut Walk<'_>, document: &Section<'t>, chosen: Option
                 .help("\"default\" is what runs without --profile: put these settings outside of [profile.…]");
         }
         walk.check_keys(section, PROFILE_KEYS);
-        for (connection, inner) in walk.sections(section, "connection") {
+        for (connection, inner) in profile_connections(walk, section) {
             check_name(walk, "a connection", &connection, &inner);
         }
         if chosen != Some(name) {
-            check_unused_profile(walk, section);
+            check_unused_profile(walk, section, root);
         }
     }
     let chosen = chosen?;
@@ -143,18 +148,27 @@ fn read_profiles<'t>(walk: &mut Walk<'_>, document: &Section<'t>, chosen: Option
     found.map(|(_, section)| section.clone())
 }
 
+/// Connections that a profile declares.
+fn profile_connections<'t>(walk: &mut Walk<'_>, profile: &Section<'t>) -> Vec<(String, Section<'t>)> {
+    let mut connections = walk.sections(profile, "connection");
+    for (name, section) in &mut connections {
+        section.label = format!("connection.{name} of {}", profile.label);
+    }
+    connections
+}
+
 /// A mistake in a profile that is not chosen is a mistake all the same; only its variables need not be set.
-fn check_unused_profile(walk: &mut Walk<'_>, profile: &Section<'_>) {
+fn check_unused_profile(walk: &mut Walk<'_>, profile: &Section<'_>, root: &Path) {
     let unused = Section { used: false, ..profile.clone() };
-    for (_, section) in walk.sections(&unused, "connection") {
-        read_connection(walk, &section, Path::new("/"));
+    for (_, section) in quietly(walk, |walk| profile_connections(walk, &unused)) {
+        read_connection(walk, &section, root);
     }
-    if let Some(section) = walk.section(&unused, "store", "[store]") {
-        read_store_url(walk, &section, Path::new("/"));
+    let mut layer = |key: &str| walk.section(&unused, key, format!("{key} of {}", unused.label));
+    let (store, engine, serve) = (layer("store"), layer("engine"), layer("serve"));
+    if let Some(store) = store {
+        read_store_url(walk, &store, root);
     }
-    let engine = walk.section(&unused, "engine", "[engine]");
-    read_engine(walk, None, engine.as_ref(), Path::new("/"), NO_PROFILE);
-    let serve = walk.section(&unused, "serve", "[serve]");
+    read_engine(walk, None, engine.as_ref(), root, NO_PROFILE);
     read_serve(walk, None, serve.as_ref());
 }
 
@@ -267,7 +281,7 @@ fn read_connections(
 ) -> (BTreeMap<String, Connection>, BTreeMap<String, bool>) {
     let above = match overlay {
         // Its tables were checked as such with the other profiles; a second look must not say so twice.
-        Some(overlay) => quietly(walk, |walk| walk.sections(overlay, "connection")),
+        Some(overlay) => quietly(walk, |walk| profile_connections(walk, overlay)),
         None => Vec::new(),
     };
     let mut connections = BTreeMap::new();
@@ -282,8 +296,7 @@ fn read_connections(
         }
     }
     for (name, section) in above {
-        let label = format!("connection.{name} of {}", overlay.map_or("the profile", |overlay| &overlay.label));
-        let found = read_connection(walk, &Section { label, ..section.clone() }, root);
+        let found = read_connection(walk, &section, root);
         kinds.insert(name.clone(), is_file(&section));
         connections.extend(found.map(|found| (name, found)));
     }

@@ -15,6 +15,7 @@ use arrow::datatypes::DataType;
 use chrono_tz::Tz;
 
 pub use load::load;
+pub(crate) use load::{Outline, read};
 
 /// The settings of a project under one profile.
 #[derive(Debug, Clone, PartialEq)]

@@ -3,10 +3,14 @@
 //! Enters: text of `tags/**/*.sql` and `_folder.toml`. Leaves: [`TagDefinition`]s, or diagnostics.
 //! Never looks inside the SQL: that is `plan`.
 
+mod load;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+pub(crate) use load::{FOLDER, FOLDER_FILE, load};
 
 /// One tag as its author wrote it.
 #[derive(Debug, Clone, PartialEq)]

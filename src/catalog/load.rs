@@ -1,0 +1,262 @@
+//! Reads `schemas/`: `*.toml` are streams, `*.sql` are views.
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::DataType;
+use toml::de::DeValue;
+
+use super::columns::read_columns;
+use super::{Catalog, Column, EventTime, Format, Start, Stream, View};
+use crate::config::Outline;
+use crate::diagnostic::{Diagnostic, codes, nearest};
+use crate::sql_header;
+use crate::toml_walk::{Section, Walk};
+
+/// The folder of schema files.
+pub(crate) const FOLDER: &str = "schemas";
+
+const KEYS: &[&str] = &["title", "connection", "topic", "format", "time", "start", "columns"];
+const LATER_KEYS: &[&str] = &["unique", "kind", "history"];
+const LATER_FORMATS: &[&str] = &["avro", "protobuf", "debezium-json", "canal-json", "maxwell-json"];
+
+/// Reads every schema file among `sources` (text by path below the root), and adds what is wrong to `diagnostics`.
+/// Gives the streams and views that are sound.
+pub(crate) fn load(
+    sources: &BTreeMap<PathBuf, String>,
+    outline: &Outline,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Catalog {
+    let mut catalog = Catalog::default();
+    let mut first_file: BTreeMap<String, &Path> = BTreeMap::new();
+    for (file, text) in sources.iter().filter(|(file, _)| file.starts_with(FOLDER)) {
+        let is_view = file.extension().is_some_and(|extension| extension == "sql");
+        let name = file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+        if file.components().count() > 2 {
+            let message = format!("\"{name}\" lies in a subfolder of schemas/, and is not read");
+            diagnostics.push(
+                Diagnostic::error(codes::SCHEMA_PLACE, file, None, message)
+                    .help("move it: schema files lie directly in schemas/"),
+            );
+            continue;
+        }
+        if !is_stream_name(&name) {
+            let message = format!("\"{name}\" cannot be the name of a stream or view");
+            diagnostics.push(
+                Diagnostic::error(codes::STREAM_NAME, file, None, message)
+                    .help("rename the file: a lower-case letter, then lower-case letters, digits and _; at most 63"),
+            );
+        }
+        if let Some(first) = first_file.get(&name) {
+            let message = format!("the name \"{name}\" is taken by {}", first.display());
+            diagnostics.push(
+                Diagnostic::error(codes::DUPLICATE_STREAM, file, None, message)
+                    .help("rename one of the files: SQL calls streams and views by one name each"),
+            );
+            continue;
+        }
+        first_file.insert(name.clone(), file);
+        if is_view {
+            catalog.views.extend(read_view(&name, file, text, diagnostics).map(|view| (name, Arc::new(view))));
+        } else {
+            let stream = read_stream(&name, file, text, outline, diagnostics);
+            catalog.streams.extend(stream.map(|stream| (name, Arc::new(stream))));
+        }
+    }
+    catalog
+}
+
+fn is_stream_name(name: &str) -> bool {
+    name.len() <= 63
+        && name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+}
+
+fn read_view(name: &str, file: &Path, text: &str, diagnostics: &mut Vec<Diagnostic>) -> Option<View> {
+    let parts = match sql_header::cut(file, text, "view") {
+        Ok(parts) => parts,
+        Err(problem) => {
+            diagnostics.push(problem);
+            return None;
+        }
+    };
+    let mut walk = Walk::new(file, text, None);
+    let mut title = None;
+    if let Some(table) = parts.toml.and_then(|range| walk.parse(range)) {
+        let header = Section::root("the view header", &table);
+        walk.check_keys(&header, &["title", "description", "owner"]);
+        title = walk.string(&header, "title");
+        for key in ["description", "owner"] {
+            walk.string(&header, key);
+        }
+    }
+    if parts.is_blank {
+        walk.error(codes::NO_SQL, None, format!("the view \"{name}\" has no query"))
+            .help("write a SELECT after the header");
+    }
+    let sound = walk.diagnostics.is_empty();
+    diagnostics.append(&mut walk.diagnostics);
+    sound.then(|| View { name: name.to_owned(), file: file.to_owned(), sql: text.to_owned(), title })
+}
+
+fn read_stream(
+    name: &str,
+    file: &Path,
+    text: &str,
+    outline: &Outline,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Option<Stream> {
+    let mut walk = Walk::new(file, text, None);
+    let table = walk.parse(0..text.len());
+    let stream = table.and_then(|table| {
+        let section = Section::root(&format!("the stream \"{name}\""), &table);
+        walk.check_keys_with_later(&section, KEYS, LATER_KEYS);
+        let format = read_format(&mut walk, &section);
+        let connection = read_connection(&mut walk, &section, outline);
+        let topic = read_topic(&mut walk, &section, connection.as_ref().is_some_and(|(_, is_file)| *is_file));
+        let columns = read_columns(&mut walk, &section, format.unwrap_or(Format::Json), outline.timezone);
+        let time = read_time(&mut walk, &section, &columns);
+        let start = read_start(&mut walk, &section);
+        Some(Stream {
+            name: name.to_owned(),
+            file: file.to_owned(),
+            title: walk.string(&section, "title"),
+            connection: connection?.0,
+            topic: topic?,
+            format: format?,
+            start: start?,
+            time,
+            columns,
+        })
+    });
+    let sound = walk.diagnostics.is_empty();
+    diagnostics.append(&mut walk.diagnostics);
+    stream.filter(|_| sound)
+}
+
+fn read_format(walk: &mut Walk<'_>, section: &Section<'_>) -> Option<Format> {
+    if section.table.get("format").is_none() {
+        walk.missing(section, "format", "format = \"json\" (or \"csv\")");
+        return None;
+    }
+    let text = walk.text(section, "format")?;
+    if LATER_FORMATS.contains(&text.raw.as_str()) {
+        walk.error(codes::NOT_YET, text.span, format!("the format \"{}\" is not supported yet", text.raw))
+            .help("this version of Tagflow reads \"json\" and \"csv\"");
+        return None;
+    }
+    walk.word(section, "format", &[("json", Format::Json), ("csv", Format::Csv)])
+}
+
+/// The connection's name, and whether it is one of files.
+fn read_connection(walk: &mut Walk<'_>, section: &Section<'_>, outline: &Outline) -> Option<(String, bool)> {
+    if section.table.get("connection").is_none() {
+        walk.missing(section, "connection", "connection = \"shop\" (a [connection.shop] of tagflow.toml)");
+        return None;
+    }
+    let text = walk.text(section, "connection")?;
+    let name = text.value?;
+    let Some(connections) = &outline.connections else { return Some((name, false)) };
+    if let Some(is_file) = connections.get(&name) {
+        return Some((name, *is_file));
+    }
+    let names: Vec<&str> = connections.keys().map(String::as_str).collect();
+    let help = match nearest(&name, names.iter().copied()) {
+        Some(near) => format!("did you mean \"{near}\"?"),
+        None if names.is_empty() => format!("declare it in tagflow.toml: [connection.{name}]"),
+        None => format!("declared connections: {}", names.join(", ")),
+    };
+    walk.error(codes::UNKNOWN_CONNECTION, text.span, format!("there is no connection \"{name}\" in tagflow.toml"))
+        .help(help);
+    None
+}
+
+fn read_topic(walk: &mut Walk<'_>, section: &Section<'_>, is_file: bool) -> Option<String> {
+    if section.table.get("topic").is_none() {
+        walk.missing(section, "topic", "topic = \"shop.orders\" (for a file connection: the file or folder)");
+        return None;
+    }
+    let text = walk.text(section, "topic")?;
+    let topic = text.value?;
+    if topic.trim().is_empty() {
+        walk.error(codes::BAD_VALUE, text.span, format!("\"topic\" in {} is empty", section.label));
+        return None;
+    }
+    let stays = Path::new(&topic).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+    if is_file && !stays {
+        walk.error(
+            codes::PATH_OUTSIDE,
+            text.span,
+            format!("\"topic\" in {} leaves its connection's folder", section.label),
+        )
+        .help("write the name of a file or folder in it, without \"..\"");
+        return None;
+    }
+    Some(topic)
+}
+
+fn read_time(walk: &mut Walk<'_>, section: &Section<'_>, columns: &[Column]) -> Option<EventTime> {
+    let time = walk.section(section, "time", format!("\"time\" of {}", section.label))?;
+    walk.check_keys(&time, &["column", "lateness"]);
+    if time.table.get("column").is_none() {
+        walk.missing(&time, "column", "time = { column = \"order_time\", lateness = \"10s\" }");
+    }
+    let lateness = walk.duration(&time, "lateness", Duration::ZERO).unwrap_or(Duration::ZERO);
+    let text = walk.text(&time, "column")?;
+    let name = text.value?;
+    let declared = section.table.get("columns").and_then(|columns| columns.get_ref().as_table());
+    let is_declared =
+        declared.is_some_and(|declared| declared.keys().any(|key| key.get_ref().eq_ignore_ascii_case(&name)));
+    match columns.iter().find(|column| column.name.eq_ignore_ascii_case(&name)) {
+        Some(column) if matches!(column.data_type, DataType::Timestamp(..)) => {
+            Some(EventTime { column: column.name.clone(), lateness })
+        }
+        Some(_) => {
+            let message = format!("the event time \"{name}\" of {} is not a TIMESTAMP", section.label);
+            walk.error(codes::EVENT_TIME, text.span, message)
+                .help(format!("declare it so: {name} = {{ type = \"TIMESTAMP(3)\", format = \"epoch_ms\" }}"));
+            None
+        }
+        // It is declared, and what is wrong with it is said already.
+        None if is_declared => None,
+        None => {
+            let help = match nearest(&name, columns.iter().map(|column| column.name.as_str())) {
+                Some(near) => format!("did you mean \"{near}\"?"),
+                None => "name a TIMESTAMP among the columns of the stream".to_owned(),
+            };
+            let message = format!("the event time \"{name}\" is not among the columns of {}", section.label);
+            walk.error(codes::EVENT_TIME, text.span, message).help(help);
+            None
+        }
+    }
+}
+
+/// Where reading starts; `None` when that cannot be made out.
+fn read_start(walk: &mut Walk<'_>, section: &Section<'_>) -> Option<Start> {
+    let Some(value) = section.table.get("start") else { return Some(Start::default()) };
+    let written = match value.get_ref() {
+        DeValue::String(text) => text.to_string(),
+        DeValue::Datetime(moment) => moment.to_string(),
+        _ => {
+            walk.wrong_type(&section.label, "start", value, "\"earliest\", \"latest\" or a moment");
+            return None;
+        }
+    };
+    match written.as_str() {
+        "earliest" => return Some(Start::Earliest),
+        "latest" => return Some(Start::Latest),
+        _ => {}
+    }
+    if let Ok(moment) = chrono::DateTime::parse_from_rfc3339(&written) {
+        return Some(Start::Timestamp(moment.timestamp_millis()));
+    }
+    let help = match nearest(&written, ["earliest", "latest"]) {
+        Some(near) => format!("did you mean \"{near}\"?"),
+        None => "write \"earliest\", \"latest\", or a moment with its offset: \"2026-01-31T00:00:00+08:00\"".to_owned(),
+    };
+    let span = walk.at(value.span());
+    walk.error(codes::BAD_VALUE, span, format!("\"{written}\" is not where a stream can start")).help(help);
+    None
+}
