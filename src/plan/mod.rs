@@ -4,6 +4,7 @@
 //! DataFusion parses, resolves, coerces and optimises; `compile` turns its logical plan into incremental operators.
 
 pub mod clock;
+pub mod codes;
 pub mod compile;
 pub mod explain;
 pub mod fallible;

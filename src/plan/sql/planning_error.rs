@@ -1,0 +1,142 @@
+//! What DataFusion says of a query, in words for its author.
+
+use std::ops::Range;
+
+use datafusion::common::{DataFusionError, SchemaError};
+use datafusion::sql::sqlparser::tokenizer::{Location, Span};
+
+use crate::diagnostic::{Diagnostic, nearest};
+use crate::plan::codes;
+use crate::plan::sql::text::SqlText;
+
+/// One diagnostic, at the best place that is known.
+pub(crate) fn diagnostic(text: &SqlText<'_>, error: &DataFusionError) -> Diagnostic {
+    let place = error.diagnostic().and_then(|diagnostic| diagnostic.span).map(|span| {
+        let location = |place: datafusion::common::Location| Location { line: place.line, column: place.column };
+        text.span(Span { start: location(span.start), end: location(span.end) })
+    });
+    let at = |words: &[&str]| -> Range<usize> {
+        place.clone().or_else(|| text.find_word(words)).unwrap_or_else(|| text.first_word())
+    };
+    let root = error.find_root();
+    if let DataFusionError::SchemaError(schema_error, _) = root {
+        match schema_error.as_ref() {
+            SchemaError::FieldNotFound { field, valid_fields } => {
+                let known: Vec<&str> = valid_fields.iter().map(|field| field.name()).collect();
+                let diagnostic = text.error(
+                    codes::UNKNOWN_COLUMN,
+                    at(&[field.name()]),
+                    format!("column `{}` is not there in this place", field.name()),
+                );
+                return match nearest(field.name(), known.iter().copied()) {
+                    Some(near) => diagnostic.help(format!("did you mean `{near}`?")),
+                    None => diagnostic.help(format!("there is: {}", known.join(", "))),
+                };
+            }
+            SchemaError::AmbiguousReference { field } => {
+                let message = format!("`{}` could be a column of several tables", field.name());
+                return text
+                    .error(codes::AMBIGUOUS, at(&[field.name()]), message)
+                    .help("put the table's name before it");
+            }
+            SchemaError::DuplicateQualifiedField { name, .. } | SchemaError::DuplicateUnqualifiedField { name } => {
+                let message = format!("column `{name}` is there twice");
+                return text
+                    .error(codes::AMBIGUOUS, at(&[name]), message)
+                    .help("give one of them another name with AS");
+            }
+        }
+    }
+    let message = root.strip_backtrace();
+    let message = message
+        .trim_start_matches("Error during planning: ")
+        .trim_start_matches("This feature is not implemented: ")
+        .trim_start_matches("Execution error: ")
+        .to_string();
+    if let Some(column) = between(
+        &message,
+        "Column in SELECT must be in GROUP BY or an aggregate function: While expanding wildcard, column \"",
+        "\"",
+    ) {
+        return not_grouped(text, column, &at);
+    }
+    if message.contains("must appear in the GROUP BY clause") || message.contains("must be in GROUP BY") {
+        let column = between(&message, "column \"", "\"").or_else(|| between(&message, "'", "'")).unwrap_or("a column");
+        return not_grouped(text, column, &at);
+    }
+    if message.contains("types")
+        || message.contains("coerce")
+        || message.contains("No function matches")
+        || message.contains("signature")
+    {
+        let words: Vec<&str> = message.split(['\'', '(', ' ']).filter(|word| word.len() > 2).collect();
+        let known: Vec<&str> =
+            words.into_iter().filter(|word| word.chars().all(|next| next.is_alphanumeric() || next == '_')).collect();
+        let span = place
+            .clone()
+            .or_else(|| text.find_word(&known.into_iter().filter(|word| !is_prose(word)).collect::<Vec<_>>()));
+        let shown = message.lines().next().unwrap_or(&message).to_string();
+        return text
+            .error(codes::TYPES, span.unwrap_or_else(|| text.first_word()), lower_first(&shown))
+            .help("CAST the value to the type that is needed");
+    }
+    text.error(codes::NOT_PLANNED, at(&[]), lower_first(message.lines().next().unwrap_or(&message)))
+}
+
+fn not_grouped(text: &SqlText<'_>, column: &str, at: &dyn Fn(&[&str]) -> Range<usize>) -> Diagnostic {
+    let short = column.rsplit('.').next().unwrap_or(column).trim_matches('"');
+    text.error(codes::NOT_GROUPED, at(&[short]), format!("`{short}` is neither grouped nor inside an aggregate"))
+        .help(format!("add `{short}` to GROUP BY, or write MAX({short})"))
+}
+
+fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
+    let start = text.find(before)? + before.len();
+    let end = text[start..].find(after)?;
+    Some(&text[start..start + end])
+}
+
+/// Words of messages that are also words of queries.
+fn is_prose(word: &str) -> bool {
+    matches!(
+        word.to_ascii_lowercase().as_str(),
+        "the"
+            | "and"
+            | "for"
+            | "function"
+            | "types"
+            | "with"
+            | "candidate"
+            | "functions"
+            | "given"
+            | "name"
+            | "matches"
+            | "your"
+            | "might"
+            | "need"
+            | "add"
+            | "explicit"
+            | "type"
+            | "casts"
+            | "cannot"
+            | "not"
+            | "from"
+            | "select"
+            | "call"
+            | "failed"
+            | "error"
+            | "argument"
+            | "arguments"
+            | "user"
+            | "infer"
+            | "common"
+            | "comparison"
+            | "operation"
+            | "int64"
+            | "utf8"
+    )
+}
+
+fn lower_first(text: &str) -> String {
+    let mut letters = text.trim_end_matches('.').chars();
+    letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
+}
