@@ -168,7 +168,7 @@ fn tags_of_a_project_with_bad_settings_are_checked_all_the_same() {
     let (_root, loaded) = load(&files, Some("demo"));
     assert!(loaded.project.is_none());
     let codes: Vec<&str> = loaded.diagnostics.iter().map(|diagnostic| diagnostic.code).collect();
-    assert_eq!(codes, ["T0104", "T0106", "T0402"]);
+    assert_eq!(codes, ["T0104", "T0402"]);
 }
 
 #[test]
@@ -183,6 +183,27 @@ fn unreadable_file_is_told_and_remembered() {
     assert_eq!(messages[1], "this file is not UTF-8 text: see line 2");
     assert!(messages[0].starts_with("cannot read this file"), "{}", messages[0]);
     assert!(loaded.project.unwrap().tags.contains_key("spend_30d"));
+}
+
+#[test]
+fn variables_of_connections_that_no_stream_reads_need_not_be_set() {
+    let (_root, loaded) = load(&shop(), None);
+    assert_eq!(loaded.diagnostics, []);
+    assert_eq!(loaded.project.unwrap().config.connections.keys().collect::<Vec<_>>(), ["shop"]);
+    let mut files = shop();
+    files.insert("schemas/orders.toml".to_owned(), ORDERS.replace("\"shop\"", "\"other\""));
+    let (_root, loaded) = load(&files, None);
+    assert_eq!(loaded.diagnostics[0].message, "the environment variable NOT_SET is not set");
+    assert_eq!(loaded.diagnostics.len(), 1);
+}
+
+#[test]
+fn files_of_windows_editors_are_read() {
+    let windows = |text: &str| format!("\u{feff}{}", text.replace('\n', "\r\n"));
+    let files = shop().iter().map(|(path, text)| (path.clone(), windows(text))).collect();
+    let (_root, loaded) = load(&files, Some("demo"));
+    assert_eq!(loaded.diagnostics, []);
+    assert_eq!(loaded.project.unwrap().tags["spend_30d"].header.title.as_deref(), Some("近30天消费"));
 }
 
 #[test]
