@@ -1,1 +1,184 @@
-//! The command line: one file per command.
+//! The command line: one file per command. Exit code 0: done; 1: the project or the daemon has errors; 2: wrong usage.
+
+pub mod accept;
+pub mod check;
+pub mod demo;
+pub mod explain;
+pub mod init;
+pub mod produce;
+pub mod run;
+pub mod screen;
+pub mod show;
+pub mod status;
+pub mod verify;
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{render_human, render_json};
+use crate::engine::desired::{Desired, plan_project};
+use crate::project::{self, Loaded};
+
+/// Done.
+pub const OK: u8 = 0;
+/// The project or the daemon has errors.
+pub const FAILED: u8 = 1;
+/// Wrong usage.
+pub const USAGE: u8 = 2;
+
+/// SQL tag files become live tag tables.
+#[derive(Debug, Parser)]
+#[command(name = "tagflow", version, about, propagate_version = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// More (-v, -vv) or less (-q) to read in the log.
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    verbose: u8,
+    /// Only errors in the log.
+    #[arg(short, long, global = true)]
+    quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Write a new project that runs at once.
+    Init(init::InitArgs),
+    /// Run the sample shop and watch its tags change; needs no server.
+    Demo(demo::DemoArgs),
+    /// Run the project: keep every tag's table equal to its query's answer.
+    Run(run::RunArgs),
+    /// Find every problem of every file; needs no Kafka and no database.
+    Check(check::CheckArgs),
+    /// Show all tags of one user as the tag tree.
+    Show(show::ShowArgs),
+    /// Show how a tag is computed: operators, keys, state, clock, and what it shares.
+    Explain(explain::ExplainArgs),
+    /// Ask the running daemon how it is.
+    Status(status::StatusArgs),
+    /// Let a less complete new version of a tag replace the one that runs.
+    Accept(accept::AcceptArgs),
+    /// Compare every table with the batch answer over the same events; for use while no daemon runs.
+    Verify(verify::VerifyArgs),
+    /// Write generated shop events to the project's Kafka topics.
+    #[command(hide = true)]
+    Produce(produce::ProduceArgs),
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Where the project is and which profile of it is meant.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ProjectArgs {
+    /// The folder of tagflow.toml.
+    #[arg(long, default_value = ".", value_name = "FOLDER")]
+    pub project: PathBuf,
+    /// A profile of tagflow.toml.
+    #[arg(long, env = "TAGFLOW_PROFILE")]
+    pub profile: Option<String>,
+}
+
+/// How to print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Human,
+    /// For programs.
+    Json,
+}
+
+/// Reads the arguments, runs the command, returns the exit code.
+pub fn main() -> u8 {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let shown = error.print();
+            return if error.use_stderr() && shown.is_ok() { USAGE } else { OK };
+        }
+    };
+    init_log(&cli);
+    let mut out = std::io::stdout();
+    match cli.command {
+        Command::Init(args) => init::run(&args, &mut out),
+        Command::Demo(args) => demo::run(&args),
+        Command::Run(args) => run::run(&args),
+        Command::Check(args) => check::run(&args, &mut out),
+        Command::Show(args) => show::run(&args, &mut out),
+        Command::Explain(args) => explain::run(&args, &mut out),
+        Command::Status(args) => status::run(&args, &mut out),
+        Command::Accept(args) => accept::run(&args, &mut out),
+        Command::Verify(args) => verify::run(&args, &mut out),
+        Command::Produce(args) => produce::run(&args),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "tagflow", &mut out);
+            OK
+        }
+    }
+}
+
+fn init_log(cli: &Cli) {
+    let level = match (cli.quiet, cli.verbose, &cli.command) {
+        (true, ..) => "error",
+        // The screen of the demo is no place for a log.
+        (_, 0, Command::Demo(_)) => "error",
+        (_, 0, _) => "info",
+        (_, 1, _) => "debug",
+        _ => "trace",
+    };
+    let filter = EnvFilter::try_from_env("TAGFLOW_LOG")
+        .unwrap_or_else(|_| EnvFilter::new(format!("warn,tagflow={level},mysql_async=error,datafusion=error")));
+    let colour = use_colour(std::io::stderr().is_terminal());
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour).with_writer(std::io::stderr);
+    // A second start in one process (tests) keeps the first log.
+    let _ = log.try_init();
+}
+
+/// Colours are for terminals, and not where `NO_COLOR` is set.
+pub fn use_colour(is_terminal: bool) -> bool {
+    is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// Reads and plans a project; all problems of all files.
+pub fn load(args: &ProjectArgs) -> (Loaded, Option<Desired>) {
+    let mut loaded = project::load(&args.project, args.profile.as_deref());
+    let desired = loaded.project.as_ref().map(|project| {
+        let (desired, diagnostics) = plan_project(project);
+        loaded.diagnostics.extend(diagnostics);
+        desired
+    });
+    loaded.diagnostics.sort_by(|left, right| {
+        let place = |diagnostic: &Diagnostic| {
+            (diagnostic.file.clone(), diagnostic.span.as_ref().map_or(0, |span| span.start), diagnostic.code)
+        };
+        place(left).cmp(&place(right))
+    });
+    (loaded, desired)
+}
+
+/// Prints diagnostics in the wanted form.
+pub fn print_diagnostics(loaded: &Loaded, format: Format, out: &mut dyn Write, colour: bool) {
+    let text = match format {
+        Format::Human => render_human(&loaded.diagnostics, &loaded.sources, colour),
+        Format::Json => render_json(&loaded.diagnostics, &loaded.sources),
+    };
+    print(out, &text);
+}
+
+/// Writes; a closed pipe is no error of ours.
+pub fn print(out: &mut dyn Write, text: &str) {
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// An error on standard error.
+pub fn complain(message: impl std::fmt::Display) -> u8 {
+    let _ = writeln!(std::io::stderr(), "error: {message}");
+    FAILED
+}

@@ -78,6 +78,9 @@ pub enum CheckpointError {
     },
 }
 
+/// The newest checkpoint that is whole, if there is one, and what is wrong with newer ones.
+pub type Latest = (Option<(Manifest, State)>, Vec<CheckpointError>);
+
 /// The checkpoints of one project and profile.
 #[derive(Debug, Clone)]
 pub struct Checkpoints {
@@ -132,7 +135,7 @@ impl Checkpoints {
     }
 
     /// The newest one that is whole, and what is wrong with newer ones.
-    pub fn latest(&self) -> Result<(Option<(Manifest, State)>, Vec<CheckpointError>), CheckpointError> {
+    pub fn latest(&self) -> Result<Latest, CheckpointError> {
         let mut skipped = Vec::new();
         for folder in self.epochs()?.into_iter().rev() {
             match read(&folder) {

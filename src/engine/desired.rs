@@ -5,6 +5,8 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
+use datafusion::logical_expr::LogicalPlan;
+
 use crate::catalog::Stream;
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::engine::intake::Reads;
@@ -19,6 +21,8 @@ use crate::tag::TagDefinition;
 pub struct PlannedTag {
     /// As its author wrote it.
     pub definition: TagDefinition,
+    /// What a batch query would compute it by.
+    pub logical: LogicalPlan,
     /// What computes it.
     pub plan: Arc<FlowPlan>,
     /// Its table.
@@ -57,10 +61,10 @@ pub fn plan_project(project: &Project) -> (Desired, Vec<Diagnostic>) {
         }
         let Some(entity) = project.config.entities.get(&definition.entity) else { continue };
         match plan_tag(&planner, &project.catalog, timezone, definition, entity) {
-            Ok(PlannedTagQuery { flow, warnings, .. }) => {
+            Ok(PlannedTagQuery { logical, flow, warnings }) => {
                 diagnostics.extend(warnings);
                 if definition.runs() {
-                    tags.insert(name.clone(), planned(project, definition, flow));
+                    tags.insert(name.clone(), planned(project, definition, logical, flow));
                 }
             }
             Err(errors) => diagnostics.extend(errors),
@@ -74,7 +78,7 @@ pub fn is_sound(diagnostics: &[Diagnostic]) -> bool {
     diagnostics.iter().all(|diagnostic| diagnostic.severity != Severity::Error)
 }
 
-fn planned(project: &Project, definition: &TagDefinition, flow: FlowPlan) -> PlannedTag {
+fn planned(project: &Project, definition: &TagDefinition, logical: LogicalPlan, flow: FlowPlan) -> PlannedTag {
     let columns = |columns: &[crate::plan::flow::OutputColumn]| {
         let column = |column: &crate::plan::flow::OutputColumn| SinkColumn {
             name: column.name.clone(),
@@ -87,6 +91,7 @@ fn planned(project: &Project, definition: &TagDefinition, flow: FlowPlan) -> Pla
     PlannedTag {
         registration: registration(project, definition, &table),
         definition: definition.clone(),
+        logical,
         plan: Arc::new(flow),
         table: Arc::new(table),
         shadow: Arc::new(shadow),

@@ -13,3 +13,4 @@ pub mod intake;
 pub mod reload;
 pub mod status;
 pub mod store;
+pub mod verify;

@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod compile;
+pub mod explain;
 pub mod fallible;
 pub mod flow;
 pub mod session;

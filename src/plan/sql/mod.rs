@@ -2,13 +2,15 @@
 
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use chrono_tz::Tz;
 use datafusion::common::DataFusionError;
-use datafusion::execution::context::SessionState;
+use datafusion::datasource::ViewTable;
+use datafusion::execution::context::{SessionContext, SessionState};
 use datafusion::logical_expr::LogicalPlan;
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, View};
 use crate::config::Entity;
 use crate::diagnostic::Diagnostic;
 use crate::plan::compile::{KeyRequirement, Refusal, compile};
@@ -19,6 +21,7 @@ use crate::tag::TagDefinition;
 /// Plans queries over the streams and views of a catalog.
 pub struct QueryPlanner {
     state: SessionState,
+    view_problems: Vec<Diagnostic>,
 }
 
 /// A query as DataFusion understands it.
@@ -46,12 +49,39 @@ pub struct PlannedTagQuery {
 impl QueryPlanner {
     /// For one catalog and the project's zone.
     pub fn new(catalog: &Catalog, timezone: Tz) -> Result<Self, DataFusionError> {
-        Ok(QueryPlanner { state: session_state(catalog, timezone)? })
+        let mut planner = QueryPlanner { state: session_state(catalog, timezone)?, view_problems: Vec::new() };
+        planner.add_views(catalog)?;
+        Ok(planner)
+    }
+
+    /// Views may read views: each is planned once those that it reads are.
+    fn add_views(&mut self, catalog: &Catalog) -> Result<(), DataFusionError> {
+        let mut waiting: Vec<&View> = catalog.views.values().map(AsRef::as_ref).collect();
+        loop {
+            let mut failed: Vec<(&View, Vec<Diagnostic>)> = Vec::new();
+            let before = waiting.len();
+            for view in std::mem::take(&mut waiting) {
+                match self.plan_unoptimised(&view.file, &view.sql) {
+                    Ok(plan) => {
+                        let table = ViewTable::new(plan, Some(view.sql.clone()));
+                        let context = SessionContext::new_with_state(self.state.clone());
+                        context.register_table(view.name.as_str(), Arc::new(table))?;
+                        self.state = context.state();
+                    }
+                    Err(problems) => failed.push((view, problems)),
+                }
+            }
+            waiting = failed.iter().map(|(view, _)| *view).collect();
+            if waiting.is_empty() || waiting.len() == before {
+                self.view_problems = failed.into_iter().flat_map(|(_, problems)| problems).collect();
+                return Ok(());
+            }
+        }
     }
 
     /// Problems of the views themselves, each at its own file.
     pub fn check_views(&self) -> Vec<Diagnostic> {
-        Vec::new()
+        self.view_problems.clone()
     }
 
     /// The session, for batch answers.
@@ -62,16 +92,21 @@ impl QueryPlanner {
     /// Plans the query in a file.
     pub fn plan_query(&self, file: &Path, text: &str) -> Result<PlannedQuery, Vec<Diagnostic>> {
         let body = body(text);
-        let runtime = tokio::runtime::Builder::new_current_thread().build();
-        let planned = runtime.map_err(DataFusionError::IoError).and_then(|runtime| {
-            runtime
-                .block_on(self.state.create_logical_plan(&text[body.clone()]))
-                .and_then(|plan| optimise(&self.state, plan))
-        });
+        let planned = self.plan_unoptimised(file, text)?;
+        let planned = optimise(&self.state, planned);
         match planned {
             Ok(plan) => Ok(PlannedQuery { plan, warnings: Vec::new(), body }),
             Err(error) => Err(vec![Diagnostic::error("T0400", file, body, error.strip_backtrace())]),
         }
+    }
+
+    fn plan_unoptimised(&self, file: &Path, text: &str) -> Result<LogicalPlan, Vec<Diagnostic>> {
+        let body = body(text);
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let planned = runtime
+            .map_err(DataFusionError::IoError)
+            .and_then(|runtime| runtime.block_on(self.state.create_logical_plan(&text[body.clone()])));
+        planned.map_err(|error| vec![Diagnostic::error("T0400", file, body, error.strip_backtrace())])
     }
 }
 

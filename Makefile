@@ -1,0 +1,51 @@
+# One target directory for all checkouts: DataFusion is compiled once.
+export CARGO_TARGET_DIR ?= $(HOME)/.cache/tagflow/target
+TAGFLOW := $(CARGO_TARGET_DIR)/debug/tagflow
+
+.PHONY: help setup build demo demo-kafka test test-fast check bench dist services fmt clippy
+
+help: ## This list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 14
+
+setup: ## Install what the build needs (Debian)
+	@scripts/setup build
+
+build: setup
+	@[ -x $(TAGFLOW) ] || echo "The first build compiles DataFusion: about 10 minutes on 2 cores. Later ones take seconds."
+	@cargo build
+
+demo: build ## The sample shop on an embedded generator and SQLite; no server needed
+	@$(TAGFLOW) demo
+
+demo-kafka: build ## The same with a real Kafka and MariaDB, started and stopped here
+	@scripts/with-services $(TAGFLOW) demo --kafka
+
+test: setup ## All tests, with a real Kafka and a real MariaDB on free ports
+	@[ -x $(TAGFLOW) ] || echo "The first build compiles DataFusion: about 10 minutes on 2 cores. Later ones take seconds."
+	@cargo build --tests
+	@scripts/with-services cargo test
+
+test-fast: setup ## Tests that need no server
+	@cargo test --lib --test oracle --test diagnostics
+
+check: build ## tagflow check on the sample project
+	@$(TAGFLOW) check --profile demo
+
+bench: setup ## Rows a second, with a real Kafka and MariaDB (release build: about 20 minutes the first time)
+	@cargo build --release
+	@scripts/with-services cargo run --release --example bench
+
+dist: setup ## A tarball with the release binary and the sample project
+	@cargo build --release
+	@mkdir -p dist/tagflow && cp $(CARGO_TARGET_DIR)/release/tagflow README.md LICENSE tagflow.toml dist/tagflow/ && cp -r tags schemas dist/tagflow/
+	@tar -C dist -czf dist/tagflow-$(shell uname -m)-linux.tar.gz tagflow && rm -r dist/tagflow
+	@ls -lh dist/*.tar.gz
+
+services: setup ## Start Kafka and MariaDB and leave them running until Ctrl-C
+	@scripts/with-services sh -c 'echo "SHOP_KAFKA=$$SHOP_KAFKA TAGFLOW_STORE_URL=$$TAGFLOW_STORE_URL"; sleep infinity'
+
+fmt: ## Format
+	@cargo fmt
+
+clippy: setup ## Lints; warnings are errors
+	@cargo clippy --all-targets -- -D warnings

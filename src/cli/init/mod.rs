@@ -1,0 +1,81 @@
+//! `tagflow init`: a new project that runs at once, on a generated shop and SQLite.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use crate::cli::{OK, USAGE, complain, print};
+
+/// Arguments of `tagflow init`.
+#[derive(Debug, clap::Args)]
+pub struct InitArgs {
+    /// The folder; it is made where missing.
+    #[arg(default_value = ".")]
+    path: PathBuf,
+}
+
+/// Files of a new project.
+const FILES: [(&str, &str); 9] = [
+    ("tagflow.toml", include_str!("tagflow.toml")),
+    ("schemas/orders.toml", include_str!("orders.toml")),
+    ("tags/consumption/_folder.toml", include_str!("_folder.toml")),
+    ("tags/consumption/spend_30d.sql", include_str!("spend_30d.sql")),
+    ("tags/consumption/favourite_category.sql", include_str!("favourite_category.sql")),
+    ("README.md", include_str!("README.md")),
+    (".gitignore", include_str!("gitignore")),
+    (".github/workflows/tagflow.yml", include_str!("github.yml")),
+    (".gitlab-ci.yml", include_str!("gitlab.yml")),
+];
+
+/// Writes the files; none that is there is touched.
+pub fn run(args: &InitArgs, out: &mut dyn Write) -> u8 {
+    if args.path.join("tagflow.toml").exists() {
+        complain(format!("there is a project in {} already", args.path.display()));
+        return USAGE;
+    }
+    for (name, text) in FILES {
+        let path = args.path.join(name);
+        if path.exists() {
+            print(out, &format!("kept    {name}\n"));
+            continue;
+        }
+        if let Err(error) = write(&path, text) {
+            return complain(format!("{}: {error}", path.display()));
+        }
+        print(out, &format!("written {name}\n"));
+    }
+    let place = if args.path == Path::new(".") { String::new() } else { format!("cd {} && ", args.path.display()) };
+    print(
+        out,
+        &format!("\nnext:  {place}tagflow check && tagflow run\nthen:  tagflow show 10001, in another terminal\n"),
+    );
+    OK
+}
+
+fn write(path: &Path, text: &str) -> std::io::Result<()> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    fs::write(path, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{ProjectArgs, load};
+
+    #[test]
+    fn new_project_has_no_problems_and_nothing_is_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("mine");
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("README.md"), "my own").unwrap();
+        let mut out = Vec::new();
+        assert_eq!(run(&InitArgs { path: path.clone() }, &mut out), OK);
+        assert_eq!(fs::read_to_string(path.join("README.md")).unwrap(), "my own");
+        let (loaded, desired) = load(&ProjectArgs { project: path.clone(), profile: None });
+        assert_eq!(loaded.diagnostics, []);
+        assert_eq!(desired.unwrap().tags.len(), 2);
+        assert_eq!(run(&InitArgs { path }, &mut out), USAGE);
+    }
+}

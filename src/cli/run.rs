@@ -1,0 +1,116 @@
+//! `tagflow run`: the daemon, with its console, until Ctrl-C or SIGTERM.
+
+use std::io::{IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tracing::{error, info, warn};
+
+use crate::cli::{FAILED, Format, OK, ProjectArgs, complain, load, print, print_diagnostics, use_colour};
+use crate::console;
+use crate::engine::daemon::{self, DaemonOptions};
+use crate::engine::desired::{Desired, is_sound};
+use crate::engine::status::SharedStatus;
+use crate::project::Loaded;
+
+/// Arguments of `tagflow run`.
+#[derive(Debug, clap::Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    project: ProjectArgs,
+    /// Do not watch the project's files.
+    #[arg(long)]
+    no_reload: bool,
+    /// Stop once everything that is there now is in the store.
+    #[arg(long)]
+    until_caught_up: bool,
+    /// Let most of the tags be removed at once.
+    #[arg(long)]
+    accept_removals: bool,
+}
+
+/// A flag that Ctrl-C and SIGTERM set; a second signal ends the process at once.
+pub fn shutdown_flag() -> Arc<AtomicBool> {
+    let flag = Arc::new(AtomicBool::new(false));
+    let shared = Arc::clone(&flag);
+    let waiting = std::thread::Builder::new().name("signals".to_string()).spawn(move || {
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return error!(%error, "signals are not heard"),
+        };
+        runtime.block_on(async {
+            use tokio::signal::unix::{SignalKind, signal};
+            let (mut interrupt, mut terminate) =
+                match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
+                    (Ok(interrupt), Ok(terminate)) => (interrupt, terminate),
+                    _ => return error!("signals are not heard"),
+                };
+            loop {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
+                if shared.swap(true, Ordering::SeqCst) {
+                    std::process::exit(i32::from(FAILED));
+                }
+                info!("stopping; once more ends it at once");
+            }
+        });
+    });
+    if let Err(error) = waiting {
+        error!(%error, "signals are not heard");
+    }
+    flag
+}
+
+/// The project, if the daemon can start with it; broken tags are left out and told.
+pub fn startable(args: &ProjectArgs) -> Result<(Loaded, Desired), u8> {
+    let (loaded, desired) = load(args);
+    let colour = use_colour(std::io::stderr().is_terminal());
+    if !is_sound(&loaded.diagnostics) || desired.is_none() {
+        print_diagnostics(&loaded, Format::Human, &mut std::io::stderr(), colour);
+    }
+    match desired {
+        Some(desired) if is_sound(&loaded.diagnostics) => Ok((loaded, desired)),
+        Some(desired) if !desired.tags.is_empty() => {
+            warn!("the project has errors; the tags without errors run, tables of the others stay as they are");
+            Ok((loaded, desired))
+        }
+        _ => Err(FAILED),
+    }
+}
+
+/// Runs the daemon.
+pub fn run(args: &RunArgs) -> u8 {
+    let (loaded, desired) = match startable(&args.project) {
+        Ok(startable) => startable,
+        Err(code) => return code,
+    };
+    let status = SharedStatus::default();
+    let shutdown = shutdown_flag();
+    let listen = desired.project.config.serve.listen.clone();
+    let console = match console::start(&listen, Arc::clone(&status)) {
+        Ok(console) => console,
+        Err(error) => return complain(format!("the console cannot listen on {listen}: {error}")),
+    };
+    info!(tags = desired.tags.len(), console = %format!("http://{}", console.address), "tagflow is starting");
+    let outcome = daemon::run(DaemonOptions {
+        desired,
+        watched: (!args.no_reload).then(|| (loaded.sources.clone(), loaded.unreadable.clone())),
+        shutdown,
+        status,
+        until_caught_up: args.until_caught_up,
+        accept_removals: args.accept_removals,
+    });
+    match outcome {
+        Ok(()) => {
+            info!("stopped");
+            OK
+        }
+        Err(error) => {
+            print(&mut std::io::stdout(), "");
+            let _ = std::io::stderr().flush();
+            complain(error)
+        }
+    }
+}

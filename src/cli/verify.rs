@@ -1,0 +1,55 @@
+//! `tagflow verify`: compares every table with the batch answer over the events that it shows.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use crate::cli::{FAILED, OK, ProjectArgs, complain, load, print};
+use crate::engine::intake::World;
+use crate::engine::verify::verify;
+use crate::sink::open_store;
+use crate::source::{DeadLetters, SourceContext, WallClock};
+
+/// Arguments of `tagflow verify`.
+#[derive(Debug, clap::Args)]
+pub struct VerifyArgs {
+    #[command(flatten)]
+    project: ProjectArgs,
+}
+
+/// Reads all events again; for use while no daemon runs.
+pub fn run(args: &VerifyArgs, out: &mut dyn Write) -> u8 {
+    let (_, desired) = load(&args.project);
+    let Some(desired) = desired else { return complain("the project cannot be read; `tagflow check` says why") };
+    let config = &desired.project.config;
+    let wall_clock: WallClock = Arc::new(|| chrono::Utc::now().timestamp_millis());
+    // Dead letters were told when the events were taken; a second copy goes elsewhere.
+    let dead_letters = config.engine.state_dir.join("dead-letters-of-verify");
+    let world = World {
+        connections: config.connections.clone(),
+        context: SourceContext {
+            timezone: config.timezone,
+            dead_letters: Arc::new(DeadLetters::new(dead_letters, Arc::clone(&wall_clock))),
+            state_dir: config.engine.state_dir.clone(),
+            wall_clock,
+        },
+    };
+    let mut store = match open_store(&config.store, &config.root, config.timezone) {
+        Ok(store) => store,
+        Err(error) => return complain(error),
+    };
+    let verdicts = match verify(&desired, store.as_mut(), &world) {
+        Ok(verdicts) => verdicts,
+        Err(error) => return complain(error),
+    };
+    let mut wrong = 0;
+    for verdict in &verdicts {
+        let judgement =
+            if verdict.differences == 0 { "right".to_string() } else { format!("{} DIFFER", verdict.differences) };
+        print(out, &format!("{:<28} {:>9} rows  {judgement}\n", verdict.tag, verdict.rows));
+        for sample in &verdict.samples {
+            print(out, &format!("    {}\n", sample.replace('\u{0}', "")));
+        }
+        wrong += usize::from(verdict.differences > 0);
+    }
+    if wrong == 0 && !verdicts.is_empty() { OK } else { FAILED }
+}

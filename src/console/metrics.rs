@@ -1,0 +1,85 @@
+//! The status as Prometheus metrics.
+
+use std::fmt::Error;
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::text::encode as encode_text;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use crate::engine::status::{Status, TagState};
+
+type Number = Gauge<f64, AtomicU64>;
+type Labels = Vec<(&'static str, String)>;
+
+/// Text in the OpenMetrics format. Totals are gauges here: they are copied from the status, which counts them.
+pub(super) fn encode(status: &Status) -> Result<String, Error> {
+    let mut registry = Registry::with_prefix("tagflow");
+    let mut number = |name: &str, help: &str, value: f64| {
+        let gauge = Number::default();
+        gauge.set(value);
+        registry.register(name, help, gauge);
+    };
+    number("epoch", "number of the last epoch", status.epoch as f64);
+    number("clock_seconds", "the engine's clock, seconds since the Unix epoch", status.clock as f64 / 1e3);
+    number("events", "events taken since the start", status.events as f64);
+    number("events_per_second", "events taken a second, lately", status.events_per_second);
+    number("lag_records", "records known to wait at the sources", status.lag as f64);
+    number("state_rows", "keys and rows kept by all operators", status.state_rows as f64);
+    number("state_bytes", "bytes kept by all operators", status.state_bytes as f64);
+    number("pending_keys", "changed keys that wait for the store", status.pending_keys as f64);
+    number("flush_seconds", "time that the last commit took", status.flush_millis as f64 / 1e3);
+    number("commits", "commits since the start", status.commits as f64);
+    number("written_rows", "rows written since the start", status.written as f64);
+    number("rejected_keys", "rows left out because no index holds their key", status.rejected_keys as f64);
+    number(
+        "project_errors",
+        "problems that keep the last reload from being accepted",
+        status.project_errors.len() as f64,
+    );
+    number("troubles", "passing faults of sources and store", status.troubles.len() as f64);
+
+    let mut family = |name: &str, help: &str, values: Vec<(Labels, f64)>| {
+        let family = Family::<Labels, Number>::default();
+        for (labels, value) in values {
+            family.get_or_create(&labels).set(value);
+        }
+        registry.register(name, help, family);
+    };
+    let tags = |value: fn(&crate::engine::status::TagStatus) -> f64| -> Vec<(Labels, f64)> {
+        status.tags.iter().map(|tag| (vec![("tag", tag.tag.clone())], value(tag))).collect()
+    };
+    family("tag_rows", "rows in a tag's table", tags(|tag| tag.rows as f64));
+    family("tag_changes", "changed rows of a tag since the start", tags(|tag| tag.changes as f64));
+    family("tag_state_rows", "keys and rows that a tag uses", tags(|tag| tag.state_rows as f64));
+    family("tag_state_bytes", "bytes that a tag uses", tags(|tag| tag.state_bytes as f64));
+    family("tag_null_keys", "rows left out because their key holds a NULL", tags(|tag| tag.null_keys as f64));
+    family("tag_live", "1 while a tag's table follows", tags(|tag| f64::from(tag.state == TagState::Live)));
+    family("tag_failed", "1 while a tag is set aside", tags(|tag| f64::from(tag.state == TagState::Failed)));
+    let partitions = |value: fn(&crate::engine::status::PartitionStatus) -> f64| -> Vec<(Labels, f64)> {
+        let labels = |partition: &crate::engine::status::PartitionStatus| {
+            vec![("stream", partition.stream.clone()), ("partition", partition.partition.to_string())]
+        };
+        status.partitions.iter().map(|partition| (labels(partition), value(partition))).collect()
+    };
+    family(
+        "partition_lag_records",
+        "records known to wait",
+        partitions(|partition| (partition.end_offset - partition.next_offset).max(0) as f64),
+    );
+    family(
+        "partition_newest_seconds",
+        "broker time of the newest record read, seconds since the Unix epoch",
+        partitions(|partition| partition.newest_timestamp.unwrap_or(0) as f64 / 1e3),
+    );
+    let letters = status.dead_letters.iter();
+    family(
+        "dead_letters",
+        "records that do not decode",
+        letters.map(|(stream, count)| (vec![("stream", stream.clone())], *count as f64)).collect(),
+    );
+    let mut text = String::new();
+    encode_text(&mut text, &registry)?;
+    Ok(text)
+}

@@ -1,0 +1,125 @@
+//! A flow plan for people: the operators as a tree, from the table down to the streams.
+
+use crate::plan::clock::Comparison;
+use crate::plan::flow::{FlowNode, FlowPlan, NodeIndex, NodeKind, Reach, Scalar};
+
+/// The tree of a tag; `sharing` has, for each node, the other tags that use it.
+pub fn describe(tag: &str, plan: &FlowPlan, sharing: &[Vec<String>]) -> String {
+    let names = |columns: &[crate::plan::flow::OutputColumn]| -> String {
+        let column = |column: &crate::plan::flow::OutputColumn| format!("{} {}", column.name, column.data_type);
+        columns.iter().map(column).collect::<Vec<_>>().join(", ")
+    };
+    let reach = match plan.reach {
+        Reach::Unbounded => "all events since the beginning matter".to_string(),
+        Reach::Within(reach) => format!("events of the last {} days matter", reach / 86_400_000_000_000),
+    };
+    let mut text = format!(
+        "{tag}\n  key: {}\n  values: {}\n  history: {reach}\n",
+        names(&plan.key),
+        if plan.columns.is_empty() { "none (a segment)".to_string() } else { names(&plan.columns) },
+    );
+    node(plan, sharing, plan.nodes.len() - 1, 0, &mut text);
+    text
+}
+
+fn node(plan: &FlowPlan, sharing: &[Vec<String>], index: NodeIndex, depth: usize, text: &mut String) {
+    let flow = &plan.nodes[index];
+    let indent = "  ".repeat(depth + 1);
+    let mut lines = lines(plan, flow).into_iter();
+    text.push_str(&format!("{indent}{}\n", lines.next().unwrap_or_default()));
+    for line in lines {
+        text.push_str(&format!("{indent}    {line}\n"));
+    }
+    match sharing.get(index).map(Vec::as_slice) {
+        None | Some([]) => {}
+        Some(tags) if tags.len() > 5 => text.push_str(&format!("{indent}    shared with {} other tags\n", tags.len())),
+        Some(tags) => text.push_str(&format!("{indent}    shared with {}\n", tags.join(", "))),
+    }
+    for input in &flow.inputs {
+        node(plan, sharing, *input, depth + 1, text);
+    }
+}
+
+fn lines(plan: &FlowPlan, flow: &FlowNode) -> Vec<String> {
+    let input = flow.inputs.first().map(|input| &plan.nodes[*input]);
+    let show = |scalar: &Scalar| readable(&scalar.text, input);
+    let list = |scalars: &[Scalar]| scalars.iter().map(show).collect::<Vec<_>>().join(", ");
+    let wheres = |filter: &[Scalar]| {
+        let stages: Vec<String> = filter.iter().map(show).collect();
+        (!stages.is_empty()).then(|| format!("where {}", stages.join(" and then ")))
+    };
+    match &flow.kind {
+        NodeKind::Source { stream, columns } => {
+            let schema = stream.schema();
+            let columns: Vec<&str> = columns.iter().map(|column| schema.field(*column).name().as_str()).collect();
+            vec![format!("stream {} ({})", stream.name, columns.join(", "))]
+        }
+        NodeKind::Map { filter, columns } => {
+            let mut lines = vec!["map: no state".to_string()];
+            lines.extend(wheres(filter));
+            lines.extend(columns.as_ref().map(|columns| format!("select {}", list(columns))));
+            lines
+        }
+        NodeKind::ClockFilter { bounds } => {
+            let mut lines = vec!["clock filter: keeps the rows that will enter or leave".to_string()];
+            for bound in bounds {
+                let sign = match bound.comparison {
+                    Comparison::AtLeast => ">=",
+                    Comparison::After => ">",
+                    Comparison::AtMost => "<=",
+                    Comparison::Before => "<",
+                };
+                let clock = bound.clock_text.replace("__clock", "NOW()").replace("__today", "CURRENT_DATE");
+                let steps = if bound.stepped { "in steps" } else { "row by row" };
+                lines.push(format!("{} {sign} {clock}, {steps}", show(&bound.row)));
+            }
+            lines
+        }
+        NodeKind::Aggregate { keys, member } => {
+            let mut lines = vec![format!("aggregate by {}: one entry a key", list(keys))];
+            lines.extend(wheres(&member.filter));
+            for call in &member.aggregates {
+                let argument = call.argument.as_ref().map_or("*".to_string(), show);
+                let filter = call.filter.as_ref().map_or(String::new(), |filter| format!(" where {}", show(filter)));
+                lines.push(format!("{}({argument}){filter} -> {}", call.function.name(), call.data_type));
+            }
+            if input.is_some_and(|input| !input.append_only) {
+                lines.push("its input retracts rows".to_string());
+            }
+            lines
+        }
+        NodeKind::TopRow { partition, order } => {
+            let order: Vec<String> = order
+                .iter()
+                .map(|(key, options)| format!("{}{}", show(key), if options.descending { " desc" } else { "" }))
+                .collect();
+            let kept = if input.is_some_and(|input| input.append_only) { "one row" } else { "all rows" };
+            vec![
+                format!("first row by {}: keeps {kept} a key", list(partition)),
+                format!("order by {}", order.join(", ")),
+            ]
+        }
+        NodeKind::Union => vec!["union: no state".to_string()],
+    }
+}
+
+/// Canonical text with the input's own names for `#0`, `#1` …, and source columns without their hash.
+fn readable(text: &str, input: Option<&FlowNode>) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('#') {
+        let before = &rest[..at];
+        let after = &rest[at + 1..];
+        let names_source = before.ends_with(|last: char| last.is_alphanumeric() || last == '_');
+        let width = after.find(|next: char| !next.is_ascii_hexdigit()).unwrap_or(after.len());
+        out.push_str(before);
+        if !names_source {
+            let index = after[..width].parse::<usize>().ok();
+            let field = index.and_then(|index| input?.schema.fields().get(index).map(|field| field.name().clone()));
+            out.push_str(&field.unwrap_or_else(|| format!("#{}", &after[..width])));
+        }
+        rest = &after[width..];
+    }
+    out.push_str(rest);
+    out
+}

@@ -1,0 +1,228 @@
+//! The daemon as a process: the sample project over Kafka into MariaDB, with edits and a kill in the middle.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use tagflow::engine::status::{Status, TagState};
+
+/// Longest wait for anything to become true; a slow machine passes, a broken daemon does not.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+fn environment(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run the end-to-end tests with `make test`"))
+}
+
+/// A copy of the sample project with topics and a database of its own.
+struct Shop {
+    folder: tempfile::TempDir,
+    kafka: String,
+    store: String,
+    listen: String,
+}
+
+impl Shop {
+    fn new(name: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        for part in ["tags", "schemas"] {
+            copy(&root.join(part), &folder.path().join(part));
+        }
+        let listen = format!("127.0.0.1:{}", free_port());
+        let settings = fs::read_to_string(root.join("tagflow.toml")).unwrap();
+        let settings = format!(
+            "{settings}\n[serve]\nlisten = \"{listen}\"\n[engine]\ncheckpoint_interval = \"2s\"\nflush_interval = \"200ms\"\n"
+        );
+        fs::write(folder.path().join("tagflow.toml"), settings).unwrap();
+        let id = format!("{name}_{}_{}", std::process::id(), free_port());
+        for entry in fs::read_dir(folder.path().join("schemas")).unwrap() {
+            let path = entry.unwrap().path();
+            let text = fs::read_to_string(&path).unwrap().replace("\"shop.", &format!("\"{id}."));
+            fs::write(path, text).unwrap();
+        }
+        let server = environment("TAGFLOW_TEST_MYSQL");
+        let (server, _) = server.rsplit_once('/').unwrap();
+        Shop { folder, kafka: environment("TAGFLOW_TEST_KAFKA"), store: format!("{server}/{id}"), listen }
+    }
+
+    fn path(&self, file: &str) -> PathBuf {
+        self.folder.path().join(file)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tagflow"));
+        command.args(arguments).args(["--profile", "demo-kafka", "--project"]).arg(self.folder.path());
+        command.env("SHOP_KAFKA", &self.kafka).env("TAGFLOW_STORE_URL", &self.store);
+        command
+    }
+
+    fn output(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// Writes that many events of history to the topics.
+    fn produce(&self, history: &str, seed: &str) {
+        let output = self.output(&["produce", "--rate", "0", "--history", history, "--users", "2000", "--seed", seed]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    fn start(&self) -> Daemon<'_> {
+        let log = fs::File::options().create(true).append(true).open(self.path("log")).unwrap();
+        let child = self.command(&["run"]).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        Daemon { child, shop: self }
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    /// Every table equals the batch answer over the events that it shows.
+    fn verify(&self) {
+        let output = self.output(&["verify"]);
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{text}\n{}\n{}", String::from_utf8_lossy(&output.stderr), self.log());
+    }
+}
+
+struct Daemon<'a> {
+    child: Child,
+    shop: &'a Shop,
+}
+
+impl Daemon<'_> {
+    fn status(&mut self) -> Option<Status> {
+        if let Some(code) = self.child.try_wait().unwrap() {
+            panic!("the daemon has ended with {code}:\n{}", self.shop.log());
+        }
+        let output = self.shop.output(&["status", "--format", "json"]);
+        output.status.success().then(|| serde_json::from_slice(&output.stdout).unwrap())
+    }
+
+    /// Waits until the status says so.
+    fn until(&mut self, what: &str, holds: impl Fn(&Status) -> bool) -> Status {
+        let begun = Instant::now();
+        loop {
+            let status = self.status();
+            if let Some(status) = status.as_ref().filter(|status| holds(status)) {
+                return status.clone();
+            }
+            assert!(begun.elapsed() < PATIENCE, "still not: {what}\n{status:#?}\n{}", self.shop.log());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Waits until every tag follows and nothing waits anywhere.
+    fn until_quiet(&mut self, tags: usize) -> Status {
+        self.until("all tags are live and have caught up", |status| {
+            let live = status.tags.iter().filter(|tag| tag.state == TagState::Live).count();
+            live == tags
+                && status.tags.len() == tags
+                && status.fill.is_none()
+                && status.lag == 0
+                && status.pending_keys == 0
+                && !status.partitions.is_empty()
+        })
+    }
+
+    /// As Ctrl-C does.
+    fn interrupt(mut self) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+        let code = self.child.wait().unwrap();
+        assert!(code.success(), "the daemon ended with {code}:\n{}", self.shop.log());
+    }
+
+    /// As a crash does.
+    fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Daemon<'_> {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target)
+        } else {
+            drop(fs::copy(entry.path(), target).unwrap())
+        }
+    }
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn sample_tags() -> usize {
+    fn count(folder: &Path) -> usize {
+        let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        entries
+            .map(|path| match path.extension() {
+                _ if path.is_dir() => count(&path),
+                Some(extension) if extension == "sql" => 1,
+                _ => 0,
+            })
+            .sum()
+    }
+    count(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tags"))
+}
+
+#[test]
+fn sample_project_survives_edits_and_kills_and_every_table_is_right() {
+    let shop = Shop::new("sample");
+    let tags = sample_tags();
+    let history = std::env::var("TAGFLOW_E2E_EVENTS").unwrap_or_else(|_| "30000".to_string());
+    shop.produce(&history, "1");
+    let mut daemon = shop.start();
+    daemon.until_quiet(tags);
+
+    // A changed tag, a new one, and one that only gets another title.
+    let spend = shop.path("tags/consumption/spend_30d.sql");
+    let text = fs::read_to_string(&spend).unwrap();
+    fs::write(&spend, text.replace("INTERVAL '30' DAY", "INTERVAL '20' DAY")).unwrap();
+    let new = "SELECT user_id, COUNT(*) AS orders FROM orders WHERE user_id IS NOT NULL GROUP BY user_id";
+    fs::write(shop.path("tags/consumption/order_count.sql"), new).unwrap();
+    shop.produce(&history, "2");
+    daemon
+        .until("the new tag is there", |status| status.tags.iter().any(|tag| tag.tag == "order_count" && tag.rows > 0));
+    daemon.until_quiet(tags + 1);
+
+    // In the middle of more events.
+    let mut producer = shop
+        .command(&["produce", "--rate", "0", "--history", &history, "--users", "2000", "--seed", "3"])
+        .spawn()
+        .unwrap();
+    let before = daemon.status().map_or(0, |status| status.events);
+    daemon.until("events come in", |status| status.events > before);
+    daemon.kill();
+    assert!(producer.wait().unwrap().success());
+
+    let mut daemon = shop.start();
+    daemon.until_quiet(tags + 1);
+    // A broken file keeps the version that runs; a removed one retires its table.
+    let vip = shop.path("tags/consumption/vip_level.sql");
+    let sound = fs::read_to_string(&vip).unwrap();
+    fs::write(&vip, sound.replace("user_id", "user_idd")).unwrap();
+    daemon.until("the error shows", |status| !status.project_errors.is_empty());
+    assert!(daemon.status().unwrap().tags.iter().any(|tag| tag.tag == "vip_level" && tag.state == TagState::Live));
+    fs::write(&vip, sound).unwrap();
+    fs::remove_file(shop.path("tags/consumption/order_count.sql")).unwrap();
+    daemon.until("the tag is gone", |status| status.tags.len() == tags && status.project_errors.is_empty());
+    daemon.until_quiet(tags);
+    daemon.interrupt();
+    shop.verify();
+
+    let output = shop.output(&["show", "10001", "--format", "json"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
