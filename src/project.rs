@@ -58,7 +58,8 @@ pub fn load_with_env(root: &Path, profile: Option<&str>, env: &dyn Fn(&str) -> O
 
     let (config, outline) = match sources.get(&settings) {
         Some(text) => {
-            let mut reading = config::read(text, &settings, root, profile, env);
+            let mut reading =
+                config::read(text, &settings, root, profile, env, Some(&catalog::connections_named(&sources)));
             diagnostics.append(&mut reading.diagnostics);
             (reading.config, reading.outline)
         }

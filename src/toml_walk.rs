@@ -74,7 +74,15 @@ impl<'a> Walk<'a> {
                 continue;
             }
             last_line = line;
-            self.error(codes::TOML_SYNTAX, span, format!("this is not TOML: {}", error.message()));
+            let says = error.message();
+            let note = self.error(codes::TOML_SYNTAX, span, format!("this is not TOML: {says}"));
+            if says.contains("must be quoted") {
+                note.help("put text in quotes: \"text\"");
+            } else if says.contains("basic string") {
+                note.help("close the text with a quote on the same line");
+            } else if says.contains("duplicate key") {
+                note.help("the same key is written above: keep one of them");
+            }
         }
         errors.is_empty().then(|| table.into_inner())
     }
@@ -121,8 +129,20 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// True when an unknown key was told already that most likely is a misspelt `key`: one mistake, one message.
+    pub(crate) fn is_misspelt(&self, section: &Section<'_>, key: &str) -> bool {
+        section.table.keys().any(|name| {
+            let span = Some(self.at(name.span()));
+            nearest(name.get_ref(), [key]).is_some()
+                && self.diagnostics.iter().any(|told| told.code == codes::UNKNOWN_KEY && told.span == span)
+        })
+    }
+
     /// Says that a key is missing; `example` is what to write.
     pub(crate) fn missing(&mut self, section: &Section<'_>, key: &str, example: &str) {
+        if self.is_misspelt(section, key) {
+            return;
+        }
         let message = format!("{} has no \"{key}\"", section.label);
         self.error(codes::MISSING_KEY, section.span.clone(), message).help(format!("add for example: {example}"));
     }
@@ -225,9 +245,10 @@ impl<'a> Walk<'a> {
 
     /// Says that a string is none of `words`.
     pub(crate) fn not_among(&mut self, section: &Section<'_>, key: &str, text: &Text, words: &[&str]) {
+        let all = words.join(", ");
         let help = match nearest(&text.raw, words.iter().copied()) {
-            Some(near) => format!("did you mean \"{near}\"?"),
-            None => format!("one of: {}", words.join(", ")),
+            Some(near) => format!("did you mean \"{near}\"? possible are: {all}"),
+            None => format!("possible are: {all}"),
         };
         let message = format!("\"{}\" is not a possible \"{key}\" in {}", text.raw, section.label);
         self.error(codes::BAD_VALUE, text.span.clone(), message).help(help);

@@ -1,12 +1,12 @@
 //! Reads `schemas/`: `*.toml` are streams, `*.sql` are views.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::datatypes::DataType;
-use toml::de::DeValue;
+use toml::de::{DeTable, DeValue};
 
 use super::columns::read_columns;
 use super::{Catalog, Column, EventTime, Format, Start, Stream, View};
@@ -66,6 +66,18 @@ pub(crate) fn load(
         }
     }
     catalog
+}
+
+/// The connections that streams name, as far as their files can be made out.
+pub(crate) fn connections_named(sources: &BTreeMap<PathBuf, String>) -> BTreeSet<String> {
+    let schemas = sources.iter().filter(|(file, _)| file.starts_with(FOLDER));
+    let streams = schemas.filter(|(file, _)| file.extension().is_some_and(|extension| extension == "toml"));
+    streams
+        .filter_map(|(_, text)| {
+            let (table, _) = DeTable::parse_recoverable(text);
+            Some(table.get_ref().get("connection")?.get_ref().as_str()?.to_owned())
+        })
+        .collect()
 }
 
 fn is_stream_name(name: &str) -> bool {
@@ -198,6 +210,14 @@ fn read_topic(walk: &mut Walk<'_>, section: &Section<'_>, is_file: bool) -> Opti
 }
 
 fn read_time(walk: &mut Walk<'_>, section: &Section<'_>, columns: &[Column]) -> Option<EventTime> {
+    if let Some(value) = section.table.get("time")
+        && let Some(column) = value.get_ref().as_str()
+    {
+        let span = walk.at(value.span());
+        walk.error(codes::WRONG_TYPE, span, format!("\"time\" in {} must be a table, not a string", section.label))
+            .help(format!("write time = {{ column = \"{column}\", lateness = \"10s\" }}"));
+        return None;
+    }
     let time = walk.section(section, "time", format!("\"time\" of {}", section.label))?;
     walk.check_keys(&time, &["column", "lateness"]);
     if time.table.get("column").is_none() {

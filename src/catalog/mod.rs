@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
-pub(crate) use load::{FOLDER, load};
+pub(crate) use load::{FOLDER, connections_named, load};
 
 /// Every stream and view that tags can read, by name.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -76,7 +76,7 @@ fn read_kafka(walk: &mut Walk<'_>, section: &Section<'_>) -> Option<Connection> 
     }
     let mut properties = BTreeMap::new();
     let mut sound = true;
-    if let Some(inner) = walk.section(section, "kafka", format!("{} kafka", section.label)) {
+    if let Some(inner) = walk.section(section, "kafka", format!("the kafka properties of {}", section.label)) {
         sound = read_properties(walk, &inner, "", inner.table, &mut properties);
     }
     let brokers = brokers?.value?;

@@ -57,12 +57,20 @@ pub fn load(
     profile: Option<&str>,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> (Option<Config>, Vec<Diagnostic>) {
-    let reading = read(text, file, root, profile, env);
+    let reading = read(text, file, root, profile, env, None);
     (reading.config, reading.diagnostics)
 }
 
-/// [`load`], with what is declared even where it is not sound.
-pub(crate) fn read(text: &str, file: &Path, root: &Path, profile: Option<&str>, env: Environment<'_>) -> Reading {
+/// [`load`], with what is declared even where it is not sound. Variables of connections that are not among
+/// `needed` need not be set: such a connection is left out. `None` needs all.
+pub(crate) fn read(
+    text: &str,
+    file: &Path,
+    root: &Path,
+    profile: Option<&str>,
+    env: Environment<'_>,
+    needed: Option<&BTreeSet<String>>,
+) -> Reading {
     let root = std::path::absolute(root).unwrap_or_else(|_| root.to_owned());
     let mut walk = Walk::new(file, text, Some(env));
     let Some(table) = walk.parse(0..text.len()) else {
@@ -73,7 +81,7 @@ pub(crate) fn read(text: &str, file: &Path, root: &Path, profile: Option<&str>, 
     let overlay = read_profiles(&mut walk, &document, profile, &root);
     let timezone = read_timezone(&mut walk, &document);
     let (entities, declared) = read_entities(&mut walk, &document, timezone.unwrap_or(Tz::UTC));
-    let (connections, kinds) = read_connections(&mut walk, &document, overlay.as_ref(), &root);
+    let (connections, kinds) = read_connections(&mut walk, &document, overlay.as_ref(), &root, needed);
     let store = read_store(&mut walk, &document, overlay.as_ref(), &root);
 
     let (engine_below, engine_above) = layers(&mut walk, &document, overlay.as_ref(), "engine");
@@ -216,7 +224,8 @@ fn read_entities(
     timezone: Tz,
 ) -> (BTreeMap<String, Entity>, BTreeSet<String>) {
     let sections = walk.sections(document, "entity");
-    if sections.is_empty() && document.table.get("entity").is_none_or(|value| value.get_ref().is_table()) {
+    let is_told = walk.is_misspelt(document, "entity");
+    if sections.is_empty() && !is_told && document.table.get("entity").is_none_or(|value| value.get_ref().is_table()) {
         walk.error(codes::MISSING_KEY, None, "tagflow.toml declares no entity: tags have nothing to describe")
             .help("add for example: [entity.user] with key = \"user_id\" and type = \"BIGINT\"");
     }
@@ -278,7 +287,9 @@ fn read_connections(
     document: &Section<'_>,
     overlay: Option<&Section<'_>>,
     root: &Path,
+    needed: Option<&BTreeSet<String>>,
 ) -> (BTreeMap<String, Connection>, BTreeMap<String, bool>) {
+    let is_needed = |name: &str| needed.is_none_or(|needed| needed.contains(name));
     let above = match overlay {
         // Its tables were checked as such with the other profiles; a second look must not say so twice.
         Some(overlay) => quietly(walk, |walk| profile_connections(walk, overlay)),
@@ -288,15 +299,17 @@ fn read_connections(
     let mut kinds = BTreeMap::new();
     for (name, section) in walk.sections(document, "connection") {
         check_name(walk, "a connection", &name, &section);
-        let used = !above.iter().any(|(replacing, _)| *replacing == name);
+        let stays = !above.iter().any(|(replacing, _)| *replacing == name);
+        let used = stays && is_needed(&name);
         let found = read_connection(walk, &Section { used, ..section.clone() }, root);
-        if used {
+        if stays {
             kinds.insert(name.clone(), is_file(&section));
             connections.extend(found.map(|found| (name, found)));
         }
     }
     for (name, section) in above {
-        let found = read_connection(walk, &section, root);
+        let used = is_needed(&name);
+        let found = read_connection(walk, &Section { used, ..section.clone() }, root);
         kinds.insert(name.clone(), is_file(&section));
         connections.extend(found.map(|found| (name, found)));
     }
@@ -325,7 +338,7 @@ fn read_store(
     let lower = below.as_ref().map(|section| read_store_url(walk, section, root));
     let upper = above.as_ref().map(|section| read_store_url(walk, section, root));
     if lower.is_none() && upper.is_none() {
-        if document.table.get("store").is_none() {
+        if document.table.get("store").is_none() && !walk.is_misspelt(document, "store") {
             walk.error(codes::MISSING_KEY, None, "tagflow.toml does not say where tags are stored")
                 .help("add for example: [store] with url = \"mysql://tagflow:${TAGFLOW_DB_PASSWORD}@db:3306/tags\"");
         }

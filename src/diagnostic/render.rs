@@ -64,54 +64,71 @@ fn sorted(diagnostics: &[Diagnostic]) -> Vec<&Diagnostic> {
     sorted
 }
 
-/// The text and the place in it, kept within the text and at least one character wide where there is one.
+/// The text and the place in it: within the text, without line ends behind it, and at least one character wide where
+/// there is one.
 fn place<'a>(diagnostic: &Diagnostic, sources: &'a BTreeMap<PathBuf, String>) -> Option<(&'a str, Range<usize>)> {
     let text = sources.get(&diagnostic.file)?.as_str();
     let span = diagnostic.span.as_ref()?;
     let mut start = text.floor_char_boundary(span.start);
     let mut end = text.ceil_char_boundary(span.end.min(text.len())).max(start);
+    end = start + text[start..end].trim_end().len();
     if start == end {
-        match text[start..].chars().next().filter(|c| *c != '\n') {
+        match text[start..].chars().next().filter(|c| !is_line_end(*c)) {
             Some(next) => end += next.len_utf8(),
             // At the end of a line or of the text: the character before it.
-            None => start -= text[..start].chars().next_back().filter(|c| *c != '\n').map_or(0, char::len_utf8),
+            None => {
+                start -= text[..start].chars().next_back().filter(|c| !is_line_end(*c)).map_or(0, char::len_utf8);
+            }
         }
     }
     Some((text, start..end))
 }
 
+fn is_line_end(c: char) -> bool {
+    c == '\n' || c == '\r'
+}
+
 fn quoted(diagnostic: &Diagnostic, text: &str, span: Range<usize>, colour: bool) -> String {
     let file = shown(&diagnostic.file);
     let (kind, tint) = match diagnostic.severity {
-        Severity::Error => (ReportKind::Custom("error", Color::Red), Color::Red),
-        Severity::Warning => (ReportKind::Custom("warning", Color::Yellow), Color::Yellow),
+        Severity::Error => (ReportKind::Error, Color::Red),
+        Severity::Warning => (ReportKind::Warning, Color::Yellow),
     };
-    let mut report = Report::build(kind, (file.clone(), span.clone()))
-        .with_config(Config::default().with_index_type(IndexType::Byte).with_color(colour))
+    // Masking keeps bytes where they are, but not characters: these are counted after it.
+    let masked = mask_secrets(text);
+    let characters = |byte: usize| masked[..masked.floor_char_boundary(byte)].chars().count();
+    let place = (file.clone(), characters(span.start)..characters(span.end));
+    // Only a label that says something is underlined.
+    let label = Label::new(place.clone()).with_message(diagnostic.help.as_deref().unwrap_or("here")).with_color(tint);
+    let report = Report::build(kind, place)
+        .with_config(Config::default().with_index_type(IndexType::Char).with_color(colour))
         .with_code(diagnostic.code)
         .with_message(&diagnostic.message)
-        .with_label(Label::new((file.clone(), span)).with_color(tint));
-    if let Some(help) = &diagnostic.help {
-        report = report.with_help(help);
-    }
+        .with_label(label);
     let mut out = Vec::new();
     // Writing into memory cannot fail; were it to, the plain form says the same.
-    match report.finish().write((file, Source::from(mask_secrets(text))), &mut out) {
-        Ok(()) => String::from_utf8_lossy(&out).lines().map(|line| format!("{}\n", line.trim_end())).collect(),
+    match report.finish().write((file, Source::from(masked)), &mut out) {
+        Ok(()) => String::from_utf8_lossy(&out)
+            .lines()
+            .map(str::trim_end)
+            .filter(|line| !matches!(line.trim(), "" | "│"))
+            .map(|line| format!("{line}\n"))
+            .collect(),
         Err(_) => unquoted(diagnostic),
     }
 }
 
 fn unquoted(diagnostic: &Diagnostic) -> String {
     let severity = match diagnostic.severity {
-        Severity::Error => "error",
-        Severity::Warning => "warning",
+        Severity::Error => "Error",
+        Severity::Warning => "Warning",
     };
-    let mut out =
-        format!("[{}] {severity}: {}\n   in {}\n", diagnostic.code, diagnostic.message, shown(&diagnostic.file));
+    let mut out = format!("[{}] {severity}: {}\n", diagnostic.code, diagnostic.message);
+    out.push_str(&format!("   ╭─[ {} ]\n", shown(&diagnostic.file)));
     if let Some(help) = &diagnostic.help {
-        out.push_str(&format!("   help: {help}\n"));
+        out.push_str(&format!("   │ {help}\n"));
     }
+    out.push_str("───╯\n");
     out
 }
 
@@ -136,16 +153,22 @@ fn shown(path: &Path) -> String {
 }
 
 /// Replaces what looks like a password by as many `*` as it has bytes, so that places stay where they are.
+/// Control characters, which a terminal would obey, become `?`.
 fn mask_secrets(text: &str) -> String {
-    text.split_inclusive('\n').map(mask_line).collect()
+    let printable = text.replace(|c: char| c.is_ascii_control() && !matches!(c, '\n' | '\r' | '\t'), "?");
+    printable.split_inclusive('\n').map(mask_line).collect()
 }
 
 fn mask_line(line: &str) -> String {
+    let quote = ['"', '\''];
     let mut hidden = Vec::new();
     // user:password@ of an address
-    if let Some(scheme) = line.find("://") {
+    if let Some(scheme) = line.find("://")
+        && !line[..scheme].ends_with("http")
+        && !line[..scheme].ends_with("https")
+    {
         let login_start = scheme + 3;
-        let end = line[login_start..].find(['"', '\'', ' ']).map_or(line.len(), |end| login_start + end);
+        let end = line[login_start..].find(quote).map_or(line.len(), |end| login_start + end);
         if let Some(at) = line[login_start..end].rfind('@')
             && let Some(colon) = line[login_start..login_start + at].find(':')
         {
@@ -153,16 +176,19 @@ fn mask_line(line: &str) -> String {
         }
     }
     // "sasl.password" = "…" and its like
-    if let Some((key, _)) = line.split_once('=')
-        && ["password", "secret", "token"].iter().any(|word| key.to_lowercase().contains(word))
-        && let Some(open) = line[key.len()..].find(['"', '\'']).map(|open| key.len() + open + 1)
+    let lower = line.to_ascii_lowercase();
+    if let Some(word) = ["password", "secret", "token", "key.pem"].iter().find_map(|word| lower.find(word))
+        && let Some(equals) = line[word..].find('=').map(|equals| word + equals)
+        && let Some(open) = line[equals..].find(quote).map(|open| equals + open + 1)
     {
-        let close = line[open..].rfind(['"', '\'']).map_or(line.trim_end().len(), |close| open + close);
+        let sign = &line[open - 1..open];
+        let close = line[open..].find(sign).map_or(line.trim_end().len(), |close| open + close);
         hidden.push(open..close.max(open));
     }
     let mut masked = line.to_owned();
     for range in hidden {
-        if !masked[range.clone()].starts_with("${") {
+        let secret = &masked[range.clone()];
+        if !(secret.starts_with("${") && secret.ends_with('}')) {
             let stars = "*".repeat(range.len());
             masked.replace_range(range, &stars);
         }
@@ -176,12 +202,12 @@ mod tests {
 
     #[test]
     fn passwords_in_quoted_lines_are_masked() {
-        let text = "url = \"mysql://tags:hünter2@db/x\"\nurl = \"mysql://tags:${PASSWORD}@db/x\"\n\"sasl.password\" = \"abc\"\n";
+        let text = "url = \"mysql://tags:hünter 2@db/x\"\nurl = \"mysql://tags:${PASSWORD}@db/x\"\nkafka = { \"sasl.password\" = \"abc\" }\n";
         let masked = mask_secrets(text);
         assert_eq!(masked.len(), text.len());
         assert_eq!(
             masked,
-            "url = \"mysql://tags:********@db/x\"\nurl = \"mysql://tags:${PASSWORD}@db/x\"\n\"sasl.password\" = \"***\"\n"
+            "url = \"mysql://tags:*********@db/x\"\nurl = \"mysql://tags:${PASSWORD}@db/x\"\nkafka = { \"sasl.password\" = \"***\" }\n"
         );
     }
 
@@ -207,5 +233,21 @@ mod tests {
         let sources = BTreeMap::from([(file.clone(), "SELECT".to_owned())]);
         let text = render_human(&[Diagnostic::error("T0401", file, 90..99, "ended")], &sources, false);
         assert!(text.contains("a.sql:1:6"), "{text}");
+    }
+
+    #[test]
+    fn any_span_of_any_text_can_be_rendered() {
+        let file = PathBuf::from("a.sql");
+        for text in ["", "\n", "a\r\nb", "标签\n\n\u{2028}x\u{85}é\n", "\u{feff}a = 1\t\u{1b}[31m\r\n\r\n"] {
+            let sources = BTreeMap::from([(file.clone(), text.to_owned())]);
+            for start in 0..text.len() + 2 {
+                for end in start..text.len() + 3 {
+                    let diagnostic = Diagnostic::error("T0401", &file, start..end, "wrong").help("mend it");
+                    let rendered = render_human(&[diagnostic], &sources, false);
+                    assert!(rendered.contains("wrong") && rendered.contains("mend it"), "{text:?} {start}..{end}");
+                    assert!(!rendered.contains('\u{1b}'), "{text:?} {start}..{end}");
+                }
+            }
+        }
     }
 }
