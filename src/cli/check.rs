@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 
-use crate::cli::{FAILED, Format, OK, ProjectArgs, load, print_diagnostics, use_colour};
+use crate::cli::{FAILED, Format, OK, ProjectArgs, load, print, print_diagnostics, use_colour};
 use crate::engine::desired::is_sound;
 
 /// Arguments of `tagflow check`.
@@ -17,7 +17,15 @@ pub struct CheckArgs {
 
 /// Checks all files.
 pub fn run(args: &CheckArgs, out: &mut dyn Write) -> u8 {
-    let (loaded, _) = load(&args.project);
+    let (loaded, desired) = load(&args.project);
+    if args.format == Format::Human
+        && let (Some(project), Some(desired)) = (&loaded.project, &desired)
+        && loaded.diagnostics.is_empty()
+    {
+        let (tags, streams, views) = (project.tags.len(), project.catalog.streams.len(), project.catalog.views.len());
+        let running = desired.tags.len();
+        print(out, &format!("{tags} tags ({running} to run), {streams} streams, {views} views: no problems\n"));
+    }
     print_diagnostics(&loaded, args.format, out, use_colour(std::io::stdout().is_terminal()));
     if is_sound(&loaded.diagnostics) && loaded.project.is_some() { OK } else { FAILED }
 }

@@ -80,8 +80,20 @@ fn look_up(desired: &Desired, entity: &str, key: &str) -> Result<Vec<Found>, Sin
             found.push(Found { tag: registered.tag, title: registered.title, folders, rows });
         }
     }
-    found.sort_by(|left, right| (&left.folders, &left.tag).cmp(&(&right.folders, &right.tag)));
+    found.sort_by_key(|found| {
+        let folder = desired.tags.get(&found.tag).map(|planned| planned.definition.folder.clone()).unwrap_or_default();
+        (folder_order(desired, &folder), found.tag.clone())
+    });
     Ok(found)
+}
+
+/// For each folder on the way its place among its siblings, then its name; a folder without a place comes last.
+fn folder_order(desired: &Desired, folder: &[String]) -> Vec<(i64, String)> {
+    let place = |depth: usize| {
+        let settings = desired.project.folders.get(&folder[..depth].join("/"));
+        settings.and_then(|settings| settings.order).unwrap_or(i64::MAX)
+    };
+    (1..=folder.len()).map(|depth| (place(depth), folder[depth - 1].clone())).collect()
 }
 
 fn rows(

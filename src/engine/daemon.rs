@@ -33,6 +33,8 @@ const MOST_PENDING_KEYS: usize = 1_000_000;
 const STATUS_INTERVAL: Duration = Duration::from_millis(250);
 /// How often sizes of state are counted: it looks at all of it.
 const SIZES_INTERVAL: Duration = Duration::from_secs(5);
+/// How often it is looked for tables whose grace period is over.
+const RETIRED_INTERVAL: Duration = Duration::from_secs(600);
 /// A stop waits this long for a store that is away.
 const STOP_DEADLINE: Duration = Duration::from_secs(8);
 
@@ -139,6 +141,7 @@ struct Daemon {
     last_checkpoint: Instant,
     last_status: Instant,
     last_sizes: Option<Instant>,
+    last_retired: Instant,
     committed_epoch: u64,
     events: u64,
     event_rate: Rate,
@@ -211,6 +214,7 @@ impl Daemon {
             last_checkpoint: Instant::now(),
             last_status: Instant::now(),
             last_sizes: None,
+            last_retired: Instant::now(),
             committed_epoch: 0,
             events: 0,
             event_rate: Rate::default(),
@@ -343,6 +347,9 @@ impl Daemon {
             }
             if self.last_checkpoint.elapsed() >= self.config.engine.checkpoint_interval && self.meeting.is_none() {
                 self.checkpoint()?;
+            }
+            if self.last_retired.elapsed() >= RETIRED_INTERVAL {
+                self.drop_retired()?;
             }
             self.write_status(&[]);
             if self.until_caught_up && self.fill.is_none() && self.in_flight.is_none() && self.intake.is_caught_up() {
@@ -959,6 +966,16 @@ impl Daemon {
         });
     }
 
+    fn drop_retired(&mut self) -> Result<(), DaemonError> {
+        self.last_retired = Instant::now();
+        let grace = self.config.engine.grace_period;
+        let dropped = self.store.call("drop retired tables", move |sink| sink.drop_retired(grace))?;
+        if !dropped.is_empty() {
+            info!(?dropped, "retired tables whose grace period is over are dropped");
+        }
+        Ok(())
+    }
+
     /// The last flush and checkpoint; what went wrong before is what is told.
     fn stop(mut self, outcome: Result<(), DaemonError>) -> Result<(), DaemonError> {
         update(&self.status, |status| status.phase = Phase::Stopping);
@@ -966,15 +983,8 @@ impl Daemon {
         self.reloader = None;
         self.fill = None;
         outcome?;
-        let saved = self.checkpoint();
-        let grace = self.config.engine.grace_period;
-        if saved.is_ok() {
-            let dropped = self.store.call("drop retired tables", move |sink| sink.drop_retired(grace))?;
-            if !dropped.is_empty() {
-                info!(?dropped, "retired tables whose grace period is over are dropped");
-            }
-        }
-        saved
+        self.checkpoint()?;
+        self.drop_retired()
     }
 }
 

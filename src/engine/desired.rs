@@ -16,6 +16,9 @@ use crate::project::Project;
 use crate::sink::{ColumnRegistration, SinkColumn, TagRegistration, TagTable, shadow_table};
 use crate::tag::TagDefinition;
 
+/// Expressions are walked recursively, also deep ones.
+const PLANNING_STACK: usize = 256 << 20;
+
 /// A tag that runs or should run.
 #[derive(Debug, Clone)]
 pub struct PlannedTag {
@@ -44,6 +47,21 @@ pub struct Desired {
 
 /// Plans all tags; what is wrong or doubtful comes as diagnostics.
 pub fn plan_project(project: &Project) -> (Desired, Vec<Diagnostic>) {
+    std::thread::scope(|scope| {
+        let planning = std::thread::Builder::new().name("plan".to_string()).stack_size(PLANNING_STACK);
+        match planning.spawn_scoped(scope, || plan_all(project)).map(std::thread::ScopedJoinHandle::join) {
+            Ok(Ok(planned)) => planned,
+            // A panic in DataFusion is no reason to end the daemon: the project is refused.
+            Ok(Err(_)) | Err(_) => {
+                let desired = Desired { project: project.clone(), tags: BTreeMap::new() };
+                let message = "the planner has panicked; the tag or view that was changed last is the likely cause";
+                (desired, vec![Diagnostic::error("T0500", "tags", None, message)])
+            }
+        }
+    })
+}
+
+fn plan_all(project: &Project) -> (Desired, Vec<Diagnostic>) {
     let mut tags = BTreeMap::new();
     let timezone = project.config.timezone;
     let planner = match QueryPlanner::new(&project.catalog, timezone) {

@@ -114,8 +114,9 @@ enum Step {
 fn step_of(expr: &Expr) -> Result<Step, String> {
     let unknown = || {
         Err(format!(
-            "`{expr}` is not known never to decrease as time passes: only NOW(), CURRENT_DATE, date_trunc, casts to a date or \
-             timestamp, and a fixed interval added or subtracted are"
+            "`{}` is not known never to decrease as time passes: only NOW(), CURRENT_DATE, date_trunc, casts to a date or \
+             timestamp, and a fixed interval added or subtracted are",
+            with_plain_intervals(&expr.to_string())
         ))
     };
     match expr {
@@ -142,7 +143,8 @@ fn step_of(expr: &Expr) -> Result<Step, String> {
             (zone::WALL_TIME, [value]) => match step_of(value)? {
                 Step::Days => Ok(Step::Days),
                 Step::Finer => Err(format!(
-                    "`{expr}` is wall time, which goes back when clocks are put back: compare with NOW() itself"
+                    "`{}` is wall time, which goes back when clocks are put back: compare with NOW() itself",
+                    with_plain_intervals(&expr.to_string())
                 )),
             },
             ("date_bin", [Expr::Literal(..), value]) => step_of(value).map(|_| Step::Finer),
@@ -161,7 +163,9 @@ fn step_of(expr: &Expr) -> Result<Step, String> {
             match (step_of(clock)?, interval) {
                 // The 31st less one month is the 30th, as is the 30th: by the second that goes back, by the day it stays.
                 (Step::Finer, IntervalParts { months: 1.., .. } | IntervalParts { months: ..=-1, .. }) => Err(format!(
-                    "`{expr}` goes back at the ends of months: the 31st and the 30th less a month are the same day"
+                    "`{}` goes back at the ends of months, where the 31st and the 30th less a month are the same day; \
+                     `CURRENT_DATE - INTERVAL '1' MONTH` moves by the day, `NOW() - INTERVAL '30' DAY` by the second",
+                    with_plain_intervals(&expr.to_string())
                 )),
                 (Step::Days, IntervalParts { nanoseconds: 0, .. }) => Ok(Step::Days),
                 _ => Ok(Step::Finer),
@@ -169,6 +173,39 @@ fn step_of(expr: &Expr) -> Result<Step, String> {
         }
         _ => unknown(),
     }
+}
+
+/// DataFusion's text of an expression, with intervals as SQL writes them.
+pub fn with_plain_intervals(text: &str) -> String {
+    const OPEN: &str = "IntervalMonthDayNano(\"IntervalMonthDayNano { months: ";
+    const CLOSE: &str = " }\")";
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once(OPEN) {
+        out.push_str(before);
+        let Some((parts, behind)) = after.split_once(CLOSE) else {
+            rest = after;
+            continue;
+        };
+        let numbers: Vec<i64> = parts.split(", ").filter_map(|part| part.rsplit(' ').next()?.parse().ok()).collect();
+        let [months, days, nanoseconds] = numbers[..] else {
+            rest = behind;
+            continue;
+        };
+        let seconds = nanoseconds / 1_000_000_000;
+        let units = [(months, "MONTH"), (days, "DAY")].into_iter().chain(match seconds {
+            seconds if seconds % 86_400 == 0 => [(seconds / 86_400, "DAY")],
+            seconds if seconds % 3_600 == 0 => [(seconds / 3_600, "HOUR")],
+            seconds if seconds % 60 == 0 => [(seconds / 60, "MINUTE")],
+            seconds => [(seconds, "SECOND")],
+        });
+        let shown: Vec<String> =
+            units.filter(|(count, _)| *count != 0).map(|(count, unit)| format!("INTERVAL '{count}' {unit}")).collect();
+        out.push_str(&if shown.is_empty() { "INTERVAL '0' SECOND".to_string() } else { shown.join(" + ") });
+        rest = behind;
+    }
+    out.push_str(rest);
+    out
 }
 
 #[derive(Debug, Clone, Copy)]

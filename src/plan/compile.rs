@@ -392,7 +392,7 @@ impl Compiler<'_> {
     ) -> Result<ClockBound, Refusal> {
         let row = self.scalar(node, row)?;
         let (rewritten, stepped) = clock::clock_side(clock_side).map_err(|message| {
-            Refusal::new("T0521", message, "write the comparison as `column >= NOW() - INTERVAL '7' DAY`")
+            Refusal::new("T0521", message, "compare a column with NOW() or CURRENT_DATE plus or minus an interval of days, hours, minutes or seconds")
         })?;
         let schema = clock::clock_schema(self.timezone);
         let schema = DFSchema::try_from(schema)?;

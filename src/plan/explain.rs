@@ -70,6 +70,7 @@ fn lines(plan: &FlowPlan, flow: &FlowNode) -> Vec<String> {
                     Comparison::Before => "<",
                 };
                 let clock = bound.clock_text.replace("__clock", "NOW()").replace("__today", "CURRENT_DATE");
+                let clock = crate::plan::clock::with_plain_intervals(&clock);
                 let steps = if bound.stepped { "in steps" } else { "row by row" };
                 lines.push(format!("{} {sign} {clock}, {steps}", show(&bound.row)));
             }
@@ -121,5 +122,5 @@ fn readable(text: &str, input: Option<&FlowNode>) -> String {
         rest = &after[width..];
     }
     out.push_str(rest);
-    out
+    crate::plan::clock::with_plain_intervals(&out)
 }

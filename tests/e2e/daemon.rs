@@ -19,7 +19,6 @@ struct Shop {
     folder: tempfile::TempDir,
     kafka: String,
     store: String,
-    listen: String,
 }
 
 impl Shop {
@@ -43,7 +42,7 @@ impl Shop {
         }
         let server = environment("TAGFLOW_TEST_MYSQL");
         let (server, _) = server.rsplit_once('/').unwrap();
-        Shop { folder, kafka: environment("TAGFLOW_TEST_KAFKA"), store: format!("{server}/{id}"), listen }
+        Shop { folder, kafka: environment("TAGFLOW_TEST_KAFKA"), store: format!("{server}/{id}") }
     }
 
     fn path(&self, file: &str) -> PathBuf {
@@ -153,9 +152,9 @@ fn copy(from: &Path, to: &Path) {
         let entry = entry.unwrap();
         let target = to.join(entry.file_name());
         if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target)
+            copy(&entry.path(), &target);
         } else {
-            drop(fs::copy(entry.path(), target).unwrap())
+            fs::copy(entry.path(), target).unwrap();
         }
     }
 }

@@ -110,6 +110,10 @@ pub const ALL: &[(&str, &str)] = &[
          WHERE last_order < NOW() - INTERVAL '5' DAY",
     ),
     (
+        "lapsed_by_having",
+        "SELECT user_id, COUNT(*) AS n FROM orders GROUP BY user_id HAVING MAX(order_time) < NOW() - INTERVAL '5' DAY AND COUNT(*) > 1",
+    ),
+    (
         "scalar_functions",
         "SELECT user_id, COUNT(DISTINCT upper(trim(category))) AS c, SUM(length(page)) AS p, MAX(date_part('hour', t)) AS h, \
          MIN(to_char(t, '%Y-%m')) AS m, COUNT(*) FILTER (WHERE category LIKE '%o%') AS o \

@@ -37,8 +37,8 @@ pub(crate) fn instead_of(name: &str, function: &Function) -> Option<String> {
         ("date_add" | "adddate", [value, _]) => shift("+", value, arguments[1], "DAY"),
         ("add_months", [value, _]) => shift("+", value, arguments[1], "MONTH"),
         ("datediff", [later, earlier]) => format!(
-            "write `date_part('day', CAST({later} AS DATE) - CAST({earlier} AS DATE))`; to compare with today, put the column \
-             alone on one side: `{earlier} >= CURRENT_DATE - INTERVAL '7' DAY`"
+            "write `CAST({later} AS DATE) - CAST({earlier} AS DATE)`; to compare with today, put the column alone on one side: \
+             `{earlier} >= CURRENT_DATE - INTERVAL '7' DAY`"
         ),
         ("get_json_object" | "json_extract" | "json_value", [_, path]) => {
             format!(

@@ -133,9 +133,9 @@ impl QueryPlanner {
     fn plan_unoptimised(&self, file: &Path, text: &str) -> Result<(LogicalPlan, Vec<Diagnostic>), Vec<Diagnostic>> {
         let sql = SqlText::new(file, text);
         let mut query = sql.parse()?;
-        names::normalise(&mut query, &self.tables);
         let mut problems = names::unknown_names(&sql, &query, &self.tables, &self.state);
         problems.extend(unsupported::find(&sql, &query, &self.state));
+        names::normalise(&mut query, &self.tables);
         let (errors, warnings): (Vec<_>, Vec<_>) =
             problems.into_iter().partition(|problem| problem.severity == Severity::Error);
         if !errors.is_empty() {

@@ -73,6 +73,7 @@ pub(crate) fn unknown_names(
 ) -> Vec<Diagnostic> {
     let mut scope = Scope::default();
     let _ = Visit::visit(query, &mut scope);
+    let tables: Tables = tables.iter().map(|(name, columns)| (name.to_lowercase(), columns.clone())).collect();
     for table in scope.tables.clone() {
         if let Some(columns) = tables.get(&table) {
             scope.columns.extend(columns.iter().cloned());
@@ -130,13 +131,14 @@ impl Visitor for Scope {
 }
 
 fn last(name: &ObjectName) -> String {
-    name.0.last().and_then(ObjectNamePart::as_ident).map_or_else(String::new, |ident| ident.value.clone())
+    name.0.last().and_then(ObjectNamePart::as_ident).map_or_else(String::new, |ident| ident.value.to_lowercase())
 }
 
 struct Check<'a> {
     text: &'a SqlText<'a>,
     scope: Scope,
-    tables: &'a Tables,
+    /// By name in lower case.
+    tables: Tables,
     state: &'a SessionState,
     found: Vec<Diagnostic>,
 }

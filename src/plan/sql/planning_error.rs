@@ -64,21 +64,22 @@ pub(crate) fn diagnostic(text: &SqlText<'_>, error: &DataFusionError) -> Diagnos
         let column = between(&message, "column \"", "\"").or_else(|| between(&message, "'", "'")).unwrap_or("a column");
         return not_grouped(text, column, &at);
     }
-    if message.contains("types")
-        || message.contains("coerce")
-        || message.contains("No function matches")
-        || message.contains("signature")
-    {
-        let words: Vec<&str> = message.split(['\'', '(', ' ']).filter(|word| word.len() > 2).collect();
-        let known: Vec<&str> =
-            words.into_iter().filter(|word| word.chars().all(|next| next.is_alphanumeric() || next == '_')).collect();
-        let span = place
-            .clone()
-            .or_else(|| text.find_word(&known.into_iter().filter(|word| !is_prose(word)).collect::<Vec<_>>()));
-        let shown = message.lines().next().unwrap_or(&message).to_string();
+    if let Some(name) = between(&message, "Function '", "' failed to match any signature") {
+        let help = "CAST the argument to a type that it takes, or give it as many as it takes";
+        return text.error(codes::TYPES, at(&[name]), wrong_arguments(name, &message)).help(help);
+    }
+    if let Some(comparison) = message.split("comparison operation ").nth(1) {
         return text
-            .error(codes::TYPES, span.unwrap_or_else(|| text.first_word()), lower_first(&shown))
-            .help("CAST the value to the type that is needed");
+            .error(codes::TYPES, at(&[]), format!("two types cannot be compared: {comparison}"))
+            .help("CAST one side to the type of the other; a time is compared with TIMESTAMP '2026-01-31 00:00:00'");
+    }
+    if let Some(name) =
+        between(&message, "have the same name", "").and_then(|_| between(&message, "expression \"", "\""))
+    {
+        let short = name.rsplit('.').next().unwrap_or(name);
+        return text
+            .error(codes::AMBIGUOUS, at(&[short]), format!("`{short}` is selected twice"))
+            .help("give one of them another name with AS, or leave it out");
     }
     text.error(codes::NOT_PLANNED, at(&[]), lower_first(message.lines().next().unwrap_or(&message)))
 }
@@ -91,49 +92,28 @@ fn not_grouped(text: &SqlText<'_>, column: &str, at: &dyn Fn(&[&str]) -> Range<u
 
 fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
     let start = text.find(before)? + before.len();
+    if after.is_empty() {
+        return Some(&text[start..]);
+    }
     let end = text[start..].find(after)?;
     Some(&text[start..start + end])
 }
 
-/// Words of messages that are also words of queries.
-fn is_prose(word: &str) -> bool {
-    matches!(
-        word.to_ascii_lowercase().as_str(),
-        "the"
-            | "and"
-            | "for"
-            | "function"
-            | "types"
-            | "with"
-            | "candidate"
-            | "functions"
-            | "given"
-            | "name"
-            | "matches"
-            | "your"
-            | "might"
-            | "need"
-            | "add"
-            | "explicit"
-            | "type"
-            | "casts"
-            | "cannot"
-            | "not"
-            | "from"
-            | "select"
-            | "call"
-            | "failed"
-            | "error"
-            | "argument"
-            | "arguments"
-            | "user"
-            | "infer"
-            | "common"
-            | "comparison"
-            | "operation"
-            | "int64"
-            | "utf8"
-    )
+/// "`sum` does not take VARCHAR", from DataFusion's list of what it has tried.
+fn wrong_arguments(name: &str, message: &str) -> String {
+    let mut wanted: Vec<&str> = Vec::new();
+    let mut found = None;
+    for attempt in message.split("Function '").skip(2) {
+        let one = between(attempt, "requires ", ",").or_else(|| between(attempt, "expects ", " but"));
+        wanted.extend(one.filter(|one| !wanted.contains(one)));
+        found = found.or_else(|| between(attempt, "received ", ".").or_else(|| between(attempt, "received ", ",")));
+        found = found.or_else(|| attempt.split("received ").nth(1));
+    }
+    let found = found.map_or("these arguments", |found| found.split(" (").next().unwrap_or(found));
+    if wanted.is_empty() {
+        return format!("`{name}` does not take {found}");
+    }
+    format!("`{name}` takes {}, found {found}", wanted.join(" or "))
 }
 
 fn lower_first(text: &str) -> String {

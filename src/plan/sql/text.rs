@@ -5,11 +5,15 @@ use std::path::Path;
 
 use datafusion::sql::sqlparser::ast::{Query, Statement};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
-use datafusion::sql::sqlparser::tokenizer::{Location, Span};
+use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, Tokenizer};
 
 use crate::diagnostic::Diagnostic;
 use crate::plan::codes;
+
+/// A query that has more of a kind is refused.
+const MOST_OPERATORS: usize = 1000;
 
 /// The SQL of a file in the places that it has there.
 #[derive(Debug)]
@@ -100,6 +104,16 @@ impl<'a> SqlText<'a> {
 
     /// The one query of the file.
     pub(crate) fn parse(&self) -> Result<Query, Vec<Diagnostic>> {
+        if let Some(place) = self.too_long() {
+            return Err(vec![
+                self.error(
+                    codes::SYNTAX,
+                    place,
+                    format!("the query has more than {MOST_OPERATORS} operators of a kind"),
+                )
+                .help("name parts of it in WITH, or write IN (…) for many OR"),
+            ]);
+        }
         let parsed =
             Parser::new(&GenericDialect {}).try_with_sql(&self.text).and_then(|mut parser| parser.parse_statements());
         let statements = parsed.map_err(|error| vec![self.syntax_error(&error)])?;
@@ -125,6 +139,30 @@ impl<'a> SqlText<'a> {
                 ])
             }
         }
+    }
+
+    /// Where the query has too many operators: a chain of them is as deep as it is long, and every step of planning
+    /// and evaluating it needs stack.
+    fn too_long(&self) -> Option<Range<usize>> {
+        let tokens = Tokenizer::new(&GenericDialect {}, &self.text).tokenize_with_location().ok()?;
+        let (mut arithmetic, mut logic) = (0, 0);
+        for token in tokens {
+            match &token.token {
+                Token::Plus | Token::Minus | Token::Mul | Token::Div | Token::Mod | Token::StringConcat => {
+                    arithmetic += 1
+                }
+                Token::Word(word)
+                    if matches!(word.keyword, Keyword::AND | Keyword::OR | Keyword::UNION | Keyword::NOT) =>
+                {
+                    logic += 1;
+                }
+                _ => {}
+            }
+            if arithmetic.max(logic) > MOST_OPERATORS {
+                return Some(self.span(token.span));
+            }
+        }
+        None
     }
 
     fn syntax_error(&self, error: &ParserError) -> Diagnostic {

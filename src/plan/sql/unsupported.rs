@@ -39,6 +39,16 @@ impl Search<'_> {
         self.found.push(self.text.error(code, span, message).help(help));
     }
 
+    fn refuse_function(
+        &mut self,
+        code: &'static str,
+        function: &Function,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        self.refuse(code, &function.name, message, help);
+    }
+
     fn refuse_word(&mut self, code: &'static str, word: &str, message: impl Into<String>, help: impl Into<String>) {
         let span = self.text.find_word(&[word]).unwrap_or_else(|| self.text.first_word());
         self.found.push(self.text.error(code, span, message).help(help));
@@ -66,24 +76,23 @@ impl Search<'_> {
         self.set_operation(right);
     }
 
-    fn function(&mut self, expr: &Expr, function: &Function) {
+    fn function(&mut self, function: &Function) {
         let name = function.name.to_string().to_lowercase();
         if let Some(udf) = self.state.scalar_functions().get(&name)
             && udf.signature().volatility == Volatility::Volatile
         {
-            self.refuse(
+            self.refuse_function(
                 codes::VOLATILE,
-                expr,
+                function,
                 format!("`{name}` gives something else at every call"),
                 "a tag must be the same however often it is computed; use a column of the stream",
             );
         }
-        if let Some(window) = &function.over {
+        if function.over.is_some() {
             if name != "row_number" {
-                let _ = window;
-                self.refuse(
+                self.refuse_function(
                     codes::WINDOW,
-                    expr,
+                    function,
                     format!("{}() OVER (…) does not stream yet", name.to_uppercase()),
                     "of the window functions ROW_NUMBER() OVER (PARTITION BY … ORDER BY …) streams, filtered = 1",
                 );
@@ -91,22 +100,22 @@ impl Search<'_> {
             return;
         }
         if self.state.aggregate_functions().contains_key(&name) {
-            self.aggregate(expr, function, &name);
+            self.aggregate(function, &name);
         }
         if matches!(name.as_str(), "to_char" | "date_format" | "to_date" | "to_timestamp")
             && let Some(format) = foreign::arguments(function).get(1).and_then(|format| foreign::literal(format))
             && let Some(ours) = foreign::strftime(format)
         {
-            self.refuse(
+            self.refuse_function(
                 codes::DATE_FORMAT,
-                expr,
+                function,
                 format!("'{format}' is a date format of Java"),
                 format!("write '{ours}'"),
             );
         }
     }
 
-    fn aggregate(&mut self, expr: &Expr, function: &Function, name: &str) {
+    fn aggregate(&mut self, function: &Function, name: &str) {
         let (distinct, ordered) = match &function.args {
             FunctionArguments::List(list) => (
                 list.duplicate_treatment == Some(DuplicateTreatment::Distinct),
@@ -118,25 +127,25 @@ impl Search<'_> {
         match name {
             "count" | "sum" | "avg" | "mean" | "min" | "max" => {
                 if distinct && matches!(name, "sum" | "avg" | "mean") {
-                    self.refuse(
+                    self.refuse_function(
                         codes::AGGREGATE,
-                        expr,
+                        function,
                         format!("{upper}(DISTINCT …) does not stream yet"),
                         "group by the value first in a sub-query, then aggregate",
                     );
                 }
                 if ordered {
-                    self.refuse(
+                    self.refuse_function(
                         codes::ORDERED_AGGREGATE,
-                        expr,
+                        function,
                         format!("{upper} with ORDER BY does not stream yet"),
                         "leave out the ORDER BY: it does not change the result",
                     );
                 }
             }
-            _ => self.refuse(
+            _ => self.refuse_function(
                 codes::AGGREGATE,
-                expr,
+                function,
                 format!("{upper} does not stream yet"),
                 "COUNT, COUNT(DISTINCT …), SUM, AVG, MIN and MAX do; ROW_NUMBER() … = 1 keeps a first or last row",
             ),
@@ -298,9 +307,9 @@ impl Visitor for Search<'_> {
             }
             Expr::RLike { expr: value, pattern, .. } => {
                 let help = format!("write `regexp_like({value}, {pattern})`");
-                self.refuse(codes::FOREIGN, expr, "RLIKE is not known here", help);
+                self.refuse_word(codes::FOREIGN, "rlike", "RLIKE is not known here", help);
             }
-            Expr::Function(function) => self.function(expr, function),
+            Expr::Function(function) => self.function(function),
             Expr::BinaryOp { op: BinaryOperator::Divide | BinaryOperator::Modulo, right, .. } if may_be_zero(right) => {
                 let span = self.text.span(right.span());
                 let help = format!("write `NULLIF({right}, 0)`: the result is then NULL where it is zero");

@@ -1,0 +1,110 @@
+//! Mistakes in the SQL of a tag: what is underlined, what is said, what is to be written instead.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use tagflow::engine::desired::plan_project;
+
+const ORDERS: &str = r#"connection = "shop"
+topic = "shop.orders"
+format = "json"
+time = { column = "order_time" }
+[columns]
+order_id = "BIGINT NOT NULL"
+user_id = "BIGINT"
+amount = "DECIMAL(12,2)"
+quantity = "INT"
+weight = "DOUBLE"
+category = "VARCHAR"
+status = "VARCHAR"
+Channel = "VARCHAR"
+order_time = "TIMESTAMP(3)"
+"#;
+
+const VIEW: &str = "SELECT user_id, amount AS paid, order_time FROM orders WHERE status = 'paid'";
+
+/// The problems of one query, as `code: [what is underlined] message` and the help.
+fn problems(sql: &str) -> String {
+    let files = BTreeMap::from([
+        ("tagflow.toml".to_owned(), super::SETTINGS.to_owned()),
+        ("schemas/orders.toml".to_owned(), ORDERS.to_owned()),
+        ("schemas/paid_orders.sql".to_owned(), VIEW.to_owned()),
+        ("tags/tag.sql".to_owned(), sql.to_owned()),
+    ]);
+    let (_folder, loaded) = super::load(&files, None);
+    let (_, planned) = plan_project(&loaded.project.unwrap());
+    let diagnostics = loaded.diagnostics.into_iter().chain(planned);
+    let mut text = String::new();
+    for diagnostic in diagnostics {
+        let place = diagnostic.span.map_or("", |span| &sql[span]);
+        writeln!(text, "{} {:?}: [{place}] {}", diagnostic.code, diagnostic.severity, diagnostic.message).unwrap();
+        if let Some(help) = diagnostic.help {
+            writeln!(text, "      help: {help}").unwrap();
+        }
+    }
+    if text.is_empty() { "no problems\n".to_owned() } else { text }
+}
+
+/// Queries behind `--- what is wrong`.
+fn cases() -> Vec<(String, String)> {
+    let text = include_str!("sql_mistakes.txt");
+    let cases = text.split("--- ").skip(1).map(|case| case.split_once('\n').unwrap());
+    cases.map(|(name, sql)| (name.to_owned(), sql.trim_end().to_owned())).collect()
+}
+
+#[test]
+fn every_mistake_in_sql_has_its_message() {
+    let mut text = String::new();
+    for (name, sql) in cases() {
+        writeln!(text, "--- {name}\n{sql}\n{}", problems(&sql)).unwrap();
+    }
+    insta::assert_snapshot!("sql_mistakes", text);
+}
+
+#[test]
+fn every_mistake_in_sql_is_found() {
+    for (name, sql) in cases() {
+        let found = problems(&sql) != "no problems\n";
+        assert_eq!(found, !name.starts_with("fine: "), "{name}\n{sql}");
+    }
+}
+
+#[test]
+fn mutated_sql_never_panics() {
+    use rand::rngs::StdRng;
+    use rand::seq::IndexedRandom;
+    use rand::{Rng, SeedableRng};
+    let cases = cases();
+    let mut random = StdRng::seed_from_u64(7);
+    let rounds = std::env::var("TAGFLOW_MUTATIONS").ok().and_then(|text| text.parse().ok()).unwrap_or(400);
+    for _ in 0..rounds {
+        let (_, sql) = cases.choose(&mut random).unwrap();
+        let mut letters: Vec<char> = sql.chars().collect();
+        for _ in 0..random.random_range(1..4) {
+            let at = random.random_range(0..letters.len().max(1));
+            if at >= letters.len() {
+                break;
+            }
+            match random.random_range(0..3) {
+                0 => drop(letters.remove(at)),
+                1 => letters.insert(
+                    at,
+                    *['(', ')', '\'', '"', ',', '中', ' ', ';', '*', '/', '-', '\n'].choose(&mut random).unwrap(),
+                ),
+                _ => {
+                    let next = (at + 1) % letters.len();
+                    letters.swap(at, next);
+                }
+            }
+        }
+        problems(&letters.into_iter().collect::<String>());
+    }
+}
+
+#[test]
+fn deep_nesting_is_told_and_does_not_overflow() {
+    let deep = format!("SELECT user_id, {}1{} AS x FROM orders GROUP BY user_id", "(".repeat(5000), ")".repeat(5000));
+    assert!(problems(&deep).contains("the query is nested too deeply"), "{}", problems(&deep));
+    let long = format!("SELECT user_id, {} AS x FROM orders GROUP BY user_id", vec!["1"; 3000].join(" + "));
+    problems(&long);
+}
