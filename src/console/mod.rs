@@ -117,7 +117,7 @@ mod tests {
             status.tags = vec![TagStatus { tag: "spend_30d".to_string(), rows: 7, ..TagStatus::default() }];
         });
         assert!(ask(&console, "/readyz").starts_with("HTTP/1.1 200"));
-        assert!(ask(&console, "/metrics").contains("tagflow_tag_rows{tag=\"spend_30d\"} 7\n"));
+        assert!(ask(&console, "/metrics").contains("tagflow_tag_rows{tag=\"spend_30d\"} 7.0\n"));
         let answer = ask(&console, "/status");
         let body = answer.split("\r\n\r\n").nth(1).unwrap();
         let told: Status = serde_json::from_str(body.trim()).unwrap();

@@ -6,6 +6,7 @@
 mod events;
 mod harness;
 mod queries;
+mod wall_clock;
 
 use harness::Run;
 
