@@ -1,0 +1,52 @@
+//! The arrows of ARCHITECTURE.md: which modules may not know which.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    if folder.is_file() {
+        return vec![folder.to_path_buf()];
+    }
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+#[test]
+fn imports_point_one_way() {
+    let forbidden: [(&str, &[&str]); 12] = [
+        ("delta.rs", &["crate::"]),
+        ("diagnostic", &["crate::engine", "crate::plan", "crate::operator", "crate::source", "crate::sink", "crate::tag"]),
+        ("config", &["crate::catalog", "crate::tag", "crate::plan", "crate::operator", "crate::source", "crate::sink", "crate::engine"]),
+        ("catalog", &["crate::tag", "crate::plan", "crate::operator", "crate::source", "crate::sink", "crate::engine"]),
+        ("tag", &["crate::plan", "crate::operator", "crate::source", "crate::sink", "crate::engine"]),
+        ("plan", &["crate::operator", "crate::source", "crate::sink", "crate::engine", "crate::cli", "rdkafka", "mysql_async", "std::fs"]),
+        ("operator", &["crate::source", "crate::sink", "crate::engine", "rdkafka", "mysql_async", "tokio", "SystemTime", "Instant::now", "Utc::now"]),
+        ("oracle.rs", &["crate::operator", "crate::source", "crate::sink", "crate::engine"]),
+        ("source", &["crate::sink", "crate::plan", "crate::operator", "crate::engine", "crate::cli"]),
+        ("sink", &["crate::source", "crate::plan", "crate::operator", "crate::engine", "crate::cli"]),
+        ("engine", &["crate::cli", "crate::console"]),
+        ("console", &["crate::operator", "crate::source", "crate::sink", "crate::plan", "crate::cli"]),
+    ];
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut broken = Vec::new();
+    for (module, words) in forbidden {
+        for file in files(&root.join(module)) {
+            let text = fs::read_to_string(&file).unwrap();
+            let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+            for (number, line) in code.enumerate() {
+                for word in words.iter().filter(|word| line.contains(**word)) {
+                    broken.push(format!("{}: `{word}` in statement {number}: {line}", file.display()));
+                }
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
