@@ -233,7 +233,9 @@ impl Daemon {
     fn restore(&mut self) -> Result<(), DaemonError> {
         self.store.call("open", |sink| sink.open())?;
         let progress = self.store.call("read progress", |sink| sink.progress())?;
-        for registered in self.store.call("read registry", |sink| sink.registrations())? {
+        let registered = self.store.call("read registry", |sink| sink.registrations())?;
+        self.retire_forgotten(&registered)?;
+        for registered in registered {
             self.versions.insert(registered.tag.clone(), registered.version);
             self.complete_from.insert(registered.tag, registered.complete_from);
         }
@@ -262,6 +264,37 @@ impl Daemon {
         info!(epoch = manifest.epoch, tags = self.running.len(), "the checkpoint is loaded");
         update(&self.status, |status| status.phase = Phase::Replaying);
         self.replay(&target)
+    }
+
+    /// Retires the tables of tags whose files went while no daemon ran.
+    fn retire_forgotten(&mut self, registered: &[TagRegistration]) -> Result<(), DaemonError> {
+        let known = |tag: &TagRegistration| {
+            self.desired
+                .project
+                .tags
+                .get(&tag.tag)
+                .map_or_else(|| self.config.root.join(&tag.file).exists(), |definition| definition.runs())
+        };
+        let gone: Vec<String> = registered.iter().filter(|tag| !known(tag)).map(|tag| tag.tag.clone()).collect();
+        if let Some(message) = self.too_many_gone(gone.len(), registered.len()) {
+            error!(message);
+            self.project_errors = vec![message];
+            return Ok(());
+        }
+        for tag in gone {
+            info!(tag, "the tag's file is gone; its table is retired");
+            self.store.call("retire a table", move |sink| sink.retire_table(&tag))?;
+        }
+        Ok(())
+    }
+
+    /// Most tags vanish at once when a folder is not mounted, seldom because it is meant.
+    fn too_many_gone(&self, gone: usize, of: usize) -> Option<String> {
+        (gone > 3 && gone * 2 > of && !self.accept_removals).then(|| {
+            format!(
+                "{gone} of {of} tags have vanished at once; nothing is removed. Restart with --accept-removals if it is meant"
+            )
+        })
     }
 
     /// The tags whose state and table belong together, and where their tables are.
@@ -795,12 +828,7 @@ impl Daemon {
             .filter(|(name, tag)| !desired.tags.contains_key(*name) && !unreadable.contains(&tag.definition.file))
             .map(|(name, _)| name.clone())
             .collect();
-        if gone.len() > 3 && gone.len() * 2 > self.running.len() && !self.accept_removals {
-            let message = format!(
-                "{} of {} tags have vanished at once; nothing is removed. Restart with --accept-removals if it is meant",
-                gone.len(),
-                self.running.len()
-            );
+        if let Some(message) = self.too_many_gone(gone.len(), self.running.len()) {
             error!(message);
             self.project_errors = vec![message];
             return Ok(());

@@ -155,7 +155,7 @@ impl Dataflow {
         let mut changes = Vec::new();
         let mut faults = Vec::new();
         for (tag, output) in &mut self.outputs {
-            match output.drain(self.epoch, &self.offsets, self.clock) {
+            match output.drain(tag, self.epoch, &self.offsets, self.clock) {
                 Ok(drained) => changes.push(drained),
                 Err(error) => faults.push(TagFault { tag: tag.clone(), reason: error.to_string() }),
             }
@@ -238,7 +238,7 @@ impl TagOutput {
         self.pending.add_epoch(&[delta]).map_err(|error| error.to_string())
     }
 
-    fn drain(&mut self, epoch: u64, offsets: &Offsets, clock: Clock) -> Result<TagChanges, CollapseError> {
+    fn drain(&mut self, tag: &str, epoch: u64, offsets: &Offsets, clock: Clock) -> Result<TagChanges, CollapseError> {
         let net = self.pending.drain()?;
         self.rows = self.rows.saturating_add_signed(net.rows_delta);
         let own = offsets.0.iter().filter(|(partition, _)| self.streams.contains(&partition.stream));
@@ -247,8 +247,7 @@ impl TagOutput {
             upserts: net.upserts,
             deletes: net.deletes,
             progress: TagProgress {
-                // A table that is being filled has a progress of its own.
-                tag: self.table.table.clone(),
+                tag: tag.to_string(),
                 fingerprint: self.fingerprint.clone(),
                 epoch,
                 offsets: Offsets(own.map(|(partition, next)| (partition.clone(), *next)).collect()),

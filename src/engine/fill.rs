@@ -233,9 +233,8 @@ impl Run {
             match in_flight.outcome(Duration::from_millis(100)) {
                 Some(Ok(committed)) => {
                     for fault in committed.faults {
-                        let tag = fault.tag.trim_start_matches(crate::sink::SHADOW_PREFIX).to_string();
-                        dataflow.remove_tag(&tag);
-                        self.tell(FillEvent::Fault(TagFault { tag, ..fault }));
+                        dataflow.remove_tag(&fault.tag);
+                        self.tell(FillEvent::Fault(fault));
                     }
                     return Ok(());
                 }

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use arrow::error::ArrowError;
-use tracing::{info, warn};
 
 use crate::catalog::Stream;
 use crate::config::Connection;
@@ -64,6 +63,8 @@ pub struct Intake {
     events: Receiver<SourceEvent>,
     streams: BTreeSet<String>,
     finished: BTreeSet<String>,
+    /// Streams whose topic does not exist yet.
+    missing: BTreeSet<String>,
     /// By partition.
     pub partitions: BTreeMap<Partition, PartitionState>,
     /// Passing faults, by stream.
@@ -86,6 +87,7 @@ impl Intake {
             events,
             streams: reads.keys().cloned().collect(),
             finished: BTreeSet::new(),
+            missing: BTreeSet::new(),
             partitions: BTreeMap::new(),
             troubles: BTreeMap::new(),
             failed: BTreeMap::new(),
@@ -174,14 +176,16 @@ impl Intake {
                     first_timestamp: None,
                     newest_timestamp: None,
                 };
+                self.missing.remove(&partition.stream);
                 self.partitions.insert(partition.as_ref().clone(), state);
             }
+            SourceEvent::Missing { stream } => {
+                self.missing.insert(stream);
+            }
             SourceEvent::Trouble { stream, message } => {
-                warn!(stream, message, "the source is in trouble");
                 self.troubles.insert(stream, message);
             }
             SourceEvent::Recovered { stream } => {
-                info!(stream, "the source works again");
                 self.troubles.remove(&stream);
             }
             SourceEvent::Failed { stream, message } => {
@@ -195,12 +199,14 @@ impl Intake {
         self.streams.iter().all(|stream| self.finished.contains(stream) || self.failed.contains_key(stream))
     }
 
-    /// True when every stream has told its partitions and they were read up to the end that was first heard of.
+    /// True when every stream has told its partitions and they were read up to the end that was first heard of;
+    /// a topic that does not exist has nothing to read.
     pub fn is_caught_up(&self) -> bool {
         self.streams.iter().all(|stream| {
             let mut own = self.partitions.iter().filter(|(partition, _)| partition.stream == *stream).peekable();
             self.finished.contains(stream)
                 || self.failed.contains_key(stream)
+                || self.missing.contains(stream)
                 || own.peek().is_some() && own.all(|(_, state)| state.next >= state.first_end)
         })
     }

@@ -89,6 +89,10 @@ impl Emitter {
         self.send(SourceEvent::Trouble { stream: self.stream.to_string(), message })
     }
 
+    pub(super) fn missing(&self) -> Result<(), Stopped> {
+        self.send(SourceEvent::Missing { stream: self.stream.to_string() })
+    }
+
     pub(super) fn recovered(&self) -> Result<(), Stopped> {
         tracing::info!(stream = %self.stream, "source works again");
         self.send(SourceEvent::Recovered { stream: self.stream.to_string() })

@@ -96,6 +96,11 @@ pub enum SourceEvent {
         /// What happened.
         message: String,
     },
+    /// The broker answers, but the topic does not exist: there is nothing to read until it is made.
+    Missing {
+        /// The stream.
+        stream: String,
+    },
     /// The trouble is over.
     Recovered {
         /// The stream.

@@ -225,3 +225,88 @@ fn sample_project_survives_edits_and_kills_and_every_table_is_right() {
     let output = shop.output(&["show", "10001", "--format", "json"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
+
+#[test]
+fn reload_touches_only_what_has_changed() {
+    let shop = Shop::new("reload");
+    let tags = sample_tags();
+    // A topic that does not exist keeps nobody from starting.
+    let users = shop.path("schemas/users.toml");
+    let text = fs::read_to_string(&users).unwrap();
+    fs::write(&users, text.replace(".users\"", ".not_there_yet\"")).unwrap();
+    shop.produce("20000", "5");
+    let mut daemon = shop.start();
+    daemon.until_quiet(tags);
+    let versions = |shop: &Shop| {
+        shop.registry("SELECT CONCAT(tag, ' ', version, ' ', IFNULL(title, '')) FROM _tagflow_tags ORDER BY tag")
+    };
+    assert!(versions(&shop).iter().all(|line| line.contains(" 1 ")), "{:?}", versions(&shop));
+
+    // Another title, a comment and another folder: state, table and version stay.
+    let spend = fs::read_to_string(shop.path("tags/consumption/spend_30d.sql")).unwrap();
+    fs::remove_file(shop.path("tags/consumption/spend_30d.sql")).unwrap();
+    let moved = spend.replace("近30天消费", "三十天").replace("SELECT", "-- a comment\nSELECT");
+    fs::write(shop.path("tags/preference/spend_30d.sql"), moved).unwrap();
+    daemon.until("the tag has moved", |status| {
+        status
+            .tags
+            .iter()
+            .any(|tag| tag.tag == "spend_30d" && tag.folder == "preference" && tag.state == TagState::Live)
+    });
+    shop.until_registry(
+        "SELECT CONCAT(version, title, folder) FROM _tagflow_tags WHERE tag = 'spend_30d'",
+        "1三十天preference",
+    );
+
+    // A column more in a schema refills nothing; another type of a column refills the tags that read it.
+    let orders = shop.path("schemas/orders.toml");
+    let text = fs::read_to_string(&orders).unwrap();
+    fs::write(
+        &orders,
+        text.replace("[columns]", "[columns]\nnote = \"VARCHAR\"").replace("DECIMAL(12,2)", "DECIMAL(14,3)"),
+    )
+    .unwrap();
+    shop.until_registry("SELECT CONCAT(version) FROM _tagflow_tags WHERE tag = 'spend_total'", "2");
+    daemon.until_quiet(tags);
+    shop.until_registry("SELECT CONCAT(version) FROM _tagflow_tags WHERE tag = 'lapsing'", "1");
+    shop.until_registry("SELECT CONCAT(version) FROM _tagflow_tags WHERE tag = 'night_owl'", "1");
+
+    // Twenty files at once, as by a checkout; half of the others go.
+    for number in 0..20 {
+        let sql = format!(
+            "SELECT user_id, COUNT(*) AS n FROM page_views WHERE duration_ms > {} AND user_id IS NOT NULL GROUP BY user_id",
+            number * 1000
+        );
+        fs::write(shop.path(&format!("tags/behaviour/views_over_{number}.sql")), sql).unwrap();
+    }
+    fs::remove_file(shop.path("tags/risk/lapsing.sql")).unwrap();
+    fs::rename(shop.path("tags/risk/city_hopper.sql"), shop.path("tags/risk/traveller.sql")).unwrap();
+    daemon.until("twenty tags more", |status| status.tags.len() == tags + 19);
+    shop.produce("20000", "6");
+    daemon.until_quiet(tags + 19);
+    shop.until_registry("SELECT COUNT(*) FROM _tagflow_retired", "2");
+    daemon.interrupt();
+    shop.verify();
+}
+
+impl Shop {
+    /// The first column of a query on the store, as text.
+    fn registry(&self, sql: &str) -> Vec<String> {
+        use mysql_async::prelude::Queryable;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut connection = mysql_async::Conn::from_url(&self.store).await.unwrap();
+            let rows: Vec<String> = connection.query(sql).await.unwrap();
+            connection.disconnect().await.unwrap();
+            rows
+        })
+    }
+
+    fn until_registry(&self, sql: &str, expected: &str) {
+        let begun = Instant::now();
+        while self.registry(sql) != [expected] {
+            assert!(begun.elapsed() < PATIENCE, "{sql}: {:?}, not {expected}\n{}", self.registry(sql), self.log());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}

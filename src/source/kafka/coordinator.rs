@@ -164,6 +164,9 @@ impl Coordinator {
             if matches!(code, RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) {
                 // Whatever it will hold is written after the stream's start, so `latest` skips none of it.
                 self.was_seen = true;
+                if !self.in_trouble {
+                    shared.emitter.missing()?;
+                }
                 return Err(Setback::Trouble(format!("topic {topic:?} does not exist at {brokers}; waiting for it")));
             }
             return Err(Setback::Trouble(format!("topic {topic:?} at {brokers}: {code}")));
