@@ -32,15 +32,19 @@ impl Server {
         let folder = tempfile::Builder::new().prefix("tagflow-mariadb-").tempdir().unwrap();
         let data = folder.path().join("data");
         let is_root = std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
+        // A starting server clears temporary tables away, also those of another server in the same folder.
+        std::fs::create_dir(folder.path().join("tmp")).unwrap();
         let mut install = Command::new("mariadb-install-db");
-        install.arg(format!("--datadir={}", data.display())).args(["--auth-root-authentication-method=normal"]);
+        install.env("TMPDIR", folder.path().join("tmp"));
+        install.arg("--no-defaults").arg(format!("--datadir={}", data.display()));
+        install.arg("--auth-root-authentication-method=normal");
         if is_root {
             // The server refuses to run as root; it runs as the package's user.
-            assert!(Command::new("chown").arg("mysql").arg(folder.path()).status().unwrap().success());
+            assert!(Command::new("chown").arg("-R").arg("mysql").arg(folder.path()).status().unwrap().success());
             install.arg("--user=mysql");
         }
-        match install.stdout(Stdio::null()).stderr(Stdio::null()).status() {
-            Ok(status) => assert!(status.success(), "mariadb-install-db failed"),
+        match install.output() {
+            Ok(output) => assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout)),
             Err(_) => return None,
         }
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -62,6 +66,7 @@ impl Server {
             .arg(format!("--datadir={}", data.display()))
             .arg(format!("--socket={}", self.folder.path().join("s.sock").display()))
             .arg(format!("--port={}", self.port))
+            .env("TMPDIR", self.folder.path().join("tmp"))
             .args(["--bind-address=127.0.0.1", "--local-infile=1", "--innodb-buffer-pool-size=32M"])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
