@@ -1,0 +1,437 @@
+//! The epoch loop: takes what has arrived, steps the graph, hands changes to the store, and keeps the tags that run
+//! the ones that the project says.
+//!
+//! Everything that the loop decides on comes through it: arrivals, the clock, outcomes of the store, of fills and of
+//! reloads. The order of the commit protocol is in `ARCHITECTURE.md`.
+
+mod report;
+mod restore;
+mod tags;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use tracing::{error, info, warn};
+
+use crate::config::Config;
+use crate::delta::{Clock, Offsets};
+use crate::engine::checkpoint::{CheckpointError, Checkpoints, Manifest, VERSION};
+use crate::engine::dataflow::Dataflow;
+use crate::engine::desired::{Desired, PlannedTag, reads};
+use crate::engine::fill::{Fill, Filled, Meeting};
+use crate::engine::intake::{Intake, World};
+use crate::engine::reload::{Reloader, files_fingerprint};
+use crate::engine::status::{Phase, Rate, SharedStatus, TagState, update};
+use crate::engine::store::{InFlight, StoreError, StoreThread};
+use crate::operator::OperatorError;
+use crate::sink::{SinkError, open_store};
+use crate::source::{DeadLetters, SourceContext, SourceError};
+
+/// Keys that may wait for a store that is busy before no more is read.
+const MOST_PENDING_KEYS: usize = 1_000_000;
+/// How often the status is written anew.
+const STATUS_INTERVAL: Duration = Duration::from_millis(250);
+/// How often sizes of state are counted: it looks at all of it.
+const SIZES_INTERVAL: Duration = Duration::from_secs(5);
+/// How often it is looked for tables whose grace period is over.
+const RETIRED_INTERVAL: Duration = Duration::from_secs(600);
+/// A stop waits this long for a store that is away.
+const STOP_DEADLINE: Duration = Duration::from_secs(8);
+
+/// Why the daemon ends without being told to.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The store says no, for good.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A source cannot even start.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The state directory cannot be used.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A folder or thread that the machine refuses.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// State does not fit its operators.
+    #[error("{0}")]
+    State(#[from] OperatorError),
+}
+
+impl From<SinkError> for DaemonError {
+    fn from(error: SinkError) -> Self {
+        DaemonError::Store(error.into())
+    }
+}
+
+/// The world of a daemon, as values, so that tests control it.
+pub struct DaemonOptions {
+    /// What should run.
+    pub desired: Desired,
+    /// The files as they were loaded, with those that could not be read; `None` to run without watching them.
+    pub watched: Option<(BTreeMap<PathBuf, String>, std::collections::BTreeSet<PathBuf>)>,
+    /// Set from outside to stop.
+    pub shutdown: Arc<AtomicBool>,
+    /// Written by the daemon.
+    pub status: SharedStatus,
+    /// Stop by itself once everything that was there at the start is in the store.
+    pub until_caught_up: bool,
+    /// Let most tags vanish at once.
+    pub accept_removals: bool,
+}
+
+/// Nanoseconds since the Unix epoch.
+fn wall_clock() -> Clock {
+    chrono::Utc::now().timestamp_nanos_opt().unwrap_or(Clock::MAX)
+}
+
+/// Runs until told to stop.
+pub fn run(options: DaemonOptions) -> Result<(), DaemonError> {
+    let config = options.desired.project.config.clone();
+    std::fs::create_dir_all(&config.engine.state_dir).map_err(|source| DaemonError::Io {
+        what: format!("the state directory {}", config.engine.state_dir.display()),
+        source,
+    })?;
+    let _lock = lock(&config)?;
+    let mut daemon = Daemon::open(options, config)?;
+    daemon.restore()?;
+    let outcome = daemon.follow();
+    daemon.stop(outcome)
+}
+
+/// Keeps a second daemon off the same state directory; the lock goes with the process.
+fn lock(config: &Config) -> Result<std::fs::File, DaemonError> {
+    let path = config.engine.state_dir.join("lock");
+    let failed = |source| DaemonError::Io { what: format!("another daemon may be using {}", path.display()), source };
+    let file = std::fs::File::create(&path).map_err(failed)?;
+    file.try_lock().map_err(|error| failed(error.into()))?;
+    Ok(file)
+}
+
+struct Daemon {
+    config: Config,
+    desired: Desired,
+    world: World,
+    store: Arc<StoreThread>,
+    checkpoints: Checkpoints,
+    dataflow: Dataflow,
+    /// The tags that run, as they were planned when they joined.
+    running: BTreeMap<String, PlannedTag>,
+    complete_from: BTreeMap<String, Option<i64>>,
+    versions: BTreeMap<String, u64>,
+    intake: Intake,
+    in_flight: Option<InFlight>,
+    fill: Option<Fill>,
+    meeting: Option<Meeting>,
+    filled: Option<Box<Filled>>,
+    /// Tags that were set aside or must wait, with the fingerprint that this is true of and the reason.
+    aside: BTreeMap<String, Aside>,
+    reloader: Option<Reloader>,
+    vanished: Vec<String>,
+    shutdown: Arc<AtomicBool>,
+    status: SharedStatus,
+    accept_removals: bool,
+    until_caught_up: bool,
+    last_flush: Instant,
+    last_checkpoint: Instant,
+    last_status: Instant,
+    last_sizes: Option<Instant>,
+    last_retired: Instant,
+    committed_epoch: u64,
+    /// Epoch and tags of the last checkpoint.
+    saved: Option<(u64, BTreeMap<String, String>)>,
+    events: u64,
+    event_rate: Rate,
+    change_rates: BTreeMap<String, Rate>,
+    project_errors: Vec<String>,
+    stream_errors: BTreeMap<String, String>,
+}
+
+struct Aside {
+    fingerprint: String,
+    state: TagState,
+    reason: String,
+}
+
+impl Daemon {
+    fn open(options: DaemonOptions, config: Config) -> Result<Self, DaemonError> {
+        let sink = open_store(&config.store, &config.root, config.timezone)?;
+        let store = StoreThread::start(sink)
+            .map_err(|source| DaemonError::Io { what: "the store's thread".to_string(), source })?;
+        let millis: crate::source::WallClock = Arc::new(|| chrono::Utc::now().timestamp_millis());
+        let world = World {
+            connections: config.connections.clone(),
+            context: SourceContext {
+                timezone: config.timezone,
+                dead_letters: Arc::new(DeadLetters::new(
+                    config.engine.state_dir.join("dead-letters"),
+                    Arc::clone(&millis),
+                )),
+                state_dir: config.engine.state_dir.clone(),
+                wall_clock: millis,
+            },
+        };
+        update(&options.status, |status| {
+            status.version = env!("CARGO_PKG_VERSION").to_string();
+            status.profile.clone_from(&config.profile);
+            status.started_at = chrono::Utc::now().timestamp_millis();
+        });
+        let reloader = match &options.watched {
+            None => None,
+            Some((sources, unreadable)) => {
+                let known = files_fingerprint(sources, unreadable);
+                let started = Reloader::start(config.root.clone(), config.profile.clone(), known);
+                Some(started.map_err(|source| DaemonError::Io { what: "the reloader's thread".to_string(), source })?)
+            }
+        };
+        let intake = Intake::start(&world, &Default::default(), &Offsets::default(), None)?;
+        let shards = if config.engine.shards == 0 { rayon::current_num_threads() } else { config.engine.shards };
+        Ok(Daemon {
+            checkpoints: Checkpoints::new(&config.engine.state_dir),
+            dataflow: Dataflow::new(shards, config.timezone),
+            store: Arc::new(store),
+            desired: options.desired,
+            world,
+            running: BTreeMap::new(),
+            complete_from: BTreeMap::new(),
+            versions: BTreeMap::new(),
+            intake,
+            in_flight: None,
+            fill: None,
+            meeting: None,
+            filled: None,
+            aside: BTreeMap::new(),
+            reloader,
+            vanished: Vec::new(),
+            shutdown: options.shutdown,
+            status: options.status,
+            accept_removals: options.accept_removals,
+            until_caught_up: options.until_caught_up,
+            last_flush: Instant::now(),
+            last_checkpoint: Instant::now(),
+            last_status: Instant::now(),
+            last_sizes: None,
+            last_retired: Instant::now(),
+            committed_epoch: 0,
+            saved: None,
+            events: 0,
+            event_rate: Rate::default(),
+            change_rates: BTreeMap::new(),
+            project_errors: Vec::new(),
+            stream_errors: BTreeMap::new(),
+            config,
+        })
+    }
+
+    fn stopping(&self) -> bool {
+        self.shutdown.load(Ordering::SeqCst)
+    }
+
+    fn follow(&mut self) -> Result<(), DaemonError> {
+        update(&self.status, |status| status.phase = Phase::Running);
+        self.restart_intake(None)?;
+        self.reconcile()?;
+        let mut caught_up_since = None;
+        while !self.stopping() {
+            self.epoch()?;
+            self.follow_store()?;
+            self.follow_fill()?;
+            self.follow_reloads()?;
+            if self.last_flush.elapsed() >= self.config.engine.flush_interval {
+                self.flush()?;
+            }
+            if self.last_checkpoint.elapsed() >= self.config.engine.checkpoint_interval && self.meeting.is_none() {
+                self.checkpoint()?;
+            }
+            if self.last_retired.elapsed() >= RETIRED_INTERVAL {
+                self.drop_retired()?;
+            }
+            self.write_status(&[]);
+            if self.until_caught_up && self.fill.is_none() && self.in_flight.is_none() && self.intake.is_caught_up() {
+                // What came with the last epoch is behind us once the loop has gone round without more.
+                if caught_up_since.replace(self.dataflow.epoch) == Some(self.dataflow.epoch) {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One epoch, if anything has arrived or is due.
+    fn epoch(&mut self) -> Result<(), DaemonError> {
+        let rows = if self.dataflow.pending_keys() > MOST_PENDING_KEYS { 0 } else { self.config.engine.epoch_rows };
+        let arrived = if rows == 0 {
+            // The store is behind: nothing is read until it has caught up.
+            std::thread::sleep(Duration::from_millis(5));
+            Default::default()
+        } else {
+            self.intake.collect(self.config.engine.epoch_interval, rows).map_err(OperatorError::from)?
+        };
+        for (stream, reason) in &self.intake.failed {
+            if self.stream_errors.insert(stream.clone(), reason.clone()).is_none() {
+                error!(stream, reason, "the stream cannot go on; its tags stand still");
+            }
+        }
+        if let Some(meeting) = &self.meeting {
+            return self.epoch_before_meeting(arrived, meeting.clone());
+        }
+        let now = wall_clock().max(self.dataflow.clock);
+        let due = self.dataflow.graph.next_timer().is_some_and(|timer| timer <= now);
+        if arrived.next.is_empty() && !due {
+            return Ok(());
+        }
+        self.take(arrived, now);
+        Ok(())
+    }
+
+    fn take(&mut self, arrived: crate::engine::intake::Arrived, clock: Clock) {
+        for (partition, next) in &arrived.next {
+            self.dataflow.offsets.advance(partition, *next);
+        }
+        self.events += arrived.rows as u64;
+        let faults = self.dataflow.step(&arrived.events, clock);
+        self.faults(faults);
+    }
+
+    /// Reads on from where the dataflow stands, the columns that its tags need.
+    fn restart_intake(&mut self, until: Option<&Offsets>) -> Result<(), DaemonError> {
+        let reads = reads(self.running.values().map(|tag| tag.plan.as_ref()));
+        // The old sources have ended before the new ones begin: a broker need not serve both.
+        self.intake = Intake::start(&self.world, &Default::default(), &Offsets::default(), None)?;
+        self.intake = Intake::start(&self.world, &reads, &self.dataflow.offsets, until)?;
+        Ok(())
+    }
+
+    /// Hands what is pending to the store, unless it is still busy with the flush before.
+    fn flush(&mut self) -> Result<(), DaemonError> {
+        self.follow_store()?;
+        if self.in_flight.is_some() || self.dataflow.pending_keys() == 0 {
+            return Ok(());
+        }
+        self.begin_commit();
+        Ok(())
+    }
+
+    fn begin_commit(&mut self) {
+        let (changes, faults) = self.dataflow.drain();
+        self.faults(faults);
+        self.last_flush = Instant::now();
+        if !changes.is_empty() {
+            self.committed_epoch = self.dataflow.epoch;
+            self.in_flight = Some(self.store.commit(changes));
+        }
+    }
+
+    fn follow_store(&mut self) -> Result<(), DaemonError> {
+        let outcome = self.in_flight.as_ref().and_then(|in_flight| in_flight.outcome(Duration::ZERO));
+        if let Some(outcome) = outcome {
+            self.in_flight = None;
+            self.committed(outcome?);
+        }
+        Ok(())
+    }
+
+    fn committed(&mut self, committed: crate::engine::store::Committed) {
+        if let Some(sample) = &committed.stats.rejected_sample {
+            warn!(
+                sample,
+                rejected = committed.stats.rejected_keys,
+                "keys do not fit the store's index and are left out"
+            );
+        }
+        update(&self.status, |status| {
+            status.flush_millis = committed.took.as_millis() as u64;
+            status.commits += 1;
+            status.written += committed.stats.upserted + committed.stats.deleted;
+            status.rejected_keys += committed.stats.rejected_keys;
+        });
+        self.faults(committed.faults);
+    }
+
+    /// Everything up to now is in the store when this returns.
+    fn settle(&mut self) -> Result<(), DaemonError> {
+        if let Some(in_flight) = self.in_flight.take() {
+            let outcome = self.await_commit(&in_flight)?;
+            self.committed(outcome);
+        }
+        if self.dataflow.pending_keys() > 0 || self.committed_epoch != self.dataflow.epoch {
+            self.begin_commit();
+            if let Some(in_flight) = self.in_flight.take() {
+                let outcome = self.await_commit(&in_flight)?;
+                self.committed(outcome);
+            }
+        }
+        Ok(())
+    }
+
+    fn await_commit(&self, in_flight: &InFlight) -> Result<crate::engine::store::Committed, DaemonError> {
+        let mut deadline = None;
+        loop {
+            if let Some(outcome) = in_flight.outcome(Duration::from_millis(50)) {
+                return Ok(outcome?);
+            }
+            if self.stopping() && Instant::now() > *deadline.get_or_insert(Instant::now() + STOP_DEADLINE) {
+                self.store.give_up();
+            }
+            self.write_troubles();
+        }
+    }
+
+    /// Saves after the store has committed: a lost checkpoint replays, an early one would lose rows.
+    fn checkpoint(&mut self) -> Result<(), DaemonError> {
+        self.last_checkpoint = Instant::now();
+        if self.dataflow.is_empty() {
+            return Ok(());
+        }
+        self.settle()?;
+        let tags = self.dataflow.tags().map(|(tag, plan)| (tag.to_string(), plan.to_string())).collect();
+        let same = (self.dataflow.epoch, tags);
+        if self.saved.as_ref() == Some(&same) {
+            return Ok(());
+        }
+        let manifest = Manifest {
+            version: VERSION,
+            epoch: self.dataflow.epoch,
+            clock: self.dataflow.clock,
+            offsets: self.dataflow.offsets.clone(),
+            tags: same.1.clone(),
+            operators: BTreeMap::new(),
+        };
+        let begun = Instant::now();
+        let bytes = self.checkpoints.write(manifest, &self.dataflow.snapshot()?)?;
+        info!(epoch = self.dataflow.epoch, bytes, millis = begun.elapsed().as_millis() as u64, "checkpoint");
+        update(&self.status, |status| status.checkpoint_epoch = Some(self.dataflow.epoch));
+        self.saved = Some(same);
+        self.last_checkpoint = Instant::now();
+        Ok(())
+    }
+
+    fn drop_retired(&mut self) -> Result<(), DaemonError> {
+        self.last_retired = Instant::now();
+        let grace = self.config.engine.grace_period;
+        let dropped = self.store.call("drop retired tables", move |sink| sink.drop_retired(grace))?;
+        if !dropped.is_empty() {
+            info!(?dropped, "retired tables whose grace period is over are dropped");
+        }
+        Ok(())
+    }
+
+    /// The last flush and checkpoint; what went wrong before is what is told.
+    fn stop(mut self, outcome: Result<(), DaemonError>) -> Result<(), DaemonError> {
+        update(&self.status, |status| status.phase = Phase::Stopping);
+        self.shutdown.store(true, Ordering::SeqCst);
+        self.reloader = None;
+        self.fill = None;
+        outcome?;
+        self.checkpoint()?;
+        self.drop_retired()
+    }
+}

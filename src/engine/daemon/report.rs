@@ -1,0 +1,114 @@
+//! The status, written anew a few times a second.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use super::{Daemon, SIZES_INTERVAL, STATUS_INTERVAL};
+use crate::engine::status::{FillStatus, PartitionStatus, TagState, TagStatus, update};
+
+impl Daemon {
+    pub(super) fn write_troubles(&self) {
+        if let Some(trouble) = self.store.trouble() {
+            update(&self.status, |status| status.troubles = vec![trouble]);
+        }
+    }
+
+    pub(super) fn write_status(&mut self, more_troubles: &[String]) {
+        let elapsed = self.last_status.elapsed();
+        if elapsed < STATUS_INTERVAL {
+            return;
+        }
+        self.last_status = Instant::now();
+        let seconds = elapsed.as_secs_f64();
+        let count_sizes = self.last_sizes.is_none_or(|last| last.elapsed() >= SIZES_INTERVAL);
+        let mut tags: BTreeMap<String, TagStatus> = BTreeMap::new();
+        for (name, wanted) in &self.desired.tags {
+            let status = TagStatus {
+                tag: name.clone(),
+                folder: wanted.registration.folder.clone(),
+                title: wanted.registration.title.clone(),
+                ..TagStatus::default()
+            };
+            tags.insert(name.clone(), status);
+        }
+        for (name, running) in &self.running {
+            let status =
+                tags.entry(name.clone()).or_insert_with(|| TagStatus { tag: name.clone(), ..Default::default() });
+            let wanted = self.desired.tags.get(name);
+            let same = wanted.is_some_and(|wanted| wanted.plan.fingerprint == running.plan.fingerprint);
+            status.state = if same { TagState::Live } else { TagState::Replacing };
+            status.rows = self.dataflow.rows(name);
+            status.changes = self.dataflow.changes(name);
+            status.changes_per_second =
+                self.change_rates.entry(name.clone()).or_default().update(status.changes, seconds);
+            status.null_keys = self.dataflow.null_keys(name);
+            status.complete_from = self.complete_from.get(name).copied().flatten();
+            if count_sizes {
+                let (rows, bytes) = self.dataflow.graph.tag_size(name);
+                (status.state_rows, status.state_bytes) = (rows as u64, bytes as u64);
+            }
+        }
+        for (name, aside) in &self.aside {
+            if let Some(status) = tags.get_mut(name) {
+                status.state = aside.state;
+                status.message = Some(aside.reason.clone());
+            }
+        }
+        let sizes = count_sizes.then(|| self.dataflow.graph.sizes());
+        if count_sizes {
+            self.last_sizes = Some(Instant::now());
+        }
+        let rate = self.event_rate.update(self.events, seconds);
+        let partitions = self.intake.partitions.iter().map(|(partition, state)| PartitionStatus {
+            stream: partition.stream.clone(),
+            partition: partition.number,
+            next_offset: state.next,
+            end_offset: state.end,
+            newest_timestamp: state.newest_timestamp,
+        });
+        let partitions: Vec<PartitionStatus> = partitions.collect();
+        let troubles: Vec<String> = self
+            .intake
+            .troubles
+            .iter()
+            .chain(&self.stream_errors)
+            .map(|(stream, message)| format!("stream `{stream}`: {message}"))
+            .chain(self.store.trouble())
+            .chain(more_troubles.iter().cloned())
+            .collect();
+        let fill = self.fill.as_ref().map(|fill| FillStatus {
+            tags: fill.tags.keys().cloned().collect(),
+            rows: fill.rows,
+            lag: fill.lag,
+        });
+        let dead_letters = self.world.context.dead_letters.counts();
+        let (epoch, clock, events, lag) = (self.dataflow.epoch, self.dataflow.clock, self.events, self.intake.lag());
+        let pending = self.dataflow.pending_keys() as u64;
+        let errors = self.project_errors.clone();
+        update(&self.status, |status| {
+            if !count_sizes {
+                for known in &status.tags {
+                    if let Some(tag) = tags.get_mut(&known.tag) {
+                        (tag.state_rows, tag.state_bytes) = (known.state_rows, known.state_bytes);
+                    }
+                }
+            }
+            if let Some(sizes) = sizes {
+                status.state_rows = sizes.iter().map(|size| size.rows as u64).sum();
+                status.state_bytes = sizes.iter().map(|size| size.bytes as u64).sum();
+            }
+            status.tags = tags.into_values().collect();
+            status.epoch = epoch;
+            status.clock = clock / 1_000_000;
+            status.events = events;
+            status.events_per_second = rate;
+            status.lag = lag;
+            status.partitions = partitions;
+            status.fill = fill;
+            status.pending_keys = pending;
+            status.dead_letters = dead_letters.into_iter().map(|(stream, count)| (stream, count.put)).collect();
+            status.troubles = troubles;
+            status.project_errors = errors;
+        });
+    }
+}

@@ -1,0 +1,155 @@
+//! The start: the last checkpoint, then in silence to exactly what the store holds.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::{error, info, warn};
+
+use super::{Daemon, DaemonError};
+use crate::delta::{Clock, Offsets};
+use crate::engine::checkpoint::Manifest;
+use crate::engine::desired::reads;
+use crate::engine::intake::Intake;
+use crate::engine::status::{Phase, TagState, update};
+use crate::operator::OperatorError;
+use crate::sink::{TagProgress, TagRegistration};
+
+impl Daemon {
+    /// Loads the last checkpoint and goes, in silence, to exactly the epoch that the store holds.
+    pub(super) fn restore(&mut self) -> Result<(), DaemonError> {
+        self.store.call("open", |sink| sink.open())?;
+        let progress = self.store.call("read progress", |sink| sink.progress())?;
+        let registered = self.store.call("read registry", |sink| sink.registrations())?;
+        self.retire_forgotten(&registered)?;
+        for registered in registered {
+            self.versions.insert(registered.tag.clone(), registered.version);
+            self.complete_from.insert(registered.tag, registered.complete_from);
+        }
+        let (checkpoint, skipped) = self.checkpoints.latest()?;
+        for damaged in skipped {
+            warn!(error = %damaged, "a checkpoint is skipped");
+        }
+        let Some((manifest, state)) = checkpoint else { return Ok(()) };
+        let Some(target) = self.resumable(&manifest, progress)? else { return Ok(()) };
+        for (tag, rows) in &target.rows {
+            let planned = &self.desired.tags[tag];
+            let added = self.dataflow.add_tag(&planned.table, tag, &planned.plan, *rows);
+            match added {
+                Ok(()) => drop(self.running.insert(tag.clone(), planned.clone())),
+                Err(fault) => self.set_aside(fault, TagState::Failed),
+            }
+        }
+        if let Err(error) = self.dataflow.load(&state) {
+            warn!(%error, "the checkpoint cannot be used; tags are filled anew");
+            self.forget_all();
+            return Ok(());
+        }
+        drop(state);
+        self.dataflow.offsets = manifest.offsets.clone();
+        self.dataflow.clock = manifest.clock;
+        info!(epoch = manifest.epoch, tags = self.running.len(), "the checkpoint is loaded");
+        update(&self.status, |status| status.phase = Phase::Replaying);
+        self.replay(&target)
+    }
+
+    /// Retires the tables of tags whose files went while no daemon ran.
+    fn retire_forgotten(&mut self, registered: &[TagRegistration]) -> Result<(), DaemonError> {
+        let known = |tag: &TagRegistration| {
+            self.desired
+                .project
+                .tags
+                .get(&tag.tag)
+                .map_or_else(|| self.config.root.join(&tag.file).exists(), |definition| definition.runs())
+        };
+        let gone: Vec<String> = registered.iter().filter(|tag| !known(tag)).map(|tag| tag.tag.clone()).collect();
+        if let Some(message) = self.too_many_gone(gone.len(), registered.len()) {
+            error!(message);
+            self.project_errors = vec![message];
+            return Ok(());
+        }
+        for tag in gone {
+            info!(tag, "the tag's file is gone; its table is retired");
+            self.store.call("retire a table", move |sink| sink.retire_table(&tag))?;
+        }
+        Ok(())
+    }
+
+    /// The tags whose state and table belong together, and where their tables are.
+    fn resumable(&self, manifest: &Manifest, progress: Vec<TagProgress>) -> Result<Option<ReplayTarget>, DaemonError> {
+        let mut groups: BTreeMap<u64, ReplayTarget> = BTreeMap::new();
+        for progress in progress {
+            let Some(planned) = self.desired.tags.get(&progress.tag) else { continue };
+            let fingerprint = &planned.plan.fingerprint;
+            let known = manifest.tags.get(&progress.tag) == Some(fingerprint);
+            if !known || progress.fingerprint != *fingerprint || progress.epoch < manifest.epoch {
+                continue;
+            }
+            let table = Arc::clone(&planned.table);
+            if !self.store.call("look at a table", move |sink| sink.table_matches(&table))? {
+                continue;
+            }
+            let group = groups.entry(progress.epoch).or_default();
+            group.epoch = progress.epoch;
+            group.clock = group.clock.max(progress.clock);
+            for (partition, next) in &progress.offsets.0 {
+                group.offsets.advance(partition, *next);
+            }
+            group.rows.insert(progress.tag, progress.rows);
+        }
+        // Tags that were committed together are at one epoch; the few that are not are filled anew.
+        Ok(groups.into_values().max_by_key(|group| group.rows.len()))
+    }
+
+    fn replay(&mut self, target: &ReplayTarget) -> Result<(), DaemonError> {
+        let reads = reads(self.running.values().map(|tag| tag.plan.as_ref()));
+        let mut intake = Intake::start(&self.world, &reads, &self.dataflow.offsets, Some(&target.offsets))?;
+        let mut rows = 0;
+        while !intake.is_finished() {
+            if self.stopping() {
+                return Ok(());
+            }
+            let arrived = intake
+                .collect(Duration::from_millis(100), self.config.engine.epoch_rows)
+                .map_err(OperatorError::from)?;
+            if let Some((stream, reason)) = intake.failed.first_key_value() {
+                warn!(stream, reason, "records of the replay are gone; tags are filled anew");
+                self.forget_all();
+                return Ok(());
+            }
+            for (partition, next) in &arrived.next {
+                self.dataflow.offsets.advance(partition, *next);
+            }
+            rows += arrived.rows;
+            let clock = self.dataflow.clock;
+            let faults = self.dataflow.replay(&arrived.events, clock);
+            self.faults(faults);
+            self.write_status(&intake.troubles.values().cloned().collect::<Vec<_>>());
+        }
+        let faults = self.dataflow.replay(&HashMap::new(), target.clock);
+        self.faults(faults);
+        self.dataflow.epoch = target.epoch;
+        self.committed_epoch = target.epoch;
+        info!(rows, epoch = target.epoch, "the replay is done");
+        Ok(())
+    }
+
+    fn forget_all(&mut self) {
+        let epoch = self.dataflow.epoch;
+        for tag in std::mem::take(&mut self.running).into_keys() {
+            self.dataflow.remove_tag(&tag);
+        }
+        self.dataflow.offsets = Offsets::default();
+        self.dataflow.epoch = epoch;
+    }
+}
+
+/// Where the store's tables are: the end of a replay.
+#[derive(Debug, Default)]
+struct ReplayTarget {
+    epoch: u64,
+    clock: Clock,
+    offsets: Offsets,
+    /// Tags with the rows in their tables.
+    rows: BTreeMap<String, u64>,
+}
