@@ -190,7 +190,7 @@ fn run(name: &str, desired: &Desired, events: u64, sink: bool) -> Result<(), Fai
         dataflow.add_tag(&planned.table, tag, &planned.plan, 0)?;
     }
     let store = if sink {
-        let store = StoreThread::start(open_store(&config.store, &config.root, config.timezone)?)?;
+        let store = StoreThread::start(open_store(&config.store, &config.root, config.timezone)?, Arc::default())?;
         store.call("open", |sink| sink.open())?;
         for planned in desired.tags.values() {
             let table = Arc::clone(&planned.table);

@@ -14,6 +14,9 @@ use crate::console;
 use crate::engine::daemon::{self, DaemonOptions};
 use crate::engine::status::{Phase, SharedStatus, read};
 
+/// Expressions are evaluated recursively, also deep ones.
+const STACK: usize = 64 << 20;
+
 /// Arguments of `tagflow demo`.
 #[derive(Debug, clap::Args)]
 pub struct DemoArgs {
@@ -61,7 +64,8 @@ pub fn run(args: &DemoArgs) -> u8 {
         until_caught_up: false,
         accept_removals: false,
     };
-    let daemon = std::thread::Builder::new().name("engine".to_string()).spawn(move || daemon::run(options));
+    let daemon =
+        std::thread::Builder::new().name("engine".to_string()).stack_size(STACK).spawn(move || daemon::run(options));
     let daemon = match daemon {
         Ok(daemon) => daemon,
         Err(error) => return complain(format!("the engine's thread: {error}")),

@@ -105,6 +105,8 @@ pub fn main() -> u8 {
         }
     };
     init_log(&cli);
+    // The operators' threads evaluate expressions recursively, also deep ones; a pool that is there already is kept.
+    let _ = rayon::ThreadPoolBuilder::new().stack_size(64 << 20).build_global();
     let mut out = std::io::stdout();
     match cli.command {
         Command::Init(args) => init::run(&args, &mut out),

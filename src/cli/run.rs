@@ -1,17 +1,20 @@
 //! `tagflow run`: the daemon, with its console, until Ctrl-C or SIGTERM.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tracing::{error, info, warn};
 
-use crate::cli::{FAILED, Format, OK, ProjectArgs, complain, load, print, print_diagnostics, use_colour};
+use crate::cli::{FAILED, Format, OK, ProjectArgs, complain, load, print_diagnostics, use_colour};
 use crate::console;
 use crate::engine::daemon::{self, DaemonOptions};
 use crate::engine::desired::{Desired, is_sound};
 use crate::engine::status::SharedStatus;
 use crate::project::Loaded;
+
+/// Expressions are evaluated recursively, also deep ones.
+const STACK: usize = 64 << 20;
 
 /// Arguments of `tagflow run`.
 #[derive(Debug, clap::Args)]
@@ -94,23 +97,26 @@ pub fn run(args: &RunArgs) -> u8 {
         Err(error) => return complain(format!("the console cannot listen on {listen}: {error}")),
     };
     info!(tags = desired.tags.len(), console = %format!("http://{}", console.address), "tagflow is starting");
-    let outcome = daemon::run(DaemonOptions {
+    let options = DaemonOptions {
         desired,
         watched: (!args.no_reload).then(|| (loaded.sources.clone(), loaded.unreadable.clone())),
         shutdown,
         status,
         until_caught_up: args.until_caught_up,
         accept_removals: args.accept_removals,
-    });
-    match outcome {
-        Ok(()) => {
+    };
+    let engine =
+        std::thread::Builder::new().name("engine".to_string()).stack_size(STACK).spawn(|| daemon::run(options));
+    let engine = match engine {
+        Ok(engine) => engine,
+        Err(error) => return complain(format!("the engine's thread: {error}")),
+    };
+    match engine.join() {
+        Err(_) => complain("the engine panicked"),
+        Ok(Ok(())) => {
             info!("stopped");
             OK
         }
-        Err(error) => {
-            print(&mut std::io::stdout(), "");
-            let _ = std::io::stderr().flush();
-            complain(error)
-        }
+        Ok(Err(error)) => complain(error),
     }
 }

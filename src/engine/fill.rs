@@ -23,6 +23,9 @@ use crate::plan::flow::Reach;
 /// Keys that may wait before they are written to the tables that are being filled.
 const PENDING_KEYS: usize = 200_000;
 
+/// Expressions are evaluated recursively, also deep ones.
+const STACK: usize = 64 << 20;
+
 /// What a fill is to do.
 pub struct FillRequest {
     /// The tags.
@@ -98,7 +101,7 @@ impl Fill {
         let cancelled = Arc::new(AtomicBool::new(false));
         let tags = request.tags.iter().map(|(name, tag)| (name.clone(), tag.plan.fingerprint.clone())).collect();
         let run = Run { request, events: sender, meeting, cancelled: Arc::clone(&cancelled), rows: 0 };
-        let thread = std::thread::Builder::new().name("fill".to_string()).spawn(move || run.run())?;
+        let thread = std::thread::Builder::new().name("fill".to_string()).stack_size(STACK).spawn(move || run.run())?;
         Ok(Fill { tags, events, rows: 0, lag: 0, meetings, cancelled, thread: Some(thread) })
     }
 

@@ -15,6 +15,9 @@ use crate::sink::{CommitStats, Sink, SinkError, TagChanges};
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LAST_WAIT: Duration = Duration::from_secs(10);
 
+/// How long a store that is away is still waited for once the daemon is stopping.
+const STOP_DEADLINE: Duration = Duration::from_secs(8);
+
 type Job = Box<dyn FnOnce(&mut Worker) + Send>;
 
 /// Why a call did not come to an end.
@@ -33,7 +36,6 @@ pub enum StoreError {
 pub struct StoreThread {
     jobs: Option<Sender<Job>>,
     thread: Option<JoinHandle<()>>,
-    stop: Arc<AtomicBool>,
     trouble: Arc<std::sync::Mutex<Option<String>>>,
 }
 
@@ -54,23 +56,24 @@ pub struct InFlight(Receiver<Result<Committed, StoreError>>);
 
 struct Worker {
     sink: Box<dyn Sink>,
-    stop: Arc<AtomicBool>,
+    /// Set when the daemon is stopping, and since when.
+    shutdown: Arc<AtomicBool>,
+    stopping: Option<Instant>,
     trouble: Arc<std::sync::Mutex<Option<String>>>,
 }
 
 impl StoreThread {
-    /// Starts the thread; the store is not opened yet.
-    pub fn start(sink: Box<dyn Sink>) -> std::io::Result<Self> {
+    /// Starts the thread; the store is not opened yet. Once `shutdown` is set, a store that is away is given up soon.
+    pub fn start(sink: Box<dyn Sink>, shutdown: Arc<AtomicBool>) -> std::io::Result<Self> {
         let (jobs, queue) = channel::<Job>();
-        let stop = Arc::new(AtomicBool::new(false));
         let trouble = Arc::new(std::sync::Mutex::new(None));
-        let mut worker = Worker { sink, stop: Arc::clone(&stop), trouble: Arc::clone(&trouble) };
+        let mut worker = Worker { sink, shutdown, stopping: None, trouble: Arc::clone(&trouble) };
         let thread = std::thread::Builder::new().name("store".to_string()).spawn(move || {
             for job in queue {
                 job(&mut worker);
             }
         })?;
-        Ok(StoreThread { jobs: Some(jobs), thread: Some(thread), stop, trouble })
+        Ok(StoreThread { jobs: Some(jobs), thread: Some(thread), trouble })
     }
 
     /// Runs `call` there, again and again while that can help, and waits for it.
@@ -101,11 +104,6 @@ impl StoreThread {
         self.trouble.lock().map(|trouble| trouble.clone()).unwrap_or_default()
     }
 
-    /// From now on a store that is away is not waited for.
-    pub fn give_up(&self) {
-        self.stop.store(true, Ordering::SeqCst);
-    }
-
     fn send(&self, job: Job) {
         if let Some(jobs) = &self.jobs
             && jobs.send(job).is_err()
@@ -117,7 +115,6 @@ impl StoreThread {
 
 impl Drop for StoreThread {
     fn drop(&mut self) {
-        self.give_up();
         self.jobs = None;
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
@@ -192,15 +189,17 @@ impl Worker {
         self.trouble.lock().is_ok_and(|mut known| std::mem::replace(&mut *known, trouble).is_some())
     }
 
-    /// Sleeps; true when the daemon is stopping.
-    fn sleep(&self, wait: Duration) -> bool {
+    /// Sleeps; true when the daemon has been stopping for long enough.
+    fn sleep(&mut self, wait: Duration) -> bool {
         let until = Instant::now() + wait;
         while Instant::now() < until {
-            if self.stop.load(Ordering::SeqCst) {
+            if self.shutdown.load(Ordering::SeqCst)
+                && self.stopping.get_or_insert_with(Instant::now).elapsed() > STOP_DEADLINE
+            {
                 return true;
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        self.stop.load(Ordering::SeqCst)
+        false
     }
 }

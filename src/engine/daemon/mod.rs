@@ -38,8 +38,6 @@ const STATUS_INTERVAL: Duration = Duration::from_millis(250);
 const SIZES_INTERVAL: Duration = Duration::from_secs(5);
 /// How often it is looked for tables whose grace period is over.
 const RETIRED_INTERVAL: Duration = Duration::from_secs(600);
-/// A stop waits this long for a store that is away.
-const STOP_DEADLINE: Duration = Duration::from_secs(8);
 
 /// Why the daemon ends without being told to.
 #[derive(Debug, thiserror::Error)]
@@ -164,7 +162,7 @@ struct Aside {
 impl Daemon {
     fn open(options: DaemonOptions, config: Config) -> Result<Self, DaemonError> {
         let sink = open_store(&config.store, &config.root, config.timezone)?;
-        let store = StoreThread::start(sink)
+        let store = StoreThread::start(sink, Arc::clone(&options.shutdown))
             .map_err(|source| DaemonError::Io { what: "the store's thread".to_string(), source })?;
         let millis: crate::source::WallClock = Arc::new(|| chrono::Utc::now().timestamp_millis());
         let world = World {
@@ -373,13 +371,9 @@ impl Daemon {
     }
 
     fn await_commit(&self, in_flight: &InFlight) -> Result<crate::engine::store::Committed, DaemonError> {
-        let mut deadline = None;
         loop {
             if let Some(outcome) = in_flight.outcome(Duration::from_millis(50)) {
                 return Ok(outcome?);
-            }
-            if self.stopping() && Instant::now() > *deadline.get_or_insert(Instant::now() + STOP_DEADLINE) {
-                self.store.give_up();
             }
             self.write_troubles();
         }
