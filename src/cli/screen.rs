@@ -106,7 +106,7 @@ impl Screen {
     pub fn new(is_terminal: bool) -> Self {
         let mut out = stdout();
         if is_terminal {
-            let _ = execute!(out, terminal::EnterAlternateScreen, cursor::Hide);
+            let _ = execute!(out, terminal::EnterAlternateScreen, terminal::DisableLineWrap, cursor::Hide);
         }
         Screen { out, in_place: is_terminal, colour: use_colour(is_terminal) }
     }
@@ -140,13 +140,11 @@ impl Screen {
             text.push_str(&format!("{user}: {}\n", values.join(" · ")));
         }
         text.push_str(&format!("\n{}\nmore: http://{address}/status and /metrics\n", follower.suggestion));
-        let (width, height) = terminal::size()?;
+        let (_, height) = terminal::size()?;
         let lines = text.lines().take(usize::from(height).saturating_sub(1));
         execute!(self.out, cursor::MoveTo(0, 0))?;
         for line in lines {
-            // Colour codes take no room; a line that is a little too long is cut by the terminal.
-            let cut: String = line.chars().take(usize::from(width) + if self.colour { 16 } else { 0 }).collect();
-            write!(self.out, "{cut}")?;
+            write!(self.out, "{line}")?;
             execute!(self.out, terminal::Clear(terminal::ClearType::UntilNewLine), cursor::MoveToNextLine(1))?;
         }
         execute!(self.out, terminal::Clear(terminal::ClearType::FromCursorDown))?;
@@ -179,7 +177,7 @@ impl Screen {
     /// Gives the terminal back.
     pub fn close(&mut self) {
         if std::mem::take(&mut self.in_place) {
-            let _ = execute!(self.out, cursor::Show, terminal::LeaveAlternateScreen);
+            let _ = execute!(self.out, cursor::Show, terminal::EnableLineWrap, terminal::LeaveAlternateScreen);
         }
     }
 }
