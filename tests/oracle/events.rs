@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, Decimal128Array, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray,
+    ArrayRef, Date32Array, Decimal128Array, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray,
     TimestampMillisecondArray,
 };
 use arrow::datatypes::{DataType, TimeUnit};
@@ -92,7 +92,9 @@ fn values(column: &Column, rows: usize, now: i64, random: &mut StdRng) -> ArrayR
     match column.name.as_str() {
         "user_id" => Arc::new(
             (0..rows)
-                .map(|_| (!missing(random)).then(|| (random.random::<f64>().powi(3) * 25.0) as i64 - 3))
+                .map(|_| {
+                    (!column.nullable || !missing(random)).then(|| (random.random::<f64>().powi(3) * 25.0) as i64 - 3)
+                })
                 .collect::<Int64Array>(),
         ),
         "amount" => Arc::new(
@@ -126,8 +128,16 @@ fn values(column: &Column, rows: usize, now: i64, random: &mut StdRng) -> ArrayR
             DataType::Int32 => Arc::new(
                 (0..rows).map(|_| (!missing(random)).then(|| random.random_range(0..6))).collect::<Int32Array>(),
             ),
+            DataType::Date32 => Arc::new(
+                (0..rows)
+                    .map(|_| (!missing(random)).then(|| random.random_range(-9_000..12_000)))
+                    .collect::<Date32Array>(),
+            ),
+            DataType::Utf8 => text(&["上海", "app", "北京", "web", "male", "female", "x"], random),
             _ => Arc::new(
-                (0..rows).map(|_| (!missing(random)).then(|| random.random_range(-5..200))).collect::<Int64Array>(),
+                (0..rows)
+                    .map(|_| (!column.nullable || !missing(random)).then(|| random.random_range(-5..200)))
+                    .collect::<Int64Array>(),
             ),
         },
     }

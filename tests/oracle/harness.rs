@@ -15,6 +15,7 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use tagflow::catalog::Catalog;
 use tagflow::delta::{Clock, Delta};
+use tagflow::engine::desired::plan_project;
 use tagflow::operator::graph::Graph;
 use tagflow::oracle;
 use tagflow::plan::compile::{KeyRequirement, compile};
@@ -47,8 +48,8 @@ impl PartialEq for Cell {
 }
 
 struct Tag {
-    name: &'static str,
-    sql: &'static str,
+    name: String,
+    sql: String,
     logical: LogicalPlan,
     plan: Arc<FlowPlan>,
     /// Its table: key to row, kept by the deltas alone.
@@ -66,14 +67,14 @@ pub struct Run {
 }
 
 impl Run {
-    pub fn new(seed: u64, timezone: Tz, queries: &[(&'static str, &'static str)]) -> Self {
+    /// Over the queries of a table.
+    pub fn of_queries(seed: u64, timezone: Tz, queries: &[(&str, &str)]) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let catalog = events::catalog();
         let state = session_state(&catalog, timezone).unwrap();
         let key =
             KeyRequirement { entity: "user".to_string(), column: "user_id".to_string(), data_type: DataType::Int64 };
-        let mut random = StdRng::seed_from_u64(seed);
-        let mut tags: Vec<Tag> = queries
+        let tags = queries
             .iter()
             .map(|(name, sql)| {
                 let logical = runtime
@@ -82,9 +83,46 @@ impl Run {
                     .unwrap_or_else(|error| panic!("{name}: {error}"));
                 let plan = compile(&logical, &catalog, timezone, &key)
                     .unwrap_or_else(|refusal| panic!("{name}: {refusal:?}\n{}", logical.display_indent()));
+                let (name, sql) = (name.to_string(), sql.to_string());
                 Tag { name, sql, logical, plan: Arc::new(plan), table: BTreeMap::new() }
             })
             .collect();
+        Run::new(seed, timezone, catalog, state, tags, runtime)
+    }
+
+    /// Over the tags of the sample project, as `tagflow check` plans them.
+    pub fn of_sample(seed: u64) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let loaded = tagflow::project::load(root, Some("demo"));
+        assert!(loaded.diagnostics.is_empty(), "{:?}", loaded.diagnostics);
+        let (desired, diagnostics) = plan_project(&loaded.project.unwrap());
+        assert!(diagnostics.is_empty(), "{diagnostics:?}");
+        let timezone = desired.project.config.timezone;
+        let state = session_state(&desired.project.catalog, timezone).unwrap();
+        let tags = desired
+            .tags
+            .into_iter()
+            .map(|(name, tag)| Tag {
+                name,
+                sql: tag.definition.text,
+                logical: tag.logical,
+                plan: tag.plan,
+                table: BTreeMap::new(),
+            })
+            .collect();
+        Run::new(seed, timezone, desired.project.catalog, state, tags, runtime)
+    }
+
+    fn new(
+        seed: u64,
+        timezone: Tz,
+        catalog: Catalog,
+        state: SessionState,
+        mut tags: Vec<Tag>,
+        runtime: tokio::runtime::Runtime,
+    ) -> Self {
+        let mut random = StdRng::seed_from_u64(seed);
         tags.shuffle(&mut random);
         Run { random, seed, timezone, catalog, state, tags, runtime }
     }
@@ -95,7 +133,7 @@ impl Run {
         // Some tags join later, filled beside the running ones.
         let early = self.random.random_range(1..=self.tags.len());
         for tag in &self.tags[..early] {
-            graph.add_tag(tag.name, &tag.plan).unwrap();
+            graph.add_tag(&tag.name, &tag.plan).unwrap();
         }
         let mut running = early;
         let mut history: HashMap<String, Vec<RecordBatch>> = HashMap::new();
@@ -105,7 +143,7 @@ impl Run {
             clock += self.clock_step();
             let deltas = graph.step(&arrived, clock);
             for tag in &mut self.tags[..running] {
-                let delta = deltas[tag.name].as_ref().unwrap_or_else(|error| {
+                let delta = deltas[&tag.name].as_ref().unwrap_or_else(|error| {
                     panic!("seed {}: {} failed in epoch {epoch}: {error}\n{}", self.seed, tag.name, tag.sql)
                 });
                 tag.apply(delta, &format!("seed {} epoch {epoch}", self.seed));
@@ -164,7 +202,7 @@ impl Run {
         let joined = self.random.random_range(running + 1..=self.tags.len());
         let mut filling = Graph::new(self.random.random_range(1..4), self.timezone);
         for tag in &self.tags[running..joined] {
-            filling.add_tag(tag.name, &tag.plan).unwrap();
+            filling.add_tag(&tag.name, &tag.plan).unwrap();
         }
         let whole = self.whole(history);
         let mut deltas = Vec::new();
@@ -187,7 +225,7 @@ impl Run {
         deltas.push(filling.step(&HashMap::new(), clock));
         for tag in &mut self.tags[running..joined] {
             for delta in &deltas {
-                tag.apply(delta[tag.name].as_ref().unwrap(), "fill");
+                tag.apply(delta[&tag.name].as_ref().unwrap(), "fill");
             }
         }
         graph.absorb(&filling).unwrap();
@@ -199,7 +237,7 @@ impl Run {
         let snapshot = graph.snapshot().unwrap();
         let mut restarted = Graph::new(self.random.random_range(1..5), self.timezone);
         for tag in &self.tags[..running] {
-            restarted.add_tag(tag.name, &tag.plan).unwrap();
+            restarted.add_tag(&tag.name, &tag.plan).unwrap();
         }
         let outputs: BTreeSet<_> = restarted.outputs();
         restarted.load(&snapshot, &outputs).unwrap();
