@@ -31,9 +31,9 @@ test-fast: setup ## Tests that need no server
 check: build ## tagflow check on the sample project
 	@$(TAGFLOW) check --profile demo
 
-bench: setup ## Rows a second, with a real Kafka and MariaDB (release build: about 20 minutes the first time)
-	@cargo build --release
-	@scripts/with-services cargo run --release --example bench
+bench: setup ## Rows a second, with a real Kafka and MariaDB (release build: about 30 minutes the first time)
+	@cargo build --release --example bench
+	@scripts/with-services $(CARGO_TARGET_DIR)/release/examples/bench
 
 dist: setup ## A tarball with the release binary and the sample project
 	@cargo build --release
