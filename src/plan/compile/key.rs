@@ -1,0 +1,109 @@
+//! The end of a plan: the tag's key, proven from what makes its rows unique, and its columns.
+
+use datafusion::common::DFSchema;
+use datafusion::logical_expr::Expr;
+
+use super::{Compiler, KeyRequirement, Refusal, Relation, ranked};
+use crate::plan::flow::{FlowPlan, NodeIndex, OutputColumn, fingerprint};
+
+impl Compiler<'_> {
+    pub(super) fn finish(
+        mut self,
+        relation: Relation,
+        schema: &DFSchema,
+        required: &KeyRequirement,
+    ) -> Result<FlowPlan, Refusal> {
+        let relation = ranked(relation)?;
+        let unique = self.facts[relation.node].unique.clone().ok_or_else(|| {
+            Refusal::new(
+                "T0601",
+                "nothing makes the rows of this tag unique",
+                format!(
+                    "GROUP BY {}, or keep one row each with ROW_NUMBER() OVER (PARTITION BY {} ORDER BY …) = 1",
+                    required.column, required.column
+                ),
+            )
+        })?;
+        let mut key_positions = Vec::new();
+        for column in unique {
+            let position = relation
+                .columns
+                .iter()
+                .position(|expr| self.injective(relation.node, expr) == Some(column))
+                .ok_or_else(|| {
+                    let name = self.nodes[relation.node].schema.field(column).name().clone();
+                    Refusal::new(
+                        "T0602",
+                        format!("the rows are unique by `{name}`, which is not in the SELECT list"),
+                        format!("select `{name}`, or take it out of GROUP BY / PARTITION BY"),
+                    )
+                })?;
+            if !key_positions.contains(&position) {
+                key_positions.push(position);
+            }
+        }
+        let entity_position =
+            schema.fields().iter().position(|field| field.name().eq_ignore_ascii_case(&required.column));
+        let entity_position = match entity_position {
+            Some(position) if key_positions.contains(&position) => position,
+            Some(_) => {
+                return Err(Refusal::new(
+                    "T0603",
+                    format!("`{}` is selected, but the rows are not unique by it", required.column),
+                    format!("put `{}` into GROUP BY (or PARTITION BY)", required.column),
+                ));
+            }
+            None => {
+                return Err(Refusal::new(
+                    "T0604",
+                    format!("the tag has no column `{}`, the key of entity `{}`", required.column, required.entity),
+                    format!("select and group by `{}`", required.column),
+                ));
+            }
+        };
+        let found = schema.field(entity_position).data_type();
+        if *found != required.data_type {
+            return Err(Refusal::new(
+                "T0605",
+                format!(
+                    "`{}` has type {found}, but entity `{}` has {}",
+                    required.column, required.entity, required.data_type
+                ),
+                "declare the column in the schema with the entity's type",
+            ));
+        }
+        key_positions.sort_unstable();
+        key_positions.retain(|position| *position != entity_position);
+        key_positions.insert(0, entity_position);
+
+        let relation = self.materialise(relation)?;
+        let output = |position: usize| OutputColumn {
+            name: schema.field(position).name().clone(),
+            index: position,
+            data_type: schema.field(position).data_type().clone(),
+        };
+        let key: Vec<OutputColumn> = key_positions.iter().map(|position| output(*position)).collect();
+        let columns: Vec<OutputColumn> =
+            (0..relation.columns.len()).filter(|position| !key_positions.contains(position)).map(output).collect();
+        let names: Vec<String> =
+            key.iter().chain(&columns).map(|column| format!("{} {}", column.name, column.data_type)).collect();
+        let facts = &self.facts[relation.node];
+        let whole = fingerprint(&format!("tag {} {} {names:?}", facts.output, key.len()));
+        let reach = facts.reach;
+        let keep = relation.node;
+        self.nodes.truncate(keep + 1);
+        Ok(FlowPlan { nodes: self.nodes, key, columns, fingerprint: whole, reach })
+    }
+
+    /// The node's column of which the expression is a one-to-one image.
+    pub(super) fn injective(&self, node: NodeIndex, expr: &Expr) -> Option<usize> {
+        match expr {
+            Expr::Cast(cast) => {
+                let column = self.injective(node, &cast.expr)?;
+                let from = self.facts[node].columns.field(column).data_type();
+                crate::plan::fallible::is_widening(from, cast.field.data_type()).then_some(column)
+            }
+            other => self.plain(node, other),
+        }
+    }
+}

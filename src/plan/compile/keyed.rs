@@ -1,0 +1,264 @@
+//! Operators with keyed state, and UNION ALL: what needs its input as a node, or takes filters and arguments over it.
+
+use std::sync::Arc;
+
+use arrow::compute::SortOptions;
+use arrow::datatypes::{DataType, Field, Schema};
+use datafusion::common::DFSchema;
+use datafusion::logical_expr::expr::{NullTreatment, WindowFunction};
+use datafusion::logical_expr::{Aggregate, Expr, ExprSchemable, Union, Window, WindowFunctionDefinition};
+
+use super::{Compiler, Facts, Refusal, Relation, canonical_columns, clock_in, ranked, readable, substitute};
+use crate::plan::clock;
+use crate::plan::flow::{AggregateCall, AggregateFunction, FlowNode, Member, NodeKind, Reach, Scalar, fingerprint};
+
+impl Compiler<'_> {
+    pub(super) fn aggregate(&mut self, aggregate: &Aggregate) -> Result<Relation, Refusal> {
+        let mut relation = ranked(self.relation(&aggregate.input)?)?;
+        if aggregate.group_expr.is_empty() {
+            return Err(Refusal::new(
+                "T0503",
+                "an aggregate over the whole population is not keyed by anyone",
+                "add GROUP BY with the entity's key",
+            ));
+        }
+        if aggregate.group_expr.iter().any(|expr| matches!(expr, Expr::GroupingSet(_))) {
+            return Err(Refusal::new(
+                "T0504",
+                "GROUPING SETS, ROLLUP and CUBE do not stream yet",
+                "write one tag for each grouping",
+            ));
+        }
+        let schema = aggregate.input.schema();
+        let resolve = |relation: &Relation, expr: &Expr| substitute(expr, schema, &relation.columns);
+        let keys = aggregate.group_expr.iter().map(|expr| resolve(&relation, expr)).collect::<Result<Vec<_>, _>>()?;
+        if keys.iter().any(clock::reads_clock) {
+            return Err(clock_in("GROUP BY"));
+        }
+        let guarded = !relation.filters.is_empty() && keys.iter().any(|key| self.fallible(relation.node, key));
+        if !relation.bounds.is_empty() || guarded {
+            relation = self.materialise(relation)?;
+        }
+        let keys = aggregate
+            .group_expr
+            .iter()
+            .map(|expr| self.scalar(relation.node, &resolve(&relation, expr)?))
+            .collect::<Result<Vec<_>, _>>()?;
+        let aggregates = aggregate
+            .aggr_expr
+            .iter()
+            .map(|expr| self.aggregate_call(&relation, expr, schema))
+            .collect::<Result<Vec<_>, _>>()?;
+        let filter = self.filter_stages(relation.node, &relation.filters)?;
+
+        let key_texts: Vec<&str> = keys.iter().map(|key| key.text.as_str()).collect();
+        let identity = fingerprint(&format!("aggregate {} by {key_texts:?}", self.facts[relation.node].output));
+        let call_texts: Vec<String> = aggregates
+            .iter()
+            .map(|call| {
+                let text =
+                    |scalar: &Option<Scalar>| scalar.as_ref().map_or_else(String::new, |scalar| scalar.text.clone());
+                format!(
+                    "{}({}) filter {} -> {}",
+                    call.function.name(),
+                    text(&call.argument),
+                    text(&call.filter),
+                    call.data_type
+                )
+            })
+            .collect();
+        let filter_texts: Vec<&str> = filter.iter().map(|stage| stage.text.as_str()).collect();
+        let member =
+            Member { fingerprint: fingerprint(&format!("member {filter_texts:?} {call_texts:?}")), filter, aggregates };
+
+        let fields: Vec<Field> = aggregate
+            .schema
+            .fields()
+            .iter()
+            .map(|field| Field::new(readable(field.name()), field.data_type().clone(), true))
+            .collect();
+        let facts = Facts {
+            columns: canonical_columns(&fields),
+            unique: Some((0..keys.len()).collect()),
+            reach: self.facts[relation.node].reach,
+            output: fingerprint(&format!("{identity} {}", member.fingerprint)),
+        };
+        let node = FlowNode {
+            fingerprint: identity,
+            inputs: vec![relation.node],
+            kind: NodeKind::Aggregate { keys, member },
+            schema: Arc::new(Schema::new(fields)),
+            append_only: false,
+        };
+        let node = self.push(node, facts);
+        Ok(self.whole(node))
+    }
+
+    pub(super) fn aggregate_call(
+        &self,
+        relation: &Relation,
+        expr: &Expr,
+        schema: &DFSchema,
+    ) -> Result<AggregateCall, Refusal> {
+        let Expr::AggregateFunction(function) = expr.clone().unalias() else {
+            return Err(Refusal::new(
+                "T0505",
+                format!("`{expr}` is not an aggregate that streams"),
+                "use COUNT, SUM, AVG, MIN or MAX",
+            ));
+        };
+        let params = &function.params;
+        let name = function.func.name();
+        let kind = match (name, params.distinct) {
+            ("count", false) => AggregateFunction::Count,
+            ("count", true) => AggregateFunction::CountDistinct,
+            ("sum", false) => AggregateFunction::Sum,
+            ("avg", false) => AggregateFunction::Avg,
+            ("min", _) => AggregateFunction::Min,
+            ("max", _) => AggregateFunction::Max,
+            (name, distinct) => {
+                return Err(Refusal::new(
+                    "T0505",
+                    format!(
+                        "{}({}…) does not stream yet",
+                        name.to_uppercase(),
+                        if distinct { "DISTINCT " } else { "" }
+                    ),
+                    "use COUNT, COUNT(DISTINCT …), SUM, AVG, MIN or MAX",
+                ));
+            }
+        };
+        if !params.order_by.is_empty() || matches!(params.null_treatment, Some(NullTreatment::IgnoreNulls)) {
+            return Err(Refusal::new(
+                "T0506",
+                format!("{} with ORDER BY does not stream yet", name.to_uppercase()),
+                "leave out the ORDER BY",
+            ));
+        }
+        let [argument] = params.args.as_slice() else {
+            return Err(Refusal::new(
+                "T0505",
+                format!("{} of several arguments does not stream yet", name.to_uppercase()),
+                "aggregate one expression",
+            ));
+        };
+        let argument = substitute(argument, schema, &relation.columns)?;
+        let filter = match &params.filter {
+            Some(filter) => Some(substitute(filter, schema, &relation.columns)?),
+            None => None,
+        };
+        if clock::reads_clock(&argument) || filter.as_ref().is_some_and(clock::reads_clock) {
+            return Err(clock_in("an aggregate"));
+        }
+        let counts_rows =
+            matches!(&argument, Expr::Literal(value, _) if !value.is_null()) && kind == AggregateFunction::Count;
+        let argument = if counts_rows { None } else { Some(self.scalar(relation.node, &argument)?) };
+        let filter = filter.map(|filter| self.scalar(relation.node, &filter)).transpose()?;
+        let (_, field) = expr.to_field(schema)?;
+        Ok(AggregateCall { function: kind, argument, filter, data_type: field.data_type().clone() })
+    }
+
+    pub(super) fn window(&mut self, window: &Window) -> Result<Relation, Refusal> {
+        let refusal = || {
+            Refusal::new(
+                "T0507",
+                "of the window functions only ROW_NUMBER() OVER (PARTITION BY … ORDER BY …) filtered = 1 streams yet",
+                "number the rows in a sub-query or CTE and keep those with `= 1` in the query around it",
+            )
+        };
+        let input = self.relation(&window.input)?;
+        let input = self.narrow(input)?;
+        let [expr] = window.window_expr.as_slice() else { return Err(refusal()) };
+        let Expr::WindowFunction(function) = expr.clone().unalias() else { return Err(refusal()) };
+        let WindowFunction { fun: WindowFunctionDefinition::WindowUDF(udf), params } = function.as_ref() else {
+            return Err(refusal());
+        };
+        if udf.name() != "row_number" || params.filter.is_some() {
+            return Err(refusal());
+        }
+        let schema = window.input.schema();
+        let scalar = |compiler: &Self, expr: &Expr| -> Result<Scalar, Refusal> {
+            compiler.scalar(input.node, &substitute(expr, schema, &input.columns)?)
+        };
+        let partition = params.partition_by.iter().map(|expr| scalar(self, expr)).collect::<Result<Vec<_>, _>>()?;
+        let order = params
+            .order_by
+            .iter()
+            .map(|sort| {
+                let options = SortOptions { descending: !sort.asc, nulls_first: sort.nulls_first };
+                Ok((scalar(self, &sort.expr)?, options))
+            })
+            .collect::<Result<Vec<_>, Refusal>>()?;
+        let unique = params
+            .partition_by
+            .iter()
+            .map(|expr| self.plain(input.node, &substitute(expr, schema, &input.columns).ok()?))
+            .collect::<Option<Vec<_>>>();
+
+        let text = format!(
+            "top {} by {:?} order {:?}",
+            self.facts[input.node].output,
+            partition.iter().map(|key| &key.text).collect::<Vec<_>>(),
+            order.iter().map(|(key, options)| format!("{} {options:?}", key.text)).collect::<Vec<_>>(),
+        );
+        let output = fingerprint(&text);
+        let mut fields: Vec<Field> =
+            self.nodes[input.node].schema.fields().iter().map(|field| field.as_ref().clone()).collect();
+        fields.truncate(input.columns.len());
+        fields.push(Field::new("row_number", DataType::UInt64, true));
+        let facts = Facts {
+            columns: canonical_columns(&fields),
+            unique,
+            reach: self.facts[input.node].reach,
+            output: output.clone(),
+        };
+        let node = FlowNode {
+            fingerprint: output,
+            inputs: vec![input.node],
+            kind: NodeKind::TopRow { partition, order },
+            schema: Arc::new(Schema::new(fields)),
+            append_only: false,
+        };
+        let node = self.push(node, facts);
+        let mut relation = self.whole(node);
+        relation.unranked = Some(self.column(node, input.columns.len()));
+        Ok(relation)
+    }
+
+    pub(super) fn union(&mut self, union: &Union) -> Result<Relation, Refusal> {
+        let mut inputs = Vec::new();
+        for input in &union.inputs {
+            let mut relation = self.relation(input)?;
+            for (index, field) in union.schema.fields().iter().enumerate() {
+                let node_columns = DFSchema::try_from(self.facts[relation.node].columns.as_ref().clone())?;
+                let column = relation.columns[index].clone();
+                relation.columns[index] = column.cast_to(field.data_type(), &node_columns)?;
+            }
+            let node = self.narrow(relation)?.node;
+            inputs.push(node);
+        }
+        let outputs: Vec<&str> = inputs.iter().map(|input| self.facts[*input].output.as_str()).collect();
+        let output = fingerprint(&format!("union {outputs:?}"));
+        let fields: Vec<Field> = union
+            .schema
+            .fields()
+            .iter()
+            .map(|field| Field::new(field.name(), field.data_type().clone(), true))
+            .collect();
+        let reach =
+            inputs.iter().map(|input| self.facts[*input].reach).fold(Reach::Within(0), |all, one| match (all, one) {
+                (Reach::Within(all), Reach::Within(one)) => Reach::Within(all.max(one)),
+                _ => Reach::Unbounded,
+            });
+        let facts = Facts { columns: canonical_columns(&fields), unique: None, reach, output: output.clone() };
+        let node = FlowNode {
+            fingerprint: output,
+            append_only: inputs.iter().all(|input| self.nodes[*input].append_only),
+            inputs,
+            kind: NodeKind::Union,
+            schema: Arc::new(Schema::new(fields)),
+        };
+        let node = self.push(node, facts);
+        Ok(self.whole(node))
+    }
+}
