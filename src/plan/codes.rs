@@ -56,6 +56,8 @@ pub const OTHER_CLAUSE: &str = "T0517";
 pub const INTEGER_DIVISION: &str = "T0701";
 /// A divisor that may be zero.
 pub const ZERO_DIVISOR: &str = "T0702";
+/// Rows without a key, which are left out.
+pub const NULL_KEY: &str = "T0703";
 /// A spelling of Hive or MySQL.
 pub const FOREIGN: &str = "T0710";
 /// A date format of Java.

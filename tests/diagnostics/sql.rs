@@ -11,7 +11,8 @@ format = "json"
 time = { column = "order_time" }
 [columns]
 order_id = "BIGINT NOT NULL"
-user_id = "BIGINT"
+user_id = "BIGINT NOT NULL"
+member_id = "BIGINT"
 amount = "DECIMAL(12,2)"
 quantity = "INT"
 weight = "DOUBLE"

@@ -9,6 +9,7 @@ mod planning_error;
 mod text;
 mod unsupported;
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -197,6 +198,41 @@ fn divides_integers(plan: &LogicalPlan) -> bool {
     found && walked.is_ok()
 }
 
+/// Says that rows without a key are left out, where the key may be NULL and no condition looks at it.
+fn null_key(plan: &LogicalPlan, tag: &TagDefinition, key: &str) -> Option<Diagnostic> {
+    let field = plan.schema().fields().iter().find(|field| field.name().eq_ignore_ascii_case(key))?;
+    if !field.is_nullable() {
+        return None;
+    }
+    // The key and the columns that became it under another name.
+    let mut names = BTreeSet::from([key.to_lowercase()]);
+    let mut looked_at = BTreeSet::new();
+    let walked = plan.apply_with_subqueries(|plan| {
+        plan.apply_expressions(|expr| {
+            if let Expr::Alias(alias) = expr
+                && alias.name.eq_ignore_ascii_case(key)
+            {
+                names.extend(alias.expr.column_refs().iter().map(|column| column.name.to_lowercase()));
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+        if let LogicalPlan::Filter(filter) = plan {
+            looked_at.extend(filter.predicate.column_refs().iter().map(|column| column.name.to_lowercase()));
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    if !names.is_disjoint(&looked_at) || walked.is_err() {
+        return None;
+    }
+    let sql = SqlText::new(&tag.file, &tag.text);
+    let span = sql.find_word(&[key]).unwrap_or_else(|| sql.first_word());
+    let message = format!("`{key}` may be NULL; such rows are nobody's tag and are left out");
+    Some(
+        sql.warning(codes::NULL_KEY, span, message)
+            .help(format!("say so with `WHERE {key} IS NOT NULL`, which also saves their state")),
+    )
+}
+
 /// Plans a tag and compiles it to operators.
 pub fn plan_tag(
     planner: &QueryPlanner,
@@ -209,7 +245,11 @@ pub fn plan_tag(
     let key =
         KeyRequirement { entity: tag.entity.clone(), column: entity.key.clone(), data_type: entity.key_type.clone() };
     match compile(&planned.plan, catalog, timezone, &key) {
-        Ok(flow) => Ok(PlannedTagQuery { logical: planned.plan, flow, warnings: planned.warnings }),
+        Ok(flow) => {
+            let mut warnings = planned.warnings;
+            warnings.extend(null_key(&planned.plan, tag, &entity.key));
+            Ok(PlannedTagQuery { logical: planned.plan, flow, warnings })
+        }
         Err(Refusal { code, message, help }) => {
             let sql = SqlText::new(&tag.file, &tag.text);
             let words: &[&str] = match code {
