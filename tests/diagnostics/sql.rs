@@ -71,6 +71,18 @@ fn every_mistake_in_sql_is_found() {
 }
 
 #[test]
+fn comments_and_byte_order_marks_before_the_query_do_no_harm() {
+    let sql = "SELECT user_id, COUNT(*) AS n FROM orders GROUP BY user_id";
+    for before in
+        ["\u{feff}", "-- a licence\n", "/* tag\ntitle = \"中文\"\n*/\n-- and more\n", "/* a comment */ /* tag */ "]
+    {
+        assert_eq!(problems(&format!("{before}{sql}")), "no problems\n", "{before:?}");
+        let wrong = problems(&format!("{before}{}", sql.replace("COUNT(*)", "MAX(amout)")));
+        assert!(wrong.starts_with("T0811 Error: [amout]"), "{before:?}: {wrong}");
+    }
+}
+
+#[test]
 fn mutated_sql_never_panics() {
     use rand::rngs::StdRng;
     use rand::seq::IndexedRandom;

@@ -1,4 +1,4 @@
-//! The SQL in a file: its header blanked out, parsed, with places as bytes of the file.
+//! The SQL in a file, parsed, with places as bytes of the file.
 
 use std::ops::Range;
 use std::path::Path;
@@ -19,19 +19,15 @@ const MOST_OPERATORS: usize = 1000;
 #[derive(Debug)]
 pub(crate) struct SqlText<'a> {
     file: &'a Path,
-    /// As long as the file; the header is blank.
+    /// As long as the file.
     text: String,
     lines: Vec<usize>,
 }
 
 impl<'a> SqlText<'a> {
     pub(crate) fn new(file: &'a Path, text: &str) -> Self {
-        let header = match text.trim_start().starts_with("/*").then(|| text.find("*/")).flatten() {
-            Some(end) => end + 2,
-            None => 0,
-        };
-        let blank = text[..header].bytes().map(|byte| if byte == b'\n' { '\n' } else { ' ' });
-        let text: String = blank.chain(text[header..].chars()).collect();
+        // Comments, the header among them, the parser skips by itself; a byte order mark it does not.
+        let text = text.replace('\u{feff}', "   ");
         let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
         SqlText { file, text, lines }
     }
@@ -40,9 +36,18 @@ impl<'a> SqlText<'a> {
         &self.text
     }
 
-    /// The query without blanks around it; the first word where there is more than one line.
+    /// The query without blanks and comments around it.
     pub(crate) fn body(&self) -> Range<usize> {
-        let start = self.text.len() - self.text.trim_start().len();
+        let mut rest = self.text.as_str();
+        loop {
+            rest = rest.trim_start();
+            rest = match (rest.starts_with("--"), rest.strip_prefix("/*")) {
+                (true, _) => rest.split_once('\n').map_or("", |(_, behind)| behind),
+                (_, Some(comment)) => comment.split_once("*/").map_or("", |(_, behind)| behind),
+                _ => break,
+            };
+        }
+        let start = self.text.len() - rest.len();
         start..self.text.trim_end().len().max(start)
     }
 
