@@ -139,7 +139,7 @@ fn step_of(expr: &Expr) -> Result<Step, String> {
                     inner
                 })
             }
-            (zone::INSTANT, [value]) => step_of(value),
+            (zone::INSTANT | zone::FINER, [value]) => step_of(value),
             (zone::WALL_TIME, [value]) => match step_of(value)? {
                 Step::Days => Ok(Step::Days),
                 Step::Finer => Err(format!(

@@ -67,6 +67,7 @@ fn is_safe_node(expr: &Expr, schema: &DFSchema) -> bool {
             "date_part"
                 | "wall_time"
                 | "instant"
+                | "finer_timestamp"
                 | "lower"
                 | "upper"
                 | "character_length"

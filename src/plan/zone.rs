@@ -2,16 +2,15 @@
 //!
 //! Arrow's cast of an instant to a TIMESTAMP gives UTC, its cast of a wall time that does not exist or exists twice
 //! fails, and DataFusion compares a wall time with a constant instant as if the zone were UTC. So both casts become
-//! functions of ours in the analysed plan, before anything is optimised.
+//! functions of ours in the analysed plan, before anything is optimised. So do casts to a finer unit, which DataFusion
+//! puts in to compare with the clock: a year that nanoseconds do not hold (9999 for "never") is then the last or first
+//! one that they do, instead of an error that stops the tag.
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
 use arrow::compute::cast;
-use arrow::datatypes::{
-    ArrowTimestampType, DataType, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
-    TimestampNanosecondType, TimestampSecondType,
-};
+use arrow::datatypes::{DataType, Int64Type, TimeUnit};
 use chrono::{DateTime, NaiveDateTime, Offset, TimeZone};
 use chrono_tz::Tz;
 use datafusion::common::config::ConfigOptions;
@@ -28,6 +27,8 @@ use datafusion::optimizer::AnalyzerRule;
 pub const WALL_TIME: &str = "wall_time";
 /// Name of the function from wall time to instants.
 pub const INSTANT: &str = "instant";
+/// Name of the function from a timestamp to one of a finer unit.
+pub const FINER: &str = "finer_timestamp";
 
 /// Puts [`WALL_TIME`] and [`INSTANT`] in the place of casts; runs after type coercion.
 #[derive(Debug)]
@@ -77,6 +78,12 @@ fn replace_cast(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         (DataType::Timestamp(_, None), DataType::Timestamp(unit, Some(zone))) => {
             call(ZoneFunction::new(INSTANT, zone, *unit), inner.as_ref().clone())
         }
+        (DataType::Timestamp(from, from_zone), DataType::Timestamp(unit, zone))
+            if from_zone == zone && per_second(*unit) > per_second(*from) =>
+        {
+            let zone = zone.clone().unwrap_or_else(|| Arc::from(""));
+            call(ZoneFunction::new(FINER, &zone, *unit), inner.as_ref().clone())
+        }
         (DataType::Date32 | DataType::Date64, DataType::Timestamp(unit, Some(zone))) => {
             let midnight = Expr::Cast(Cast::new(inner.clone(), DataType::Timestamp(*unit, None)));
             call(ZoneFunction::new(INSTANT, zone, *unit), midnight)
@@ -85,7 +92,17 @@ fn replace_cast(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     }
 }
 
-/// One of the two casts.
+/// Ticks of a unit in a second.
+fn per_second(unit: TimeUnit) -> i64 {
+    match unit {
+        TimeUnit::Second => 1,
+        TimeUnit::Millisecond => 1_000,
+        TimeUnit::Microsecond => 1_000_000,
+        TimeUnit::Nanosecond => 1_000_000_000,
+    }
+}
+
+/// One of the casts.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct ZoneFunction {
     name: &'static str,
@@ -100,7 +117,8 @@ impl ZoneFunction {
     }
 
     fn output(&self) -> DataType {
-        DataType::Timestamp(self.unit, (self.name == INSTANT).then(|| Arc::clone(&self.zone)))
+        let has_zone = self.name != WALL_TIME && !self.zone.is_empty();
+        DataType::Timestamp(self.unit, has_zone.then(|| Arc::clone(&self.zone)))
     }
 }
 
@@ -133,27 +151,36 @@ impl ScalarUDFImpl for ZoneFunction {
 
 impl ZoneFunction {
     fn convert(&self, array: &ArrayRef) -> Result<ArrayRef> {
-        let zone: Tz = self
-            .zone
-            .parse()
-            .map_err(|_| DataFusionError::Execution(format!("`{}` is no time zone by name", self.zone)))?;
         // First to the unit of the result, the meaning unchanged; then from one meaning to the other.
-        let kept_zone = match array.data_type() {
-            DataType::Timestamp(_, zone) => zone.clone(),
-            _ => None,
-        };
-        let array = cast(array, &DataType::Timestamp(self.unit, kept_zone))?;
-        let mut offsets = Offsets::new(zone, self.name == INSTANT);
-        let converted: ArrayRef = match self.unit {
-            TimeUnit::Second => Arc::new(offsets.convert::<TimestampSecondType>(&array, 1)),
-            TimeUnit::Millisecond => Arc::new(offsets.convert::<TimestampMillisecondType>(&array, 1_000)),
-            TimeUnit::Microsecond => Arc::new(offsets.convert::<TimestampMicrosecondType>(&array, 1_000_000)),
-            TimeUnit::Nanosecond => Arc::new(offsets.convert::<TimestampNanosecondType>(&array, 1_000_000_000)),
+        let values = in_unit(array, self.unit)?;
+        let converted = if self.name == FINER {
+            values
+        } else {
+            let zone: Tz = self
+                .zone
+                .parse()
+                .map_err(|_| DataFusionError::Execution(format!("`{}` is no time zone by name", self.zone)))?;
+            Offsets::new(zone, self.name == INSTANT).convert(&values, per_second(self.unit))
         };
         // The values are those of the result already: only their type is to be named.
         let data = converted.to_data().into_builder().data_type(self.output()).build()?;
         Ok(arrow::array::make_array(data))
     }
+}
+
+/// The ticks of timestamps, counted in another unit; what that does not hold is its first or last.
+fn in_unit(array: &ArrayRef, unit: TimeUnit) -> Result<Int64Array> {
+    let DataType::Timestamp(from, _) = array.data_type() else {
+        return Err(DataFusionError::Internal(format!("a {} is no timestamp", array.data_type())));
+    };
+    let ticks = cast(array, &DataType::Int64)?;
+    let ticks = ticks.as_primitive::<Int64Type>();
+    let (from, to) = (per_second(*from), per_second(unit));
+    Ok(if to >= from {
+        ticks.unary(|tick| tick.saturating_mul(to / from))
+    } else {
+        ticks.unary(|tick| tick.div_euclid(from / to))
+    })
 }
 
 /// Quarters of an hour whose offset is kept: zones change theirs at such a boundary, or the quarter is looked at anew.
@@ -173,13 +200,13 @@ impl Offsets {
         Offsets { zone, from_wall_time, recent: vec![None; REMEMBERED] }
     }
 
-    fn convert<T: ArrowTimestampType>(&mut self, array: &ArrayRef, per_second: i64) -> PrimitiveArray<T> {
-        let values = array.as_primitive::<T>().iter();
+    fn convert(&mut self, values: &Int64Array, per_second: i64) -> Int64Array {
         values
+            .iter()
             .map(|value| {
                 let value = value?;
-                let offset = self.offset(value.div_euclid(per_second))?.checked_mul(per_second)?;
-                if self.from_wall_time { value.checked_sub(offset) } else { value.checked_add(offset) }
+                let offset = self.offset(value.div_euclid(per_second))?.saturating_mul(per_second);
+                Some(if self.from_wall_time { value.saturating_sub(offset) } else { value.saturating_add(offset) })
             })
             .collect()
     }

@@ -121,7 +121,10 @@ fn values(column: &Column, rows: usize, now: i64, random: &mut StdRng) -> ArrayR
                     .map(|_| {
                         // Most are recent, some are old, some lie ahead; coarse steps make ties.
                         let back = (random.random::<f64>().powi(3) * 60.0 * DAY as f64) as i64 - DAY / 4;
-                        (!missing(random)).then(|| (now - back) / 60_000 * 60_000)
+                        // The year 9999 stands for "never" in many a database.
+                        let never = 253_402_214_400_000;
+                        let time = if random.random_bool(0.01) { never } else { (now - back) / 60_000 * 60_000 };
+                        (!missing(random)).then_some(time)
                     })
                     .collect::<TimestampMillisecondArray>(),
             ),
