@@ -385,6 +385,8 @@ fn topic_that_is_made_later_is_waited_for_and_read_from_its_beginning() {
     let mut request = topic.request();
     Arc::make_mut(&mut request.stream).start = Start::Latest;
     let mut reading = topic.read(request);
+    let first = reading.step();
+    assert!(matches!(first, Some(SourceEvent::Missing { .. })), "{first:?}");
     match reading.step() {
         Some(SourceEvent::Trouble { message, .. }) => assert!(message.contains("does not exist"), "{message}"),
         other => panic!("{other:?}"),
