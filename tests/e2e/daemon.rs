@@ -288,6 +288,16 @@ fn reload_touches_only_what_has_changed() {
     shop.until_registry("SELECT CONCAT(COUNT(*)) FROM _tagflow_retired", "10");
     daemon.interrupt();
     shop.verify();
+
+    // A lost state directory: all tags are filled anew and swapped in, at later epochs than ever.
+    let epoch = || shop.registry("SELECT CONCAT(MAX(epoch)) FROM _tagflow_progress")[0].parse::<u64>().unwrap();
+    let before = epoch();
+    fs::remove_dir_all(shop.path(".tagflow")).unwrap();
+    let mut daemon = shop.start();
+    daemon.until_quiet(tags + 19);
+    daemon.interrupt();
+    assert!(epoch() > before, "{} after {before}", epoch());
+    shop.verify();
 }
 
 impl Shop {

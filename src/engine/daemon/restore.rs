@@ -20,6 +20,16 @@ impl Daemon {
     pub(super) fn restore(&mut self) -> Result<(), DaemonError> {
         self.store.call("open", |sink| sink.open())?;
         let progress = self.store.call("read progress", |sink| sink.progress())?;
+        // Epochs and the clock go on from what was ever committed, also where no state can be taken up.
+        let epoch = progress.iter().map(|progress| progress.epoch).max().unwrap_or_default();
+        let clock = progress.iter().map(|progress| progress.clock).max().unwrap_or_default();
+        self.restore_state(progress)?;
+        self.dataflow.epoch = self.dataflow.epoch.max(epoch);
+        self.dataflow.clock = self.dataflow.clock.max(clock);
+        Ok(())
+    }
+
+    fn restore_state(&mut self, progress: Vec<TagProgress>) -> Result<(), DaemonError> {
         let registered = self.store.call("read registry", |sink| sink.registrations())?;
         self.retire_forgotten(&registered)?;
         for registered in registered {

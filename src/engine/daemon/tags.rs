@@ -34,14 +34,29 @@ impl Daemon {
             let clock = self.dataflow.clock;
             self.take(arrived, clock);
         }
+        if let Some((stream, reason)) = self.intake.failed.first_key_value() {
+            error!(stream, reason, "the fill is given up: its tags cannot be met");
+            return self.end_fill();
+        }
         if self.intake.is_finished()
             && let Some(filled) = self.filled.take()
         {
+            if !self.stands_at(&meeting.offsets) {
+                error!("the fill is given up: a source has ended elsewhere than it was asked to");
+                return self.end_fill();
+            }
             let faults = self.dataflow.step(&HashMap::new(), meeting.clock);
             self.faults(faults);
             self.join(*filled)?;
         }
         Ok(())
+    }
+
+    /// True when exactly the records before `offsets` were taken of every stream that the running tags read.
+    fn stands_at(&self, offsets: &Offsets) -> bool {
+        let reads = reads(self.running.values().map(|tag| tag.plan.as_ref()));
+        let own = offsets.0.iter().filter(|(partition, _)| reads.contains_key(&partition.stream));
+        own.into_iter().all(|(partition, next)| self.dataflow.offsets.next(partition) == Some(*next))
     }
 
     pub(super) fn faults(&mut self, faults: Vec<TagFault>) {

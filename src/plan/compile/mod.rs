@@ -79,7 +79,6 @@ struct Facts {
     unique: Option<Vec<usize>>,
     /// How far back the rows depend on events.
     reach: Reach,
-    /// `row_number` column of a TopRow node that has to be compared with 1 by a filter above.
     /// The fingerprint of the output: the node's, and the member's of an aggregate.
     output: String,
 }
