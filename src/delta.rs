@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, UInt32Array};
-use arrow::compute::{concat, concat_batches, take, take_record_batch};
+use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch};
+use arrow::compute::{concat, concat_batches};
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use serde::{Deserialize, Serialize};
@@ -53,19 +53,6 @@ impl Delta {
     /// The weight of one row.
     pub fn weight(&self, row: usize) -> i64 {
         self.weights.as_ref().map_or(1, |weights| weights.value(row))
-    }
-
-    /// The rows at `indices`, with their weights.
-    pub fn take(&self, indices: &UInt32Array) -> Result<Delta, ArrowError> {
-        let batch = take_record_batch(&self.batch, indices)?;
-        let weights = match &self.weights {
-            Some(weights) => {
-                let taken = take(weights, indices, None)?;
-                Some(Int64Array::from(taken.to_data()))
-            }
-            None => None,
-        };
-        Ok(Delta { batch, weights })
     }
 
     /// All deltas behind one another; weights are made explicit only if one of them has any.

@@ -5,7 +5,7 @@ use std::io::Write;
 
 use crate::cli::{FAILED, Format, OK, ProjectArgs, complain, load, print};
 use crate::engine::desired::Desired;
-use crate::sink::{Sink, SinkError, TextRow, open_store};
+use crate::sink::{SinkError, open_store};
 
 /// Arguments of `tagflow show`.
 #[derive(Debug, clap::Args)]
@@ -73,7 +73,7 @@ fn look_up(desired: &Desired, entity: &str, key: &str) -> Result<Vec<Found>, Sin
     let mut found = Vec::new();
     for registered in store.registrations()? {
         let Some(planned) = desired.tags.get(&registered.tag).filter(|_| registered.entity == entity) else { continue };
-        let rows = rows(store.as_mut(), planned, key)?;
+        let rows = store.rows_of(&planned.table, key)?;
         if !rows.is_empty() {
             let rows = rows.into_iter().map(|row| row.into_iter().collect()).collect();
             let folders = registered.folder_titles;
@@ -94,14 +94,6 @@ fn folder_order(desired: &Desired, folder: &[String]) -> Vec<(i64, String)> {
         settings.and_then(|settings| settings.order).unwrap_or(i64::MAX)
     };
     (1..=folder.len()).map(|depth| (place(depth), folder[depth - 1].clone())).collect()
-}
-
-fn rows(
-    store: &mut dyn Sink,
-    planned: &crate::engine::desired::PlannedTag,
-    key: &str,
-) -> Result<Vec<TextRow>, SinkError> {
-    store.rows_of(&planned.table, key)
 }
 
 fn tree(entity: &str, key: &str, found: &[Found]) -> String {

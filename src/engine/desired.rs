@@ -161,13 +161,6 @@ fn registration(project: &Project, definition: &TagDefinition, table: &TagTable)
     }
 }
 
-impl Desired {
-    /// The streams that these tags read, with the columns that they need.
-    pub fn reads<'a>(&self, tags: impl IntoIterator<Item = &'a PlannedTag>) -> Reads {
-        reads(tags.into_iter().map(|tag| tag.plan.as_ref()))
-    }
-}
-
 /// The streams that plans read, with the columns that they need.
 pub fn reads<'a>(plans: impl IntoIterator<Item = &'a FlowPlan>) -> Reads {
     let mut reads = Reads::new();

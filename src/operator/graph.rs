@@ -213,17 +213,6 @@ impl Graph {
         timers.min()
     }
 
-    /// For every stream that is read, the columns that any tag needs, as indices into the stream's schema.
-    pub fn needed_columns(&self) -> BTreeMap<String, BTreeSet<usize>> {
-        let mut needed: BTreeMap<String, BTreeSet<usize>> = BTreeMap::new();
-        for tag in self.tags.values() {
-            for (stream, columns) in tag.plan.sources() {
-                needed.entry(stream.name.clone()).or_default().extend(columns);
-            }
-        }
-        needed
-    }
-
     /// Keys or rows, and bytes, of every operator with state.
     pub fn sizes(&self) -> Vec<NodeSize> {
         self.nodes

@@ -1,7 +1,6 @@
 //! Rows as bytes (the order-preserving row format of arrow) and the shards that keys fall into.
 
 use arrow::array::{ArrayRef, RecordBatch};
-use arrow::buffer::Buffer;
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::row::{RowConverter, SortField};
 
@@ -62,9 +61,4 @@ pub fn rows_by_shard(hashes: impl ExactSizeIterator<Item = u64>, shards: usize) 
         rows[shard_of(hash, shards)].push(row as u32);
     }
     rows
-}
-
-/// Bytes held by arrow buffers of these columns, for reports.
-pub fn buffer_bytes(buffers: &[Buffer]) -> usize {
-    buffers.iter().map(Buffer::capacity).sum()
 }

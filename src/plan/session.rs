@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
 use chrono_tz::Tz;
-use datafusion::catalog::default_table_source::DefaultTableSource;
 use datafusion::common::DataFusionError;
 use datafusion::datasource::empty::EmptyTable;
 use datafusion::execution::SessionStateBuilder;
@@ -35,11 +33,6 @@ pub fn session_state(catalog: &Catalog, timezone: Tz) -> Result<SessionState, Da
         context.register_table(stream.name.as_str(), Arc::new(EmptyTable::new(stream.schema())))?;
     }
     Ok(context.state())
-}
-
-/// A table source for the schema of a stream.
-pub fn stream_source(schema: SchemaRef) -> Arc<dyn TableSource> {
-    Arc::new(DefaultTableSource::new(Arc::new(EmptyTable::new(schema))))
 }
 
 /// Analyses and optimises a plan; NOW() and CURRENT_DATE stay in it.
