@@ -20,6 +20,12 @@ pub const NOT_GROUPED: &str = "T0814";
 pub const TYPES: &str = "T0815";
 /// Views that read each other in a circle.
 pub const VIEW_CYCLE: &str = "T0816";
+/// An aggregate where none can be.
+pub const AGGREGATE_PLACE: &str = "T0819";
+/// A view whose own file has errors.
+pub const BROKEN_VIEW: &str = "T0817";
+/// A variable or placeholder of another tool.
+pub const PLACEHOLDER: &str = "T0818";
 /// Anything else that DataFusion does not plan.
 pub const NOT_PLANNED: &str = "T0800";
 /// Joins.
@@ -58,6 +64,8 @@ pub const INTEGER_DIVISION: &str = "T0701";
 pub const ZERO_DIVISOR: &str = "T0702";
 /// Rows without a key, which are left out.
 pub const NULL_KEY: &str = "T0703";
+/// Seconds since 1970 of a wall time.
+pub const WALL_TIME_EPOCH: &str = "T0704";
 /// A spelling of Hive or MySQL.
 pub const FOREIGN: &str = "T0710";
 /// A date format of Java.

@@ -110,7 +110,9 @@ fn mutated_sql_never_panics() {
                 }
             }
         }
-        problems(&letters.into_iter().collect::<String>());
+        let sql: String = letters.into_iter().collect();
+        // The planner's thread ends a panic: it is seen in what it says.
+        assert!(!problems(&sql).contains("panicked"), "{sql}");
     }
 }
 
@@ -120,4 +122,47 @@ fn deep_nesting_is_told_and_does_not_overflow() {
     assert!(problems(&deep).contains("the query is nested too deeply"), "{}", problems(&deep));
     let long = format!("SELECT user_id, {} AS x FROM orders GROUP BY user_id", vec!["1"; 3000].join(" + "));
     problems(&long);
+    // Chains that the parser does not count as nesting.
+    let chains = ["1 = ", "1 < ", "1 | ", "1 ^ ", "1 AND ", "NOT ", "~ ", "1 BETWEEN 1 AND ", "'a' LIKE "];
+    let chains = chains.map(|link| format!("{}1", link.repeat(20_000)));
+    let casts = ["::int", " IS NULL", "[1]", " COLLATE a", " AT TIME ZONE 'UTC'"]
+        .map(|link| format!("1{}", link.repeat(20_000)));
+    let exprs = chains.into_iter().chain(casts);
+    let queries = exprs.map(|expr| format!("SELECT user_id, MAX({expr}) AS x FROM orders GROUP BY user_id"));
+    let clauses = ["JOIN orders ", "INTERSECT SELECT user_id FROM orders ", "|> WHERE true "];
+    let clauses = clauses.map(|clause| format!("SELECT user_id FROM orders {}", clause.repeat(20_000)));
+    for sql in queries.chain(clauses) {
+        assert!(problems(&sql).contains("more operators of a kind"), "{}", &sql[..80]);
+    }
+}
+
+#[test]
+fn problems_of_views_are_told_at_the_views() {
+    let files = [
+        ("tagflow.toml", super::SETTINGS),
+        ("schemas/orders.toml", ORDERS),
+        ("schemas/first.sql", "SELECT user_id FROM second"),
+        ("schemas/second.sql", "SELECT user_id FROM First"),
+        ("schemas/behind.sql", "SELECT user_id, amont FROM first"),
+        ("schemas/misspelt.sql", "SELECT user_id, amont FROM orders"),
+        ("schemas/mistyped.sql", "SELECT user_id FROM orders WHERE order_time > 5"),
+        ("schemas/divides.sql", "SELECT user_id, quantity / 2 AS half FROM orders"),
+        ("schemas/reads_divides.sql", "SELECT user_id, half FROM divides"),
+        ("tags/tag.sql", "SELECT user_id, COUNT(*) AS n FROM misspelt GROUP BY user_id"),
+        ("tags/fine.sql", "SELECT user_id, MAX(half) AS n FROM reads_divides GROUP BY user_id"),
+    ];
+    let files: BTreeMap<String, String> =
+        files.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect();
+    let (_folder, loaded) = super::load(&files, None);
+    let (_, planned) = plan_project(loaded.project.as_ref().unwrap());
+    let problems: Vec<_> = loaded.diagnostics.into_iter().chain(planned).collect();
+    let mut lines: Vec<String> = (problems.iter())
+        .map(|problem| {
+            let file = problem.file.to_string_lossy().into_owned();
+            let place = problem.span.clone().map_or("", |span| &files[&file][span]);
+            format!("{file} {} [{place}] {}", problem.code, problem.message)
+        })
+        .collect();
+    lines.sort();
+    insta::assert_snapshot!("view_mistakes", lines.join("\n"));
 }

@@ -1,5 +1,6 @@
 //! Spellings of Hive and MySQL that people paste, and what streams instead.
 
+use chrono::format::{Item, StrftimeItems};
 use datafusion::sql::sqlparser::ast::{
     Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Value, ValueWithSpan,
 };
@@ -22,12 +23,13 @@ pub(crate) fn arguments(function: &Function) -> Vec<&Expr> {
 /// What to write in the place of a function that DataFusion does not have.
 pub(crate) fn instead_of(name: &str, function: &Function) -> Option<String> {
     let arguments = arguments(function);
-    let text: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+    let text: Vec<String> = arguments.iter().map(|argument| in_our_words(argument)).collect();
     let text: Vec<&str> = text.iter().map(String::as_str).collect();
     let shift = |sign: &str, value: &str, amount: &Expr, unit: &str| match amount {
         Expr::Interval(interval) => format!("write `{value} {sign} {interval}`"),
         Expr::Value(_) => format!("write `{value} {sign} INTERVAL '{amount}' {unit}`"),
-        _ => format!("write `{value} {sign} {amount} * INTERVAL '1' {unit}`"),
+        // Intervals cannot be multiplied.
+        _ => format!("write `{value} {sign} CAST(concat({}, ' {unit}') AS INTERVAL)`", in_our_words(amount)),
     };
     let part = |part: &str, value: &str| format!("write `date_part('{part}', {value})`");
     Some(match (name, text.as_slice()) {
@@ -51,17 +53,32 @@ pub(crate) fn instead_of(name: &str, function: &Function) -> Option<String> {
                 "lists do not stream yet; COUNT(DISTINCT {value}) counts the values, ROW_NUMBER() … = 1 keeps the first"
             )
         }
-        ("unix_timestamp", [value]) => part("epoch", value),
+        // A TIMESTAMP is wall time: only as an instant has it seconds since 1970.
+        ("unix_timestamp" | "to_unix_timestamp", [value]) => {
+            part("epoch", &format!("CAST({value} AS TIMESTAMP WITH TIME ZONE)"))
+        }
+        ("unix_timestamp" | "to_unix_timestamp", [value, _]) => {
+            let format =
+                literal(arguments[1]).map_or_else(|| text[1].to_string(), |format| format!("'{}'", strftime(format)));
+            part("epoch", &format!("to_timestamp({value}, {format})"))
+        }
         ("unix_timestamp", []) => {
             "the clock can only be compared with in WHERE: `column >= NOW() - INTERVAL '7' DAY`".to_string()
         }
-        ("from_unixtime", [value, ..]) => format!("write `to_timestamp_seconds({value})`"),
+        ("from_unixtime", [value]) => format!("write `to_timestamp_seconds({value})`"),
+        ("from_unixtime", [value, _]) => {
+            let format =
+                literal(arguments[1]).map_or_else(|| text[1].to_string(), |format| format!("'{}'", strftime(format)));
+            format!("write `to_char(to_timestamp_seconds({value}), {format})`")
+        }
         ("year" | "month" | "day" | "hour" | "minute" | "second" | "quarter", [value]) => part(name, value),
         ("dayofmonth", [value]) => part("day", value),
-        ("dayofweek" | "weekday", [value]) => part("dow", value),
+        ("dayofweek", [value]) => format!("write `date_part('dow', {value}) + 1`"),
+        ("weekday", [value]) => format!("write `date_part('isodow', {value}) - 1`"),
         ("dayofyear", [value]) => part("doy", value),
         ("weekofyear", [value]) => part("week", value),
-        ("curdate" | "sysdate" | "getdate" | "current_day", []) => "write `CURRENT_DATE`".to_string(),
+        ("curdate" | "current_day", []) => "write `CURRENT_DATE`".to_string(),
+        ("sysdate" | "getdate" | "localtimestamp", []) => "write `NOW()`".to_string(),
         ("isnull", [value]) => format!("write `{value} IS NULL`"),
         ("instr" | "charindex", [value, part]) => format!("write `strpos({value}, {part})`"),
         ("locate", [part, value]) => format!("write `strpos({value}, {part})`"),
@@ -84,20 +101,129 @@ pub(crate) fn literal(expr: &Expr) -> Option<&str> {
     }
 }
 
-/// A date format as Java and Hive write it, in the way that DataFusion reads; `None` when it is none of theirs.
-pub(crate) fn strftime(format: &str) -> Option<String> {
-    if format.contains('%') || !["yyyy", "MM", "dd", "HH"].iter().any(|part| format.contains(part)) {
-        return None;
+/// The text of an argument, with what is not known here replaced where it has a name of its own.
+fn in_our_words(expr: &Expr) -> String {
+    if let Expr::Function(function) = expr {
+        let name = function.name.to_string().to_lowercase();
+        if let Some(instead) = instead_of(&name, function)
+            && let Some(instead) = instead.strip_prefix("write `").and_then(|instead| instead.strip_suffix('`'))
+        {
+            return instead.to_string();
+        }
     }
-    let parts = [
+    expr.to_string()
+}
+
+/// Whose format of dates a text is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// One that DataFusion reads.
+    Ours,
+    /// `yyyy-MM-dd`, which Hive and Spark have from Java.
+    Java,
+    /// `%Y-%m-%d %H:%i:%s`.
+    Mysql,
+    /// None that is known.
+    Unknown,
+}
+
+/// Whose format of dates a text is.
+pub(crate) fn format_language(format: &str) -> Format {
+    if !format.contains('%') {
+        let java = ["yyyy", "yy", "MM", "dd", "HH", "mm", "ss"].iter().any(|part| format.contains(part));
+        return if java { Format::Java } else { Format::Ours };
+    }
+    // Minutes: every MySQL format of a time has them, and no other knows them.
+    if format.contains("%i") {
+        return Format::Mysql;
+    }
+    let known = StrftimeItems::new(format).all(|item| item != Item::Error);
+    if known { Format::Ours } else { Format::Unknown }
+}
+
+/// A date format of Java or MySQL, in the way that DataFusion reads.
+pub(crate) fn strftime(format: &str) -> String {
+    match format_language(format) {
+        Format::Ours | Format::Unknown => format.to_string(),
+        Format::Java => java_to_strftime(format),
+        Format::Mysql => mysql_to_strftime(format),
+    }
+}
+
+fn java_to_strftime(format: &str) -> String {
+    const PARTS: [(&str, &str); 12] = [
         ("yyyy", "%Y"),
+        ("yy", "%y"),
+        ("MMMM", "%B"),
+        ("MMM", "%b"),
         ("MM", "%m"),
         ("dd", "%d"),
         ("HH", "%H"),
+        ("hh", "%I"),
         ("mm", "%M"),
-        ("ss", "%S"),
         ("SSS", "%3f"),
-        ("yy", "%y"),
+        ("ss", "%S"),
+        ("EEEE", "%A"),
     ];
-    Some(parts.iter().fold(format.to_string(), |format, (theirs, ours)| format.replace(theirs, ours)))
+    let mut ours = String::new();
+    let mut rest = format;
+    while let Some(next) = rest.chars().next() {
+        let part = PARTS.iter().find(|(theirs, _)| rest.starts_with(theirs));
+        let length = part.map_or(next.len_utf8(), |(theirs, _)| theirs.len());
+        match part {
+            Some((_, part)) => ours.push_str(part),
+            None if next == '\'' => {}
+            None => ours.push(next),
+        }
+        rest = &rest[length..];
+    }
+    ours
+}
+
+fn mysql_to_strftime(format: &str) -> String {
+    let mut ours = String::new();
+    let mut letters = format.chars();
+    while let Some(letter) = letters.next() {
+        if letter != '%' {
+            ours.push(letter);
+            continue;
+        }
+        match letters.next() {
+            Some('i') => ours.push_str("%M"),
+            Some('s') => ours.push_str("%S"),
+            Some('h') => ours.push_str("%I"),
+            Some('M') => ours.push_str("%B"),
+            Some('W') => ours.push_str("%A"),
+            Some('c') => ours.push_str("%-m"),
+            Some('r') => ours.push_str("%I:%M:%S %p"),
+            Some('f') => ours.push_str("%6f"),
+            Some(other) => ours.extend(['%', other]),
+            None => ours.push('%'),
+        }
+    }
+    ours
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formats_of_java_and_mysql_become_ours() {
+        let cases = [
+            ("yyyy-MM-dd HH:mm:ss.SSS", "%Y-%m-%d %H:%M:%S.%3f"),
+            ("yyyyMMddHHmmss", "%Y%m%d%H%M%S"),
+            ("ssSSS", "%S%3f"),
+            ("yy/MM", "%y/%m"),
+            ("yyyy-MM-dd'T'HH", "%Y-%m-%dT%H"),
+            ("%Y-%m-%d %H:%i:%s", "%Y-%m-%d %H:%M:%S"),
+            ("%h:%i %p", "%I:%M %p"),
+            ("%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M:%S"),
+        ];
+        for (theirs, ours) in cases {
+            assert_eq!(strftime(theirs), ours, "{theirs}");
+            assert_eq!(format_language(ours), Format::Ours, "{ours}");
+        }
+        assert_eq!(format_language("%Y-%J"), Format::Unknown);
+    }
 }

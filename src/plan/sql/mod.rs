@@ -3,11 +3,16 @@
 //! The syntax tree gives the places of problems, DataFusion their meaning. All problems of a file are told at once,
 //! as far as one does not hide the next.
 
+mod culprit;
+mod division;
+mod epoch;
 mod foreign;
+mod functions;
 mod names;
 mod planning_error;
 mod text;
 mod unsupported;
+mod views;
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -16,14 +21,16 @@ use std::sync::Arc;
 
 use chrono_tz::Tz;
 use datafusion::common::DataFusionError;
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::datasource::{TableProvider, ViewTable};
 use datafusion::execution::context::{SessionContext, SessionState};
-use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator};
+use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast;
 
+use self::names::Tables;
 use self::text::SqlText;
+use self::views::{Next, Reads};
 use crate::catalog::{Catalog, View};
 use crate::config::Entity;
 use crate::diagnostic::{Diagnostic, Severity};
@@ -36,7 +43,7 @@ use crate::tag::TagDefinition;
 /// Plans queries over the streams and views of a catalog.
 pub struct QueryPlanner {
     state: SessionState,
-    tables: names::Tables,
+    tables: Tables,
     view_problems: Vec<Diagnostic>,
     runtime: tokio::runtime::Runtime,
 }
@@ -69,39 +76,57 @@ impl QueryPlanner {
         let columns = |stream: &crate::catalog::Stream| -> Vec<String> {
             stream.schema().fields().iter().map(|field| field.name().clone()).collect()
         };
-        let tables = catalog.streams.iter().map(|(name, stream)| (name.clone(), columns(stream))).collect();
+        let sound = catalog.streams.iter().map(|(name, stream)| (name.clone(), columns(stream))).collect();
+        // A view is sound once it is planned.
+        let broken = catalog.views.values().map(|view| (view.name.clone(), view.file.clone())).collect();
         let runtime = tokio::runtime::Builder::new_current_thread().build()?;
         let state = session_state(catalog, timezone)?;
-        let mut planner = QueryPlanner { state, tables, view_problems: Vec::new(), runtime };
-        planner.add_views(catalog)?;
+        let mut planner = QueryPlanner { state, tables: Tables { sound, broken }, view_problems: Vec::new(), runtime };
+        let reads = planner.views_read(catalog);
+        for next in views::in_order(&reads) {
+            match next {
+                Next::View(view) => planner.add_view(&catalog.views[&view])?,
+                Next::Circle(circle) => {
+                    let span = reads[&circle[0]].get(&circle[1 % circle.len()]).cloned();
+                    let message = format!("views read each other in a circle: {} → {}", circle.join(" → "), circle[0]);
+                    let problem = Diagnostic::error(codes::VIEW_CYCLE, &catalog.views[&circle[0]].file, span, message);
+                    planner.view_problems.push(problem.help("let one of them read a stream"));
+                }
+            }
+        }
         Ok(planner)
     }
 
-    /// Views may read views: each is planned once those that it reads are.
-    fn add_views(&mut self, catalog: &Catalog) -> Result<(), DataFusionError> {
-        let mut waiting: Vec<&View> = catalog.views.values().map(AsRef::as_ref).collect();
-        loop {
-            let mut failed: Vec<(&View, Vec<Diagnostic>)> = Vec::new();
-            let before = waiting.len();
-            for view in std::mem::take(&mut waiting) {
-                match self.plan_unoptimised(&view.file, &view.sql) {
-                    Ok((plan, _)) => {
-                        let table = ViewTable::new(plan, Some(view.sql.clone()));
-                        let columns = table.schema().fields().iter().map(|field| field.name().clone()).collect();
-                        let context = SessionContext::new_with_state(self.state.clone());
-                        context.register_table(view.name.as_str(), Arc::new(table))?;
-                        self.state = context.state();
-                        self.tables.insert(view.name.clone(), columns);
-                    }
-                    Err(problems) => failed.push((view, problems)),
-                }
+    /// What views each view reads, as far as its text can be parsed.
+    fn views_read(&self, catalog: &Catalog) -> Reads {
+        let read_by = |view: &View| {
+            let text = SqlText::new(&view.file, &view.sql);
+            let reads =
+                text.parse().map(|mut query| names::resolve(&text, &mut query, &self.tables, &self.state).reads);
+            reads.unwrap_or_default().into_iter().filter(|(name, _)| catalog.views.contains_key(name)).collect()
+        };
+        catalog.views.iter().map(|(name, view)| (name.clone(), read_by(view))).collect()
+    }
+
+    /// Views may read views: those that this one reads must have been added.
+    fn add_view(&mut self, view: &View) -> Result<(), DataFusionError> {
+        match self.plan_file(&SqlText::new(&view.file, &view.sql)) {
+            Ok(planned) => {
+                let table = ViewTable::new(planned.plan, Some(view.sql.clone()));
+                let columns = table.schema().fields().iter().map(|field| field.name().clone()).collect();
+                let context = SessionContext::new_with_state(self.state.clone());
+                context.register_table(view.name.as_str(), Arc::new(table))?;
+                self.state = context.state();
+                self.tables.broken.remove(&view.name);
+                self.tables.sound.insert(view.name.clone(), columns);
+                self.view_problems.extend(planned.warnings);
             }
-            waiting = failed.iter().map(|(view, _)| *view).collect();
-            if waiting.is_empty() || waiting.len() == before {
-                self.view_problems = view_problems(failed);
-                return Ok(());
+            // What is wrong in the views that it reads is told there.
+            Err(problems) => {
+                self.view_problems.extend(problems.into_iter().filter(|problem| problem.code != codes::BROKEN_VIEW));
             }
         }
+        Ok(())
     }
 
     /// Problems of the views themselves, each at its own file.
@@ -116,86 +141,67 @@ impl QueryPlanner {
 
     /// Plans the query in a file.
     pub fn plan_query(&self, file: &Path, text: &str) -> Result<PlannedQuery, Vec<Diagnostic>> {
-        let (plan, mut warnings) = self.plan_unoptimised(file, text)?;
         let sql = SqlText::new(file, text);
-        let plan = optimise(&self.state, plan).map_err(|error| vec![planning_error::diagnostic(&sql, &error)])?;
-        if divides_integers(&plan) {
-            let span = sql.find_word(&["/"]).or_else(|| sql.text().find('/').map(|at| at..at + 1));
-            let warning = sql.warning(
-                codes::INTEGER_DIVISION,
-                span.unwrap_or_else(|| sql.first_word()),
-                "an integer divided by an integer gives an integer: 1 / 3 = 0",
-            );
-            warnings.push(warning.help("if a fraction is meant, CAST one of them AS DOUBLE, or write 100.0 for 100"));
-        }
-        Ok(PlannedQuery { plan, warnings, body: sql.body() })
+        let planned = self.plan_file(&sql)?;
+        Ok(PlannedQuery { plan: planned.optimised, warnings: planned.warnings, body: sql.body() })
     }
 
-    fn plan_unoptimised(&self, file: &Path, text: &str) -> Result<(LogicalPlan, Vec<Diagnostic>), Vec<Diagnostic>> {
-        let sql = SqlText::new(file, text);
+    fn plan_file(&self, sql: &SqlText<'_>) -> Result<PlannedFile, Vec<Diagnostic>> {
         let mut query = sql.parse()?;
-        let mut problems = names::unknown_names(&sql, &query, &self.tables, &self.state);
-        problems.extend(unsupported::find(&sql, &query, &self.state));
-        names::normalise(&mut query, &self.tables);
-        let (errors, warnings): (Vec<_>, Vec<_>) =
-            problems.into_iter().partition(|problem| problem.severity == Severity::Error);
-        if !errors.is_empty() {
-            return Err(errors.into_iter().chain(warnings).collect());
+        let mut problems = unsupported::find(sql, &query, &self.state);
+        problems.extend(names::resolve(sql, &mut query, &self.tables, &self.state).problems);
+        problems.sort_by_key(|problem| problem.span.as_ref().map(|span| span.start));
+        if problems.iter().any(|problem| problem.severity == Severity::Error) {
+            return Err(problems);
         }
+        let planned = self.plan(query.clone()).and_then(|plan| {
+            let optimised = optimise(&self.state, plan.clone())?;
+            Ok((plan, optimised))
+        });
+        let (plan, optimised) = match planned {
+            Ok(planned) => planned,
+            Err(error) => {
+                let place = planning_error::place(sql, &error).or_else(|| self.culprit(sql, &query, &error));
+                problems.push(planning_error::diagnostic(sql, &error, place));
+                return Err(problems);
+            }
+        };
+        for division in division::of_integers(&query, &plan, |query| self.plan(query).ok()) {
+            let message = "an integer divided by an integer gives an integer: 1 / 3 = 0";
+            let warning = sql.warning(codes::INTEGER_DIVISION, sql.expr(&division), message);
+            problems.push(warning.help(match &division {
+                ast::Expr::BinaryOp { left, right, .. } => {
+                    format!("if a fraction is meant, write `CAST({left} AS DOUBLE) / {right}`")
+                }
+                _ => "if a fraction is meant, CAST one of them AS DOUBLE".to_string(),
+            }));
+        }
+        problems.extend(epoch::of_wall_time(sql, &plan));
+        Ok(PlannedFile { plan, optimised, warnings: problems })
+    }
+
+    fn plan(&self, query: ast::Query) -> Result<LogicalPlan, DataFusionError> {
         let statement = Statement::Statement(Box::new(ast::Statement::Query(Box::new(query))));
-        let plan = self.runtime.block_on(self.state.statement_to_plan(statement));
-        match plan {
-            Ok(plan) => Ok((plan, warnings)),
-            Err(error) => Err(std::iter::once(planning_error::diagnostic(&sql, &error)).chain(warnings).collect()),
-        }
+        self.runtime.block_on(self.state.statement_to_plan(statement))
+    }
+
+    /// The expression that an error is about.
+    fn culprit(&self, sql: &SqlText<'_>, query: &ast::Query, error: &DataFusionError) -> Option<Range<usize>> {
+        let root = |error: &DataFusionError| error.find_root().strip_backtrace();
+        let message = root(error);
+        let as_wrong = |query: ast::Query| {
+            let planned = self.plan(query).and_then(|plan| optimise(&self.state, plan));
+            planned.is_err_and(|error| root(&error) == message)
+        };
+        culprit::find(query, as_wrong).map(|expr| sql.expr(&expr))
     }
 }
 
-/// Views that wait for each other are a circle; the others have problems of their own.
-fn view_problems(failed: Vec<(&View, Vec<Diagnostic>)>) -> Vec<Diagnostic> {
-    let names: Vec<&str> = failed.iter().map(|(view, _)| view.name.as_str()).collect();
-    let waits = |problems: &[Diagnostic]| {
-        let names_view = |problem: &Diagnostic| {
-            problem.code == codes::UNKNOWN_TABLE
-                && names.iter().any(|name| problem.message.contains(&format!("`{name}`")))
-        };
-        !problems.is_empty() && problems.iter().all(names_view)
-    };
-    let all_wait = failed.iter().all(|(_, problems)| waits(problems));
-    failed
-        .iter()
-        .flat_map(|(view, problems)| match (waits(problems), all_wait) {
-            (false, _) => problems.clone(),
-            // It reads a view that has problems of its own: those are told there.
-            (true, false) => Vec::new(),
-            (true, true) => {
-                let span = problems.first().and_then(|problem| problem.span.clone());
-                let message = format!("views read each other in a circle: {}", names.join(", "));
-                vec![
-                    Diagnostic::error(codes::VIEW_CYCLE, &view.file, span, message)
-                        .help("let one of them read a stream"),
-                ]
-            }
-        })
-        .collect()
-}
-
-fn divides_integers(plan: &LogicalPlan) -> bool {
-    let mut found = false;
-    let walked = plan.apply_with_subqueries(|plan| {
-        let mut schema = datafusion::logical_expr::utils::merge_schema(&plan.inputs());
-        schema.merge(plan.schema());
-        plan.apply_expressions(|expr| {
-            expr.apply(|expr| {
-                if let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Divide, right }) = expr {
-                    let integer = |side: &Expr| side.get_type(&schema).is_ok_and(|data_type| data_type.is_integer());
-                    found |= integer(left) && integer(right);
-                }
-                Ok(TreeNodeRecursion::Continue)
-            })
-        })
-    });
-    found && walked.is_ok()
+/// What the text of a tag or view becomes.
+struct PlannedFile {
+    plan: LogicalPlan,
+    optimised: LogicalPlan,
+    warnings: Vec<Diagnostic>,
 }
 
 /// Says that rows without a key are left out, where the key may be NULL and no condition looks at it.

@@ -1,249 +1,428 @@
-//! Names: matched whatever their case, and all that are unknown told at once, with the nearest that is known.
+//! Names: matched whatever their case and spelt as the catalog spells them; all that are unknown told at once.
+//!
+//! A walk over the syntax tree with the scopes of SQL: FROM, WITH, sub-queries, aliases. What it cannot know (the name
+//! that DataFusion gives to `count(*)`) it lets pass: DataFusion looks at every name once more.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 
 use datafusion::execution::context::SessionState;
 use datafusion::sql::sqlparser::ast::{
-    Expr, Ident, ObjectName, ObjectNamePart, Query, SelectItem, Spanned, TableFactor, Visit, VisitMut, Visitor,
-    VisitorMut,
+    Expr, GroupByExpr, Ident, ObjectName, ObjectNamePart, Query, Select, SelectItem, SelectItemQualifiedWildcardKind,
+    SetExpr, Spanned, TableAlias, TableFactor, VisitMut, VisitorMut, WildcardAdditionalOptions,
 };
 
 use crate::diagnostic::{Diagnostic, nearest};
 use crate::plan::codes;
-use crate::plan::sql::foreign;
+use crate::plan::sql::functions;
 use crate::plan::sql::text::SqlText;
 
-/// Columns of every stream and view, in the catalog's spelling.
-pub(crate) type Tables = BTreeMap<String, Vec<String>>;
-
-/// Spells tables and columns as the catalog does.
-pub(crate) fn normalise(query: &mut Query, tables: &Tables) {
-    let mut spelling = Spelling {
-        tables: tables.keys().map(|name| (name.to_lowercase(), name.clone())).collect(),
-        columns: tables.values().flatten().map(|name| (name.to_lowercase(), name.clone())).collect(),
-    };
-    let _ = VisitMut::visit(query, &mut spelling);
+/// What a query may read.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Tables {
+    /// Streams and views with their columns, in the catalog's spelling.
+    pub(crate) sound: BTreeMap<String, Vec<String>>,
+    /// Views that cannot be read, with their files.
+    pub(crate) broken: BTreeMap<String, PathBuf>,
 }
 
-struct Spelling {
-    tables: BTreeMap<String, String>,
-    columns: BTreeMap<String, String>,
+/// What was found in a query.
+pub(crate) struct Resolved {
+    /// Names that nothing can be meant by.
+    pub(crate) problems: Vec<Diagnostic>,
+    /// Streams and views that are read, each with its first place.
+    pub(crate) reads: BTreeMap<String, std::ops::Range<usize>>,
 }
 
-fn respell(ident: &mut Ident, known: &BTreeMap<String, String>) {
-    if let Some(name) = known.get(&ident.value.to_lowercase()) {
-        ident.quote_style = (*name != name.to_lowercase()).then_some('"');
-        ident.value.clone_from(name);
-    } else if ident.quote_style == Some('`') {
-        ident.quote_style = Some('"');
+/// Spells all names of the query as they are declared, and tells those that are not.
+pub(crate) fn resolve(text: &SqlText<'_>, query: &mut Query, tables: &Tables, state: &SessionState) -> Resolved {
+    let resolved = Resolved { problems: Vec::new(), reads: BTreeMap::new() };
+    let mut resolver = Resolver { text, tables, state, ctes: Vec::new(), resolved };
+    resolver.query(query);
+    resolver.resolved
+}
+
+/// The columns of a relation, by the names that DataFusion gives them.
+#[derive(Debug, Clone, Default)]
+struct Columns {
+    names: Vec<String>,
+    /// There may be columns besides, whose names are not known here.
+    open: bool,
+}
+
+#[derive(Debug, Clone)]
+struct Relation {
+    /// As columns are qualified by it.
+    name: Option<String>,
+    columns: Columns,
+}
+
+/// The name that DataFusion gives to what is called so.
+fn declared(ident: &Ident) -> String {
+    if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
+}
+
+/// Writes an identifier so that DataFusion reads exactly this name.
+fn respell(ident: &mut Ident, name: &str) {
+    let plain = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    ident.quote_style = (!plain || ident.quote_style.is_some()).then_some('"');
+    name.clone_into(&mut ident.value);
+}
+
+/// The name among `known` that is meant: written so, or the only one that differs in case alone.
+fn find<'a>(ident: &Ident, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let alike: BTreeSet<&str> = known.filter(|known| known.to_lowercase() == ident.value.to_lowercase()).collect();
+    let declared = declared(ident);
+    [ident.value.as_str(), declared.as_str()]
+        .into_iter()
+        .find_map(|name| alike.get(name).copied())
+        .or_else(|| if alike.len() == 1 { alike.first().copied() } else { None })
+}
+
+struct Resolver<'a> {
+    text: &'a SqlText<'a>,
+    tables: &'a Tables,
+    state: &'a SessionState,
+    /// Those that can be seen, innermost last.
+    ctes: Vec<Relation>,
+    resolved: Resolved,
+}
+
+impl Resolver<'_> {
+    fn query(&mut self, query: &mut Query) -> Columns {
+        let outer = self.ctes.len();
+        for cte in query.with.iter_mut().flat_map(|with| {
+            // A recursive one is refused; that it reads itself is not another problem.
+            let recursive = with.recursive;
+            with.cte_tables.iter_mut().map(move |cte| (cte, recursive))
+        }) {
+            let (cte, recursive) = cte;
+            let name = Some(declared(&cte.alias.name));
+            if recursive {
+                let columns = Columns { names: Vec::new(), open: true };
+                self.ctes.push(Relation { name: name.clone(), columns });
+            }
+            let columns = renamed(self.query(&mut cte.query), &cte.alias);
+            self.ctes.push(Relation { name, columns });
+        }
+        let columns = self.body(&mut query.body);
+        self.ctes.truncate(outer);
+        columns
+    }
+
+    fn body(&mut self, body: &mut SetExpr) -> Columns {
+        let mut body = body;
+        // The first query names the columns; a long chain of UNION ALL is as deep on its left as it is long.
+        loop {
+            match body {
+                SetExpr::Select(select) => return self.select(select),
+                SetExpr::Query(query) => return self.query(query),
+                SetExpr::SetOperation { left, right, .. } => {
+                    self.body(right);
+                    body = left;
+                }
+                _ => return Columns { names: Vec::new(), open: true },
+            }
+        }
+    }
+
+    fn select(&mut self, select: &mut Select) -> Columns {
+        let mut relations = Vec::new();
+        for from in &mut select.from {
+            relations.extend(self.factor(&mut from.relation));
+            for join in &mut from.joins {
+                relations.extend(self.factor(&mut join.relation));
+            }
+        }
+        let mut output = Columns::default();
+        for item in &mut select.projection {
+            self.item(item, &relations, &mut output);
+        }
+        let aliases: Vec<String> = (select.projection.iter())
+            .filter_map(|item| match item {
+                SelectItem::ExprWithAlias { alias, .. } => Some(declared(alias)),
+                _ => None,
+            })
+            .collect();
+        self.names(&mut select.selection, &relations, &[]);
+        if let GroupByExpr::Expressions(expressions, _) = &mut select.group_by {
+            self.names(expressions, &relations, &aliases);
+        }
+        self.names(&mut select.having, &relations, &aliases);
+        self.names(&mut select.qualify, &relations, &aliases);
+        self.names(&mut select.named_window, &relations, &[]);
+        output
+    }
+
+    fn names<T: VisitMut>(&mut self, part: &mut T, relations: &[Relation], aliases: &[String]) {
+        let mut names = Names { resolver: self, relations, aliases, nested: 0 };
+        let _ = VisitMut::visit(part, &mut names);
+    }
+
+    fn item(&mut self, item: &mut SelectItem, relations: &[Relation], output: &mut Columns) {
+        match item {
+            SelectItem::Wildcard(options) => {
+                for relation in relations {
+                    output.names.extend(relation.columns.names.iter().cloned());
+                    output.open |= relation.columns.open;
+                }
+                output.open |= changes_names(options);
+            }
+            SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), options) => {
+                let found = match name.0.as_mut_slice() {
+                    [ObjectNamePart::Identifier(ident)] => self.qualifier(ident, relations),
+                    _ => None,
+                };
+                match found {
+                    Some(relation) => output.names.extend(relation.columns.names.iter().cloned()),
+                    None => output.open = true,
+                }
+                output.open |= changes_names(options);
+            }
+            SelectItem::ExprWithAlias { expr, alias } => {
+                self.names(expr, relations, &[]);
+                output.names.push(declared(alias));
+            }
+            SelectItem::UnnamedExpr(expr) => {
+                self.names(expr, relations, &[]);
+                let mut named = &*expr;
+                while let Expr::Nested(inner) = named {
+                    named = inner;
+                }
+                match named {
+                    Expr::Identifier(ident) => output.names.push(declared(ident)),
+                    Expr::CompoundIdentifier(parts) => output.names.extend(parts.last().map(declared)),
+                    _ => output.open = true,
+                }
+            }
+            other => {
+                self.names(other, relations, &[]);
+                output.open = true;
+            }
+        }
+    }
+
+    fn factor(&mut self, factor: &mut TableFactor) -> Vec<Relation> {
+        match factor {
+            TableFactor::Table { name, alias, args: None, .. } => {
+                let (declared_name, columns) = self.table(name);
+                let name = alias.as_ref().map(|alias| declared(&alias.name)).or(declared_name);
+                let columns = match alias {
+                    Some(alias) => renamed(columns, alias),
+                    None => columns,
+                };
+                vec![Relation { name, columns }]
+            }
+            TableFactor::Derived { subquery, alias, .. } => {
+                let columns = self.query(subquery);
+                vec![match alias {
+                    Some(alias) => Relation { name: Some(declared(&alias.name)), columns: renamed(columns, alias) },
+                    None => Relation { name: None, columns },
+                }]
+            }
+            TableFactor::NestedJoin { table_with_joins, .. } => {
+                let mut relations = self.factor(&mut table_with_joins.relation);
+                for join in &mut table_with_joins.joins {
+                    relations.extend(self.factor(&mut join.relation));
+                }
+                relations
+            }
+            // Refused elsewhere; what it gives is not known.
+            _ => vec![Relation { name: None, columns: Columns { names: Vec::new(), open: true } }],
+        }
+    }
+
+    /// The name and the columns of a table in FROM.
+    fn table(&mut self, name: &mut ObjectName) -> (Option<String>, Columns) {
+        let unknown = Columns { names: Vec::new(), open: true };
+        let span = self.text.span(name.span());
+        let [ObjectNamePart::Identifier(ident)] = name.0.as_mut_slice() else {
+            self.qualified_table(name, span);
+            return (None, unknown);
+        };
+        // The innermost of that name.
+        for cte in self.ctes.iter().rev() {
+            if let Some(found) = find(ident, cte.name.as_deref().into_iter()) {
+                respell(ident, found);
+                return (Some(found.to_string()), cte.columns.clone());
+            }
+        }
+        if let Some(found) = find(ident, self.tables.sound.keys().map(String::as_str)) {
+            respell(ident, found);
+            self.resolved.reads.entry(found.to_string()).or_insert(span);
+            return (Some(found.to_string()), Columns { names: self.tables.sound[found].clone(), open: false });
+        }
+        if let Some(found) = find(ident, self.tables.broken.keys().map(String::as_str)) {
+            self.resolved.reads.entry(found.to_string()).or_insert_with(|| span.clone());
+            let message = format!("view `{found}` cannot be read: its own file has errors");
+            let help = format!("mend {}", self.tables.broken[found].display());
+            self.resolved.problems.push(self.text.error(codes::BROKEN_VIEW, span, message).help(help));
+            return (Some(found.to_string()), unknown);
+        }
+        let written = ident.value.clone();
+        let message = format!("there is no stream or view `{written}`");
+        let help = match nearest(&written, self.known_tables()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("schemas/ declares: {}", self.known_tables().collect::<Vec<_>>().join(", ")),
+        };
+        self.resolved.problems.push(self.text.error(codes::UNKNOWN_TABLE, span, message).help(help));
+        (Some(written.to_lowercase()), unknown)
+    }
+
+    /// Streams have no database before their name.
+    fn qualified_table(&mut self, name: &ObjectName, span: std::ops::Range<usize>) {
+        let last = name.0.last().and_then(ObjectNamePart::as_ident).map_or_else(String::new, |last| last.value.clone());
+        let help = match nearest(&last, self.known_tables()) {
+            Some(near) => format!("streams and views have no database before their name: write `{near}`"),
+            None => format!("schemas/ declares: {}", self.known_tables().collect::<Vec<_>>().join(", ")),
+        };
+        let message = format!("there is no stream or view `{name}`");
+        self.resolved.problems.push(self.text.error(codes::UNKNOWN_TABLE, span, message).help(help));
+    }
+
+    fn known_tables(&self) -> impl Iterator<Item = &str> {
+        let ctes = self.ctes.iter().filter_map(|cte| cte.name.as_deref());
+        ctes.chain(self.tables.sound.keys().map(String::as_str))
+    }
+
+    /// The relation that a column is said to be of.
+    fn qualifier<'r>(&mut self, ident: &mut Ident, relations: &'r [Relation]) -> Option<&'r Relation> {
+        let found = find(ident, relations.iter().filter_map(|relation| relation.name.as_deref()))?;
+        respell(ident, found);
+        relations.iter().find(|relation| relation.name.as_deref() == Some(found))
+    }
+
+    fn column(&mut self, ident: &mut Ident, relations: &[Relation], aliases: &[String]) {
+        let names = || relations.iter().flat_map(|relation| relation.columns.names.iter().map(String::as_str));
+        let found = find(ident, names()).or_else(|| find(ident, aliases.iter().map(String::as_str)));
+        if let Some(found) = found {
+            respell(ident, found);
+            return;
+        }
+        let differ_in_case = names().any(|name| name.to_lowercase() == ident.value.to_lowercase());
+        // A name with a bracket is one that DataFusion has made: `count(*)`.
+        if relations.iter().any(|relation| relation.columns.open) || ident.value.contains('(') || differ_in_case {
+            return;
+        }
+        let known: Vec<&str> = names().chain(aliases.iter().map(String::as_str)).collect();
+        let wanted = ident.clone();
+        self.unknown_column(&wanted, &known, relations, false);
+    }
+
+    fn qualified_column(&mut self, parts: &mut [Ident], relations: &[Relation]) {
+        let [first, second, rest @ ..] = parts else { return };
+        let Some(relation) = self.qualifier(first, relations) else {
+            let columns = relations.iter().flat_map(|relation| relation.columns.names.iter().map(String::as_str));
+            // A field of a STRUCT column.
+            if let Some(found) = find(first, columns) {
+                respell(first, found);
+            } else if rest.is_empty() && relations.iter().all(|relation| relation.name.is_some()) {
+                self.unknown_qualifier(first, second, relations);
+            }
+            return;
+        };
+        if let Some(found) = find(second, relation.columns.names.iter().map(String::as_str)) {
+            respell(second, found);
+        } else if !relation.columns.open {
+            let known: Vec<&str> = relation.columns.names.iter().map(String::as_str).collect();
+            let wanted = second.clone();
+            self.unknown_column(&wanted, &known, std::slice::from_ref(relation), true);
+        }
+    }
+
+    fn unknown_qualifier(&mut self, qualifier: &Ident, column: &Ident, relations: &[Relation]) {
+        let names: Vec<&str> = relations.iter().filter_map(|relation| relation.name.as_deref()).collect();
+        let message = format!("there is no table `{}` in this FROM", qualifier.value);
+        let help = match (nearest(&qualifier.value, names.iter().copied()), names.as_slice()) {
+            (Some(near), _) => format!("write `{near}.{}`", column.value),
+            (None, [only]) => format!("write `{only}.{}`", column.value),
+            (None, _) => format!("there is: {}", names.join(", ")),
+        };
+        let span = self.text.span(qualifier.span);
+        self.resolved.problems.push(self.text.error(codes::UNKNOWN_TABLE, span, message).help(help));
+    }
+
+    fn unknown_column(&mut self, ident: &Ident, known: &[&str], relations: &[Relation], qualified: bool) {
+        let name = &ident.value;
+        let span = self.text.span(ident.span);
+        let places: Vec<&str> =
+            relations.iter().map(|relation| relation.name.as_deref().unwrap_or("the sub-query")).collect();
+        let place = if places.is_empty() { "the query".to_string() } else { places.join(", ") };
+        if name.starts_with('@') {
+            let message = format!("`{name}` is a variable, and a tag has none");
+            let help = "write the value itself; NOW() and CURRENT_DATE are the clock";
+            self.resolved.problems.push(self.text.error(codes::PLACEHOLDER, span, message).help(help));
+            return;
+        }
+        let text = format!("if it is text, write it in single quotes: '{name}'");
+        let help = match nearest(name, known.iter().copied()) {
+            // "Paid" in double quotes is a name in SQL, whatever MySQL and Hive say.
+            _ if ident.quote_style == Some('"') => text,
+            Some(near) => format!("did you mean `{near}`?"),
+            None => {
+                let own: Vec<&str> = known.iter().copied().filter(|name| !name.starts_with('_')).take(20).collect();
+                let text = if qualified { String::new() } else { format!("; {text}") };
+                format!("there is: {}{text}", own.join(", "))
+            }
+        };
+        let message = format!("column `{name}` not found in {place}");
+        self.resolved.problems.push(self.text.error(codes::UNKNOWN_COLUMN, span, message).help(help));
     }
 }
 
-impl VisitorMut for Spelling {
+/// `EXCEPT (…)`, `RENAME (…)` and the like behind a star.
+fn changes_names(options: &WildcardAdditionalOptions) -> bool {
+    options.opt_exclude.is_some()
+        || options.opt_except.is_some()
+        || options.opt_rename.is_some()
+        || options.opt_ilike.is_some()
+        || options.opt_alias.is_some()
+}
+
+/// `AS name (first, second)`.
+fn renamed(mut columns: Columns, alias: &TableAlias) -> Columns {
+    let new = alias.columns.iter().map(|column| declared(&column.name));
+    for (at, name) in new.enumerate() {
+        match columns.names.get_mut(at) {
+            Some(column) if !columns.open => *column = name,
+            _ => columns.names.push(name),
+        }
+    }
+    columns
+}
+
+/// The names in the expressions of one SELECT. Sub-queries inside expressions are refused: their names are let be.
+struct Names<'r, 'a> {
+    resolver: &'r mut Resolver<'a>,
+    relations: &'r [Relation],
+    /// Of the SELECT list, where they can be meant.
+    aliases: &'r [String],
+    nested: usize,
+}
+
+impl VisitorMut for Names<'_, '_> {
     type Break = ();
 
-    fn pre_visit_relation(&mut self, relation: &mut ObjectName) -> ControlFlow<()> {
-        if let [ObjectNamePart::Identifier(ident)] = relation.0.as_mut_slice() {
-            respell(ident, &self.tables);
-        }
+    fn pre_visit_query(&mut self, _query: &mut Query) -> ControlFlow<()> {
+        self.nested += 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _query: &mut Query) -> ControlFlow<()> {
+        self.nested -= 1;
         ControlFlow::Continue(())
     }
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         match expr {
-            Expr::Identifier(ident) => respell(ident, &self.columns),
-            Expr::CompoundIdentifier(parts) => {
-                if let Some(last) = parts.last_mut() {
-                    respell(last, &self.columns);
-                }
-            }
-            _ => {}
-        }
-        ControlFlow::Continue(())
-    }
-}
-
-/// All names that nothing in the file or the catalog can be meant by.
-pub(crate) fn unknown_names(
-    text: &SqlText<'_>,
-    query: &Query,
-    tables: &Tables,
-    state: &SessionState,
-) -> Vec<Diagnostic> {
-    let mut scope = Scope::default();
-    let _ = Visit::visit(query, &mut scope);
-    let tables: Tables = tables.iter().map(|(name, columns)| (name.to_lowercase(), columns.clone())).collect();
-    for table in scope.tables.clone() {
-        if let Some(columns) = tables.get(&table) {
-            scope.columns.extend(columns.iter().cloned());
-        }
-    }
-    let mut check = Check { text, scope, tables, state, found: Vec::new() };
-    let _ = Visit::visit(query, &mut check);
-    check.found
-}
-
-/// Everything that is named anywhere in the query.
-#[derive(Default)]
-struct Scope {
-    tables: BTreeSet<String>,
-    ctes: BTreeSet<String>,
-    aliases: BTreeSet<String>,
-    columns: BTreeSet<String>,
-}
-
-impl Visitor for Scope {
-    type Break = ();
-
-    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
-        for cte in query.with.iter().flat_map(|with| &with.cte_tables) {
-            self.ctes.insert(cte.alias.name.value.to_lowercase());
-            self.columns.extend(cte.alias.columns.iter().map(|column| column.name.value.clone()));
-        }
-        ControlFlow::Continue(())
-    }
-
-    fn pre_visit_select(&mut self, select: &datafusion::sql::sqlparser::ast::Select) -> ControlFlow<()> {
-        for item in &select.projection {
-            if let SelectItem::ExprWithAlias { alias, .. } = item {
-                self.columns.insert(alias.value.clone());
-            }
-        }
-        ControlFlow::Continue(())
-    }
-
-    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
-        let alias = match factor {
-            TableFactor::Table { name, alias, .. } => {
-                self.tables.insert(last(name));
-                alias
-            }
-            TableFactor::Derived { alias, .. } => alias,
-            _ => return ControlFlow::Continue(()),
-        };
-        if let Some(alias) = alias {
-            self.aliases.insert(alias.name.value.to_lowercase());
-            self.columns.extend(alias.columns.iter().map(|column| column.name.value.clone()));
-        }
-        ControlFlow::Continue(())
-    }
-}
-
-fn last(name: &ObjectName) -> String {
-    name.0.last().and_then(ObjectNamePart::as_ident).map_or_else(String::new, |ident| ident.value.to_lowercase())
-}
-
-struct Check<'a> {
-    text: &'a SqlText<'a>,
-    scope: Scope,
-    /// By name in lower case.
-    tables: Tables,
-    state: &'a SessionState,
-    found: Vec<Diagnostic>,
-}
-
-impl Check<'_> {
-    fn column(&mut self, ident: &Ident) {
-        let name = &ident.value;
-        let known = |candidates: &BTreeSet<String>| candidates.iter().any(|known| known.eq_ignore_ascii_case(name));
-        if known(&self.scope.columns)
-            || known(&self.scope.aliases)
-            || known(&self.scope.ctes)
-            || known(&self.scope.tables)
-        {
-            return;
-        }
-        // Where a table is unknown, its columns are too.
-        if self
-            .scope
-            .tables
-            .iter()
-            .any(|table| !self.tables.contains_key(table) && !self.scope.ctes.contains(&table.to_lowercase()))
-        {
-            return;
-        }
-        let span = self.text.span(ident.span);
-        let from: Vec<&str> = self.scope.tables.iter().map(String::as_str).collect();
-        let mut diagnostic = self.text.error(
-            codes::UNKNOWN_COLUMN,
-            span,
-            format!(
-                "column `{name}` not found in {}",
-                if from.is_empty() { "the query".to_string() } else { from.join(", ") }
-            ),
-        );
-        diagnostic.help = match nearest(name, self.scope.columns.iter().map(String::as_str)) {
-            _ if ident.quote_style == Some('"') => Some(format!("if it is text, write it in single quotes: '{name}'")),
-            Some(near) => Some(format!("did you mean `{near}`?")),
-            None => {
-                let columns: Vec<&str> = self.scope.columns.iter().map(String::as_str).take(20).collect();
-                (!columns.is_empty()).then(|| format!("known here: {}", columns.join(", ")))
-            }
-        };
-        self.found.push(diagnostic);
-    }
-}
-
-impl Visitor for Check<'_> {
-    type Break = ();
-
-    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
-        let TableFactor::Table { name, args: None, .. } = factor else { return ControlFlow::Continue(()) };
-        let table = last(name);
-        if self.tables.contains_key(&table) || self.scope.ctes.contains(&table.to_lowercase()) {
-            return ControlFlow::Continue(());
-        }
-        let known = || self.tables.keys().map(String::as_str).chain(self.scope.ctes.iter().map(String::as_str));
-        let mut diagnostic = self.text.error(
-            codes::UNKNOWN_TABLE,
-            self.text.span(name.span()),
-            format!("there is no stream or view `{table}`"),
-        );
-        diagnostic.help = Some(match nearest(&table, known()) {
-            Some(near) => format!("did you mean `{near}`?"),
-            None => format!("schemas/ declares: {}", known().collect::<Vec<_>>().join(", ")),
-        });
-        self.found.push(diagnostic);
-        ControlFlow::Continue(())
-    }
-
-    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
-        match expr {
-            Expr::Identifier(ident) => self.column(ident),
-            Expr::CompoundIdentifier(parts) => {
-                if let Some(last) = parts.last() {
-                    self.column(last);
-                }
+            Expr::Identifier(ident) if self.nested == 0 => self.resolver.column(ident, self.relations, self.aliases),
+            Expr::CompoundIdentifier(parts) if self.nested == 0 => {
+                self.resolver.qualified_column(parts, self.relations);
             }
             Expr::Function(function) => {
-                let name = last(&function.name).to_lowercase();
-                let known = self.state.scalar_functions().contains_key(&name)
-                    || self.state.aggregate_functions().contains_key(&name)
-                    || self.state.window_functions().contains_key(&name);
-                if !known {
-                    let span = self.text.span(function.name.span());
-                    let mut diagnostic = self.text.error(
-                        codes::UNKNOWN_FUNCTION,
-                        span.clone(),
-                        format!("there is no function `{name}`"),
-                    );
-                    match foreign::instead_of(&name, function) {
-                        Some(instead) => {
-                            diagnostic = self
-                                .text
-                                .error(codes::FOREIGN, span, format!("`{name}` is not known here"))
-                                .help(instead);
-                        }
-                        None => {
-                            let functions =
-                                self.state.scalar_functions().keys().chain(self.state.aggregate_functions().keys());
-                            diagnostic.help = nearest(&name, functions.map(String::as_str))
-                                .map(|near| format!("did you mean `{near}`?"));
-                        }
-                    }
-                    self.found.push(diagnostic);
-                }
+                let problem = functions::unknown(self.resolver.text, function, self.resolver.state);
+                self.resolver.resolved.problems.extend(problem);
             }
             _ => {}
         }

@@ -9,12 +9,15 @@ use crate::diagnostic::{Diagnostic, nearest};
 use crate::plan::codes;
 use crate::plan::sql::text::SqlText;
 
+/// Where DataFusion says that it is.
+pub(crate) fn place(text: &SqlText<'_>, error: &DataFusionError) -> Option<Range<usize>> {
+    let span = error.diagnostic().and_then(|diagnostic| diagnostic.span)?;
+    let location = |place: datafusion::common::Location| Location { line: place.line, column: place.column };
+    Some(text.span(Span { start: location(span.start), end: location(span.end) }))
+}
+
 /// One diagnostic, at the best place that is known.
-pub(crate) fn diagnostic(text: &SqlText<'_>, error: &DataFusionError) -> Diagnostic {
-    let place = error.diagnostic().and_then(|diagnostic| diagnostic.span).map(|span| {
-        let location = |place: datafusion::common::Location| Location { line: place.line, column: place.column };
-        text.span(Span { start: location(span.start), end: location(span.end) })
-    });
+pub(crate) fn diagnostic(text: &SqlText<'_>, error: &DataFusionError, place: Option<Range<usize>>) -> Diagnostic {
     let at = |words: &[&str]| -> Range<usize> {
         place.clone().or_else(|| text.find_word(words)).unwrap_or_else(|| text.first_word())
     };
@@ -68,6 +71,9 @@ pub(crate) fn diagnostic(text: &SqlText<'_>, error: &DataFusionError) -> Diagnos
         let help = "CAST the argument to a type that it takes, or give it as many as it takes";
         return text.error(codes::TYPES, at(&[name]), wrong_arguments(name, &message)).help(help);
     }
+    if let Some((code, words, help)) = in_other_words(&message) {
+        return text.error(code, at(&[]), words).help(help);
+    }
     if let Some(comparison) = message.split("comparison operation ").nth(1) {
         return text
             .error(codes::TYPES, at(&[]), format!("two types cannot be compared: {comparison}"))
@@ -82,6 +88,45 @@ pub(crate) fn diagnostic(text: &SqlText<'_>, error: &DataFusionError) -> Diagnos
             .help("give one of them another name with AS, or leave it out");
     }
     text.error(codes::NOT_PLANNED, at(&[]), lower_first(message.lines().next().unwrap_or(&message)))
+}
+
+/// Messages that need other words.
+fn in_other_words(message: &str) -> Option<(&'static str, String, &'static str)> {
+    let said = |part: &str| message.to_lowercase().contains(part);
+    if said("aggregate functions are not allowed in the where clause") {
+        return Some((
+            codes::AGGREGATE_PLACE,
+            "an aggregate cannot be in WHERE".to_string(),
+            "put the condition into HAVING",
+        ));
+    }
+    if said("aggregate function calls cannot be nested") {
+        let help = "aggregate in a sub-query first, then aggregate what it gives";
+        return Some((codes::AGGREGATE_PLACE, "an aggregate cannot be inside another".to_string(), help));
+    }
+    if let Some(rest) = between(message, "non-boolean predicate '", "") {
+        let (condition, found) = rest.split_once("' returning ")?;
+        let short = condition.rsplit('.').next().unwrap_or(condition);
+        let help = "compare it with something: `= 1`, `IS NOT NULL`";
+        return Some((codes::TYPES, format!("`{short}` is {found}, not a condition"), help));
+    }
+    if let Some(value) = between(message, "Error parsing timestamp from '", "'") {
+        let help = "write TIMESTAMP '2026-01-31 00:00:00' or DATE '2026-01-31'";
+        return Some((codes::TYPES, format!("'{value}' is no time"), help));
+    }
+    if let Some(value) = between(message, "Cannot cast string '", "'") {
+        let wanted = between(message, "to value of ", " type").unwrap_or("the other type");
+        return Some((
+            codes::TYPES,
+            format!("'{value}' is no {wanted}"),
+            "write a value of that type, or leave out the quotes",
+        ));
+    }
+    if said("common type to coerce") || said("cannot coerce") || said("no function matches the given name") {
+        let first = message.split(". ").next().unwrap_or(message);
+        return Some((codes::TYPES, lower_first(first), "CAST one of them to the type that is wanted"));
+    }
+    None
 }
 
 fn not_grouped(text: &SqlText<'_>, column: &str, at: &dyn Fn(&[&str]) -> Range<usize>) -> Diagnostic {

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::path::Path;
 
-use datafusion::sql::sqlparser::ast::{Query, Statement};
+use datafusion::sql::sqlparser::ast::{Expr, FunctionArguments, Query, Spanned, Statement};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
@@ -12,8 +12,12 @@ use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, Tokenizer};
 use crate::diagnostic::Diagnostic;
 use crate::plan::codes;
 
-/// A query that has more of a kind is refused.
+/// A query that has more operators of a kind is refused.
 const MOST_OPERATORS: usize = 1000;
+/// More comparisons: a CASE has one for every branch, side by side.
+const MOST_COMPARISONS: usize = 5000;
+/// More joins, casts and other rare things.
+const MOST_CLAUSES: usize = 200;
 
 /// The SQL of a file in the places that it has there.
 #[derive(Debug)]
@@ -26,8 +30,9 @@ pub(crate) struct SqlText<'a> {
 
 impl<'a> SqlText<'a> {
     pub(crate) fn new(file: &'a Path, text: &str) -> Self {
-        // Comments, the header among them, the parser skips by itself; a byte order mark it does not.
-        let text = text.replace('\u{feff}', "   ");
+        let header = leading_comments(text);
+        let blank = text[..header].bytes().map(|byte| if byte == b'\n' { '\n' } else { ' ' });
+        let text = blank.collect::<String>() + &text[header..].replace('\u{feff}', "   ");
         let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
         SqlText { file, text, lines }
     }
@@ -82,6 +87,35 @@ impl<'a> SqlText<'a> {
         }
     }
 
+    /// Bytes of an expression with its brackets, of which the parser's spans leave some out.
+    pub(crate) fn expr(&self, expr: &Expr) -> Range<usize> {
+        let Range { mut start, mut end } = self.span(expr.span());
+        let calls = matches!(expr, Expr::Function(function) if matches!(function.args, FunctionArguments::List(_)));
+        if calls && !self.text[start..end].contains('(') {
+            // `count(*)` has a span that ends with its name.
+            let rest = self.text[end..].trim_start();
+            end = if rest.starts_with('(') { self.text.len() - rest.len() + 1 } else { end };
+        }
+        let (mut unclosed, mut unopened, mut quote) = (0_usize, 0_usize, None);
+        for letter in self.text[start..end].chars() {
+            match (quote, letter) {
+                (None, '\'' | '"' | '`') => quote = Some(letter),
+                (Some(begun), letter) if begun == letter => quote = None,
+                (None, '(') => unclosed += 1,
+                (None, ')') if unclosed == 0 => unopened += 1,
+                (None, ')') => unclosed -= 1,
+                _ => {}
+            }
+        }
+        for _ in 0..unclosed {
+            end += self.text[end..].find(')').map_or(0, |at| at + 1);
+        }
+        for _ in 0..unopened {
+            start = self.text[..start].rfind('(').unwrap_or(start);
+        }
+        start..end
+    }
+
     /// The first place of a word, whatever its case; comments and quoted text are not looked into.
     pub(crate) fn find_word(&self, words: &[&str]) -> Option<Range<usize>> {
         let lower = self.text.to_ascii_lowercase();
@@ -114,7 +148,7 @@ impl<'a> SqlText<'a> {
                 self.error(
                     codes::SYNTAX,
                     place,
-                    format!("the query has more than {MOST_OPERATORS} operators of a kind"),
+                    "the query has more operators of a kind than one can follow".to_string(),
                 )
                 .help("name parts of it in WITH, or write IN (…) for many OR"),
             ]);
@@ -129,7 +163,7 @@ impl<'a> SqlText<'a> {
                     .help("write one SELECT behind the header, or set status = \"planned\" in it"),
             ]),
             (Some(_), Some(second)) => {
-                let span = self.span(datafusion::sql::sqlparser::ast::Spanned::span(&second));
+                let span = self.span(second.span());
                 Err(vec![
                     self.error(codes::NOT_ONE_QUERY, span, "a second statement in the file")
                         .help("one file is one query; put the other into a file of its own"),
@@ -150,20 +184,42 @@ impl<'a> SqlText<'a> {
     /// and evaluating it needs stack.
     fn too_long(&self) -> Option<Range<usize>> {
         let tokens = Tokenizer::new(&GenericDialect {}, &self.text).tokenize_with_location().ok()?;
-        let (mut arithmetic, mut logic) = (0, 0);
+        let (mut operators, mut logic, mut clauses, mut comparisons) = (0, 0, 0, 0);
         for token in tokens {
-            match &token.token {
+            let (count, most) = match &token.token {
+                // What separates is no chain, and a CASE or an IN may have many.
+                Token::Whitespace(_)
+                | Token::Comma
+                | Token::Period
+                | Token::Number(..)
+                | Token::SingleQuotedString(_) => {
+                    continue;
+                }
+                Token::LParen | Token::RParen | Token::RBracket | Token::SemiColon | Token::EOF => continue,
+                Token::Eq | Token::DoubleEq | Token::Neq | Token::Lt | Token::Gt | Token::LtEq | Token::GtEq => {
+                    (&mut comparisons, MOST_COMPARISONS)
+                }
+                Token::Word(word) => match word.keyword {
+                    Keyword::AND | Keyword::OR | Keyword::UNION | Keyword::NOT => (&mut logic, MOST_OPERATORS),
+                    Keyword::JOIN | Keyword::INTERSECT | Keyword::EXCEPT | Keyword::MINUS | Keyword::CROSS => {
+                        (&mut clauses, MOST_CLAUSES)
+                    }
+                    Keyword::COLLATE | Keyword::AT | Keyword::OVERLAPS | Keyword::SELECT => {
+                        (&mut operators, MOST_OPERATORS)
+                    }
+                    Keyword::IS | Keyword::LIKE | Keyword::ILIKE | Keyword::BETWEEN | Keyword::IN | Keyword::RLIKE => {
+                        (&mut comparisons, MOST_COMPARISONS)
+                    }
+                    _ => continue,
+                },
                 Token::Plus | Token::Minus | Token::Mul | Token::Div | Token::Mod | Token::StringConcat => {
-                    arithmetic += 1
+                    (&mut operators, MOST_OPERATORS)
                 }
-                Token::Word(word)
-                    if matches!(word.keyword, Keyword::AND | Keyword::OR | Keyword::UNION | Keyword::NOT) =>
-                {
-                    logic += 1;
-                }
-                _ => {}
-            }
-            if arithmetic.max(logic) > MOST_OPERATORS {
+                // Casts, subscripts, bits, pipes: nobody writes hundreds.
+                _ => (&mut clauses, MOST_CLAUSES),
+            };
+            *count += 1;
+            if *count > most {
                 return Some(self.span(token.span));
             }
         }
@@ -195,11 +251,110 @@ impl<'a> SqlText<'a> {
             Some(at) if at < end => self.word_at(at),
             _ => end.saturating_sub(1)..end,
         };
-        let before = self.text[..span.start].trim_end();
-        let diagnostic = self.error(codes::SYNTAX, span, message);
-        if before.ends_with(',') {
-            return diagnostic.help("there is a comma before it that may be too many");
+        let diagnostic = self.error(codes::SYNTAX, span.clone(), message);
+        match self.syntax_help(span) {
+            Some(help) => diagnostic.help(help),
+            None => diagnostic,
         }
-        diagnostic
+    }
+
+    /// What is often wrong where the parser stops.
+    fn syntax_help(&self, span: Range<usize>) -> Option<String> {
+        let found = &self.text[span.clone()];
+        if let Some((wide, narrow)) = found.chars().next().and_then(narrow) {
+            return Some(format!("`{wide}` is not the `{narrow}` of SQL: write `{narrow}`"));
+        }
+        let before = self.text[..span.start].trim_end();
+        let last = before.rsplit(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default().to_uppercase();
+        let earlier = before[..before.len() - last.len()].trim_end();
+        let upper = found.to_uppercase();
+        if found == "{" && before.ends_with('$') {
+            return Some(
+                "a tag has no variables: write the value itself; NOW() and CURRENT_DATE are the clock".to_string(),
+            );
+        }
+        if upper == "BY" && matches!(last.as_str(), "GROUP" | "ORDER") {
+            return Some(format!("something is missing before {last} BY: a condition, or one side of it"));
+        }
+        if matches!(upper.as_str(), "GROUP" | "ORDER")
+            && self.text[span.end..].trim_start().get(..2).is_none_or(|by| !by.eq_ignore_ascii_case("by"))
+        {
+            return Some(format!("write {upper} BY"));
+        }
+        if before.ends_with(',') {
+            return Some("there is a comma before it that may be too many".to_string());
+        }
+        if found == "(" && !last.is_empty() && earlier.ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ')')
+        {
+            return Some(format!("a comma may be missing before `{}`", &before[before.len() - last.len()..]));
+        }
+        None
+    }
+}
+
+/// Signs that text programs and Chinese keyboards write for those of SQL.
+fn narrow(sign: char) -> Option<(char, char)> {
+    let narrow = match sign {
+        '‘' | '’' | '“' | '”' | '＇' | '＂' | '`' => '\'',
+        '，' | '、' => ',',
+        '。' => '.',
+        '；' => ';',
+        '（' => '(',
+        '）' => ')',
+        '＝' => '=',
+        '＞' | '》' => '>',
+        '＜' | '《' => '<',
+        '－' | '–' | '—' => '-',
+        '＊' | '×' => '*',
+        _ => return None,
+    };
+    (sign != narrow).then_some((sign, narrow))
+}
+
+/// Bytes of blanks and comments before the query. A block comment ends at the first end: a header may hold `/*`.
+fn leading_comments(text: &str) -> usize {
+    let mut at = 0;
+    loop {
+        let rest = text[at..].trim_start_matches(|c: char| c.is_whitespace() || c == ';' || c == '\u{feff}');
+        let start = text.len() - rest.len();
+        let length = if rest.starts_with("--") {
+            rest.find('\n').map_or(rest.len(), |end| end + 1)
+        } else if rest.starts_with("/*") {
+            rest.find("*/").map_or(rest.len(), |end| end + 2)
+        } else {
+            return start;
+        };
+        at = start + length;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use datafusion::sql::sqlparser::ast::{SelectItem, SetExpr};
+
+    fn first_item(sql: &str) -> String {
+        let text = SqlText::new(Path::new("tag.sql"), sql);
+        let query = text.parse().unwrap();
+        let SetExpr::Select(select) = *query.body else { panic!("no select") };
+        let SelectItem::UnnamedExpr(expr) = &select.projection[0] else { panic!("no expression") };
+        sql[text.expr(expr)].to_string()
+    }
+
+    #[test]
+    fn expressions_are_underlined_with_their_brackets() {
+        for expr in ["SUM(a)", "COUNT(*)", "a", "SUM(a) / COUNT(*)", "upper(concat('(', a))", "round(SUM(a), 2)"] {
+            assert_eq!(first_item(&format!("/* tag */ SELECT {expr} FROM t")), expr);
+            assert_eq!(first_item(&format!("SELECT {expr}, b FROM t")), expr);
+            assert_eq!(first_item(&format!("SELECT {expr}\nFROM t")), expr);
+        }
+    }
+
+    #[test]
+    fn comments_before_the_query_may_hold_anything() {
+        let sql = "\u{feff}-- 标签\n/* tag\ndescription = \"a/*b 中\" */\n/* more */ SELECT a FROM t";
+        let text = SqlText::new(Path::new("tag.sql"), sql);
+        assert!(text.parse().is_ok());
+        assert_eq!(&sql[text.body()], "SELECT a FROM t");
     }
 }

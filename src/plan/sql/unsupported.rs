@@ -6,17 +6,18 @@ use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::Volatility;
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, Distinct, DuplicateTreatment, Expr, Function, FunctionArgumentClause, FunctionArguments,
-    GroupByExpr, Query, Select, SetExpr, SetOperator, SetQuantifier, Spanned, TableFactor, Visit, Visitor,
+    GroupByExpr, Query, Select, SelectFlavor, SetExpr, SetOperator, SetQuantifier, Spanned, TableFactor, Value,
+    ValueWithSpan, Visit, Visitor,
 };
 
 use crate::diagnostic::Diagnostic;
 use crate::plan::codes;
-use crate::plan::sql::foreign;
 use crate::plan::sql::text::SqlText;
+use crate::plan::sql::{foreign, functions};
 
 /// Everything in the query that is refused, and findings that are only doubtful.
 pub(crate) fn find(text: &SqlText<'_>, query: &Query, state: &SessionState) -> Vec<Diagnostic> {
-    let mut search = Search { text, state, found: Vec::new() };
+    let mut search = Search { text, state, found: Vec::new(), guards: Vec::new() };
     let _ = Visit::visit(query, &mut search);
     search.found
 }
@@ -25,6 +26,8 @@ struct Search<'a> {
     text: &'a SqlText<'a>,
     state: &'a SessionState,
     found: Vec<Diagnostic>,
+    /// Conditions of the CASEs around an expression.
+    guards: Vec<Vec<String>>,
 }
 
 impl Search<'_> {
@@ -35,7 +38,16 @@ impl Search<'_> {
         message: impl Into<String>,
         help: impl Into<String>,
     ) {
-        let span = self.text.span(place.place());
+        self.refuse_at(code, self.text.span(place.place()), message, help);
+    }
+
+    fn refuse_at(
+        &mut self,
+        code: &'static str,
+        span: std::ops::Range<usize>,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
         self.found.push(self.text.error(code, span, message).help(help));
     }
 
@@ -49,9 +61,23 @@ impl Search<'_> {
         self.refuse(code, &function.name, message, help);
     }
 
+    /// An operator between two expressions that means something else elsewhere.
+    fn refuse_sign(&mut self, sign: &str, left: &Expr, right: &Expr, message: &str, help: &str) {
+        let between = self.text.expr(left).end..self.text.expr(right).start;
+        let at = self.text.text().get(between.clone()).and_then(|text| text.find(sign));
+        let place = at.map_or_else(|| self.text.expr(left), |at| between.start + at..between.start + at + sign.len());
+        self.refuse_at(codes::FOREIGN, place, message, help);
+    }
+
     fn refuse_word(&mut self, code: &'static str, word: &str, message: impl Into<String>, help: impl Into<String>) {
         let span = self.text.find_word(&[word]).unwrap_or_else(|| self.text.first_word());
         self.found.push(self.text.error(code, span, message).help(help));
+    }
+
+    /// True inside a CASE that looks at the divisor first.
+    fn is_guarded(&self, divisor: &Expr) -> bool {
+        let divisor = divisor.to_string();
+        self.guards.iter().flatten().any(|condition| condition.contains(&divisor))
     }
 
     fn set_operation(&mut self, body: &SetExpr) {
@@ -102,17 +128,7 @@ impl Search<'_> {
         if self.state.aggregate_functions().contains_key(&name) {
             self.aggregate(function, &name);
         }
-        if matches!(name.as_str(), "to_char" | "date_format" | "to_date" | "to_timestamp")
-            && let Some(format) = foreign::arguments(function).get(1).and_then(|format| foreign::literal(format))
-            && let Some(ours) = foreign::strftime(format)
-        {
-            self.refuse_function(
-                codes::DATE_FORMAT,
-                function,
-                format!("'{format}' is a date format of Java"),
-                format!("write '{ours}'"),
-            );
-        }
+        self.found.extend(functions::date_format(self.text, function));
     }
 
     fn aggregate(&mut self, function: &Function, name: &str) {
@@ -124,6 +140,15 @@ impl Search<'_> {
             _ => (false, false),
         };
         let upper = name.to_uppercase();
+        if name == "count" && foreign::arguments(function).len() > 1 {
+            let message = format!("{upper} of several columns does not stream yet");
+            self.refuse_function(
+                codes::AGGREGATE,
+                function,
+                message,
+                "count one expression: concat_ws('|', a, b) for two",
+            );
+        }
         match name {
             "count" | "sum" | "avg" | "mean" | "min" | "max" => {
                 if distinct && matches!(name, "sum" | "avg" | "mean") {
@@ -182,13 +207,22 @@ impl Visitor for Search<'_> {
             );
         }
         if query.limit_clause.is_some() || query.fetch.is_some() {
-            let word = if query.fetch.is_some() { "fetch" } else { "limit" };
+            let words: &[&str] = if query.fetch.is_some() { &["fetch"] } else { &["limit", "offset"] };
+            let word = words.iter().find(|word| self.text.find_word(&[word]).is_some()).unwrap_or(&words[0]);
             self.refuse_word(
                 codes::LIMIT,
                 word,
                 "LIMIT over the whole population does not stream yet",
                 "leave it out; to keep one row a user, filter ROW_NUMBER() OVER (PARTITION BY … ORDER BY …) = 1",
             );
+        }
+        if !query.pipe_operators.is_empty() {
+            let span = self.text.text().find("|>").map_or_else(|| self.text.first_word(), |at| at..at + 2);
+            let error = self.text.error(codes::OTHER_CLAUSE, span, "`|>` does not stream");
+            self.found.push(error.help("write SELECT … FROM … WHERE … GROUP BY"));
+        }
+        if !query.locks.is_empty() || query.for_clause.is_some() {
+            self.refuse_word(codes::OTHER_CLAUSE, "for", "FOR … locks rows, and a stream has none", "leave it out");
         }
         self.set_operation(&query.body);
         ControlFlow::Continue(())
@@ -242,6 +276,22 @@ impl Visitor for Search<'_> {
                 "LATERAL VIEW does not stream yet",
                 "declare a column for the value in the schema",
             );
+        }
+        if select.flavor != SelectFlavor::Standard {
+            self.refuse_word(
+                codes::OTHER_CLAUSE,
+                "from",
+                "FROM before SELECT is not known here",
+                "write SELECT … FROM …",
+            );
+        }
+        if select.top.is_some() {
+            let help = "leave it out; to keep one row a user, filter ROW_NUMBER() OVER (PARTITION BY … ORDER BY …) = 1";
+            self.refuse_word(codes::LIMIT, "top", "TOP over the whole population does not stream yet", help);
+        }
+        if select.into.is_some() {
+            let help = "leave INTO out: the tag's table is made by tagflow";
+            self.refuse_word(codes::NOT_ONE_QUERY, "into", "SELECT INTO is no query", help);
         }
         let others = [
             (!select.cluster_by.is_empty(), "cluster"),
@@ -299,30 +349,69 @@ impl Visitor for Search<'_> {
                 let message = "a sub-query inside an expression does not stream yet";
                 let help =
                     "sub-queries stream in FROM; for one of another stream, UNION ALL both and GROUP BY … HAVING";
-                self.refuse(codes::SUBQUERY, expr, message, help);
+                self.refuse_at(codes::SUBQUERY, self.text.expr(expr), message, help);
             }
             Expr::GroupingSets(_) | Expr::Cube(_) | Expr::Rollup(_) => {
                 let message = "GROUPING SETS, ROLLUP and CUBE do not stream yet";
                 self.refuse(codes::GROUPING_SETS, expr, message, "write one tag for each grouping");
             }
-            Expr::RLike { expr: value, pattern, .. } => {
-                let help = format!("write `regexp_like({value}, {pattern})`");
-                self.refuse_word(codes::FOREIGN, "rlike", "RLIKE is not known here", help);
+            Expr::RLike { expr: value, pattern, negated, regexp } => {
+                let word = if *regexp { "REGEXP" } else { "RLIKE" };
+                let not = if *negated { "NOT " } else { "" };
+                let help = format!("write `{not}regexp_like({value}, {pattern})`");
+                self.refuse_word(codes::FOREIGN, word, format!("{word} is not known here"), help);
+            }
+            Expr::Value(ValueWithSpan { value: Value::Placeholder(name), span }) => {
+                let span = self.text.span(*span);
+                let error =
+                    self.text.error(codes::PLACEHOLDER, span, format!("`{name}` is a placeholder, and a tag has none"));
+                self.found.push(error.help("write the value itself; NOW() and CURRENT_DATE are the clock"));
             }
             Expr::Function(function) => self.function(function),
-            Expr::BinaryOp { op: BinaryOperator::Divide | BinaryOperator::Modulo, right, .. } if may_be_zero(right) => {
-                let span = self.text.span(right.span());
+            Expr::BinaryOp { op: BinaryOperator::PGOverlap, left, right } => {
+                self.refuse_sign("&&", left, right, "`&&` is not known here", "for both conditions write AND");
+            }
+            // `a = 1 || b = 2` is read as `(a = (1 || b)) = 2`.
+            Expr::BinaryOp { op, left, .. } if is_comparison(op) => {
+                if let Expr::BinaryOp { op, right, .. } = left.as_ref()
+                    && is_comparison(op)
+                    && let Expr::BinaryOp { op: BinaryOperator::StringConcat, left, right } = right.as_ref()
+                {
+                    self.refuse_sign(
+                        "||",
+                        left,
+                        right,
+                        "`||` joins texts here",
+                        "for one condition or the other write OR",
+                    );
+                }
+            }
+            Expr::Case { conditions, operand: None, .. } => {
+                self.guards.push(conditions.iter().map(|when| when.condition.to_string()).collect());
+            }
+            Expr::BinaryOp { op: BinaryOperator::Divide | BinaryOperator::Modulo, right, .. }
+                if may_be_zero(right) && !self.is_guarded(right) =>
+            {
                 let help = format!("write `NULLIF({right}, 0)`: the result is then NULL where it is zero");
-                self.found.push(
-                    self.text
-                        .warning(codes::ZERO_DIVISOR, span, "the divisor may be zero, which stops the tag")
-                        .help(help),
-                );
+                let message = "the divisor may be zero, which stops the tag";
+                self.found.push(self.text.warning(codes::ZERO_DIVISOR, self.text.expr(right), message).help(help));
             }
             _ => {}
         }
         ControlFlow::Continue(())
     }
+
+    fn post_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        if matches!(expr, Expr::Case { operand: None, .. }) {
+            self.guards.pop();
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn is_comparison(op: &BinaryOperator) -> bool {
+    use BinaryOperator::{Eq, Gt, GtEq, Lt, LtEq, NotEq};
+    matches!(op, Eq | NotEq | Lt | LtEq | Gt | GtEq)
 }
 
 fn may_be_zero(divisor: &Expr) -> bool {
@@ -331,7 +420,15 @@ fn may_be_zero(divisor: &Expr) -> bool {
             value.value.to_string().trim_matches('\'').parse::<f64>().is_ok_and(|number| number == 0.0)
         }
         Expr::Nested(inner) | Expr::Cast { expr: inner, .. } => may_be_zero(inner),
-        Expr::Function(function) => !function.name.to_string().eq_ignore_ascii_case("nullif"),
+        Expr::Function(function) => match function.name.to_string().to_lowercase().as_str() {
+            "nullif" => false,
+            // A group has a row at least.
+            "count" => {
+                function.filter.is_some()
+                    || !foreign::arguments(function).iter().all(|one| matches!(one, Expr::Value(_)))
+            }
+            _ => true,
+        },
         Expr::BinaryOp { left, op: BinaryOperator::Multiply, right } => may_be_zero(left) || may_be_zero(right),
         _ => true,
     }

@@ -1,0 +1,73 @@
+//! Functions that are not there, or that mean something else than in Hive and MySQL, and what to write instead.
+
+use datafusion::execution::context::SessionState;
+use datafusion::sql::sqlparser::ast::{Function, ObjectNamePart, Spanned};
+
+use crate::diagnostic::{Diagnostic, nearest};
+use crate::plan::codes;
+use crate::plan::sql::foreign;
+use crate::plan::sql::text::SqlText;
+
+/// A function's name in lower case.
+pub(crate) fn name(function: &Function) -> String {
+    function.name.0.last().and_then(ObjectNamePart::as_ident).map_or_else(String::new, |name| name.value.to_lowercase())
+}
+
+/// The problem of a call whose function is not known, or known for something else.
+pub(crate) fn unknown(text: &SqlText<'_>, function: &Function, state: &SessionState) -> Option<Diagnostic> {
+    let name = name(function);
+    let span = text.span(function.name.span());
+    if name == "unnest" {
+        let help = "declare a column for the value in the schema";
+        return Some(text.error(codes::TABLE_FUNCTION, span, "UNNEST does not stream yet").help(help));
+    }
+    if name == "from_unixtime" {
+        let instead = foreign::instead_of(&name, function);
+        let error = text.error(codes::FOREIGN, span, "from_unixtime gives UTC here, not the project's time zone");
+        return Some(Diagnostic { help: instead, ..error });
+    }
+    let aggregate = state.aggregate_functions().contains_key(&name);
+    if aggregate || state.scalar_functions().contains_key(&name) {
+        return None;
+    }
+    if state.window_functions().contains_key(&name) {
+        let error = text.error(codes::WINDOW, span, format!("`{name}` is a window function and has no OVER (…)"));
+        let help = "of the window functions ROW_NUMBER() OVER (PARTITION BY … ORDER BY …) streams, filtered = 1";
+        return function.over.is_none().then(|| error.help(help));
+    }
+    if let Some(instead) = foreign::instead_of(&name, function) {
+        return Some(text.error(codes::FOREIGN, span, format!("`{name}` is not known here")).help(instead));
+    }
+    let functions = state.scalar_functions().keys().chain(state.aggregate_functions().keys()).map(String::as_str);
+    let mut functions: Vec<&str> = functions.collect();
+    functions.sort_unstable();
+    let help = nearest(&name, functions).map(|near| format!("did you mean `{near}`?"));
+    let error = text.error(codes::UNKNOWN_FUNCTION, span, format!("there is no function `{name}`"));
+    Some(Diagnostic { help, ..error })
+}
+
+/// The problem of a format of dates that is another language's, or none.
+pub(crate) fn date_format(text: &SqlText<'_>, function: &Function) -> Option<Diagnostic> {
+    let name = name(function);
+    if !matches!(
+        name.as_str(),
+        "to_char" | "date_format" | "to_date" | "to_time" | "to_timestamp" | "to_timestamp_seconds"
+    ) {
+        return None;
+    }
+    let arguments = foreign::arguments(function);
+    let (argument, format) =
+        arguments.iter().skip(1).find_map(|argument| Some((argument, foreign::literal(argument)?)))?;
+    let span = text.expr(argument);
+    let language = match foreign::format_language(format) {
+        foreign::Format::Ours => return None,
+        foreign::Format::Java => "Java",
+        foreign::Format::Mysql => "MySQL",
+        foreign::Format::Unknown => {
+            let error = text.error(codes::DATE_FORMAT, span, format!("'{format}' is no date format"));
+            return Some(error.help("%Y %m %d are the date, %H %M %S the time: '%Y-%m-%d %H:%M:%S'"));
+        }
+    };
+    let message = format!("'{format}' is a date format of {language}");
+    Some(text.error(codes::DATE_FORMAT, span, message).help(format!("write '{}'", foreign::strftime(format))))
+}
