@@ -65,7 +65,7 @@ mod tests {
         let midnight = "1767225600";
         assert_eq!(value(shanghai, &format!("CAST(date_part('epoch', {eight}) AS BIGINT)")), midnight);
         assert_eq!(value(shanghai, &format!("CAST(to_unixtime({eight}) AS BIGINT)")), midnight);
-        let parsed = "date_part('epoch', to_timestamp('20260101 08', '%Y%m%d %H'))";
+        let parsed = "date_part('epoch', to_timestamp('20260101 0800', '%Y%m%d %H%M'))";
         assert_eq!(value(shanghai, &format!("CAST({parsed} AS BIGINT)")), midnight);
         let shown = "to_char(to_timestamp_seconds(1767225600), '%Y-%m-%d %H:%M:%S')";
         assert_eq!(value(shanghai, shown), "2026-01-01 08:00:00");
