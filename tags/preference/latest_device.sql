@@ -1,5 +1,5 @@
 /* tag
-title       = "常用设备"
+title       = "最近使用设备"
 description = "The device of the latest page view"
 method      = "stat"
 */
