@@ -254,6 +254,31 @@ impl<'a> Walk<'a> {
         self.error(codes::BAD_VALUE, text.span.clone(), message).help(help);
     }
 
+    /// A string, with its variables filled in, a number or a boolean, as text.
+    pub(crate) fn scalar(&mut self, section: &Section<'_>, name: &str, value: &Spanned<DeValue<'_>>) -> Option<String> {
+        match value.get_ref() {
+            DeValue::String(raw) => {
+                let span = self.at(value.span());
+                self.expanded(raw, span, section.used, &|value| value.to_owned()).value
+            }
+            DeValue::Integer(number) => {
+                let found = i64::from_str_radix(number.as_str(), number.radix()).ok();
+                if found.is_none() {
+                    let span = self.at(value.span());
+                    let message = format!("\"{name}\" in {} is too large a number", section.label);
+                    self.error(codes::BAD_VALUE, span, message);
+                }
+                found.map(|number| number.to_string())
+            }
+            DeValue::Float(number) => Some(number.as_str().to_owned()),
+            DeValue::Boolean(flag) => Some(flag.to_string()),
+            _ => {
+                self.wrong_type(&section.label, name, value, "a string, a number, true or false");
+                None
+            }
+        }
+    }
+
     /// `true` or `false`.
     pub(crate) fn boolean(&mut self, section: &Section<'_>, key: &str) -> Option<bool> {
         let value = section.table.get(key)?;

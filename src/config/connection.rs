@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::load::path_inside;
@@ -105,7 +104,7 @@ fn read_properties(
             sound = false;
             continue;
         }
-        match read_property(walk, section, &name, value) {
+        match walk.scalar(section, &name, value) {
             Some(text) => {
                 properties.insert(name, Secret::new(text));
             }
@@ -113,25 +112,4 @@ fn read_properties(
         }
     }
     sound
-}
-
-fn read_property(
-    walk: &mut Walk<'_>,
-    section: &Section<'_>,
-    name: &str,
-    value: &Spanned<DeValue<'_>>,
-) -> Option<String> {
-    match value.get_ref() {
-        DeValue::String(raw) => {
-            let span = walk.at(value.span());
-            walk.expanded(raw, span, section.used, &|value| value.to_owned()).value
-        }
-        DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix()).ok().map(|n| n.to_string()),
-        DeValue::Float(number) => Some(number.as_str().to_owned()),
-        DeValue::Boolean(flag) => Some(flag.to_string()),
-        _ => {
-            walk.wrong_type(&section.label, name, value, "a string, a number, true or false");
-            None
-        }
-    }
 }

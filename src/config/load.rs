@@ -275,7 +275,12 @@ fn read_key_type(walk: &mut Walk<'_>, section: &Section<'_>, timezone: Tz) -> Op
             None
         }
         Err(problem) => {
-            walk.error(codes::COLUMN_TYPE, text.span, problem.message).help(problem.help);
+            // What a variable holds is not for messages.
+            let message = match text.value.as_ref() == Some(&text.raw) {
+                true => problem.message,
+                false => format!("\"{}\" does not hold a column type", text.raw),
+            };
+            walk.error(codes::COLUMN_TYPE, text.span, message).help(problem.help);
             None
         }
     }

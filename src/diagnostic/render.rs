@@ -29,26 +29,31 @@ pub fn render_human(diagnostics: &[Diagnostic], sources: &BTreeMap<PathBuf, Stri
     out
 }
 
-/// All diagnostics as a JSON array, in the order of files and places.
-/// Lines and columns count from 1, columns in characters; both are null when the whole file is meant.
+/// All diagnostics as one JSON object, in the order of files and places: how many `errors` and `warnings`, and the
+/// `diagnostics` themselves. Lines and columns count from 1, columns in characters, and the end is the first character
+/// that is not meant; all four are null when the whole file is.
 pub fn render_json(diagnostics: &[Diagnostic], sources: &BTreeMap<PathBuf, String>) -> String {
     let list: Vec<Value> = sorted(diagnostics)
         .into_iter()
         .map(|diagnostic| {
-            let position = place(diagnostic, sources).map(|(text, span)| position(text, span.start));
+            let place = place(diagnostic, sources);
+            let start = place.as_ref().map(|(text, span)| position(text, span.start));
+            let end = place.as_ref().map(|(text, span)| position(text, span.end));
             json!({
                 "code": diagnostic.code,
                 "severity": diagnostic.severity,
-                "file": diagnostic.file,
-                "line": position.map(|(line, _)| line),
-                "column": position.map(|(_, column)| column),
-                "span": diagnostic.span.as_ref().map(|span| json!([span.start, span.end])),
+                "file": shown(&diagnostic.file),
+                "line": start.map(|(line, _)| line),
+                "column": start.map(|(_, column)| column),
+                "end_line": end.map(|(line, _)| line),
+                "end_column": end.map(|(_, column)| column),
                 "message": diagnostic.message,
                 "help": diagnostic.help,
             })
         })
         .collect();
-    format!("{:#}", Value::Array(list))
+    let (errors, warnings) = (count(diagnostics, Severity::Error), count(diagnostics, Severity::Warning));
+    format!("{:#}\n", json!({ "errors": errors, "warnings": warnings, "diagnostics": list }))
 }
 
 /// Line and column of a byte, both from 1, the column in characters.
@@ -133,14 +138,18 @@ fn unquoted(diagnostic: &Diagnostic) -> String {
 }
 
 fn summary(diagnostics: &[Diagnostic]) -> String {
-    let count = |severity| diagnostics.iter().filter(|diagnostic| diagnostic.severity == severity).count();
     let files: BTreeSet<&PathBuf> = diagnostics.iter().map(|diagnostic| &diagnostic.file).collect();
-    let parts: Vec<String> = [(count(Severity::Error), "error"), (count(Severity::Warning), "warning")]
+    let parts: Vec<String> = [(Severity::Error, "error"), (Severity::Warning, "warning")]
         .into_iter()
+        .map(|(severity, noun)| (count(diagnostics, severity), noun))
         .filter(|(number, _)| *number > 0)
         .map(|(number, noun)| plural(number, noun))
         .collect();
     format!("{} in {}", parts.join(" and "), plural(files.len(), "file"))
+}
+
+fn count(diagnostics: &[Diagnostic], severity: Severity) -> usize {
+    diagnostics.iter().filter(|diagnostic| diagnostic.severity == severity).count()
 }
 
 fn plural(number: usize, noun: &str) -> String {
@@ -158,6 +167,9 @@ fn mask_secrets(text: &str) -> String {
     let printable = text.replace(|c: char| c.is_ascii_control() && !matches!(c, '\n' | '\r' | '\t'), "?");
     printable.split_inclusive('\n').map(mask_line).collect()
 }
+
+/// What names a secret in a key.
+const SECRET_WORDS: &[&str] = &["password", "secret", "token", "key.pem"];
 
 fn mask_line(line: &str) -> String {
     let quote = ['"', '\''];
@@ -177,13 +189,15 @@ fn mask_line(line: &str) -> String {
     }
     // "sasl.password" = "…" and its like
     let lower = line.to_ascii_lowercase();
-    if let Some(word) = ["password", "secret", "token", "key.pem"].iter().find_map(|word| lower.find(word))
+    let mut from = 0;
+    while let Some(word) = SECRET_WORDS.iter().filter_map(|word| lower[from..].find(word)).min().map(|at| from + at)
         && let Some(equals) = line[word..].find('=').map(|equals| word + equals)
         && let Some(open) = line[equals..].find(quote).map(|open| equals + open + 1)
     {
         let sign = &line[open - 1..open];
-        let close = line[open..].find(sign).map_or(line.trim_end().len(), |close| open + close);
-        hidden.push(open..close.max(open));
+        let close = line[open..].find(sign).map_or(line.trim_end().len(), |close| open + close).max(open);
+        hidden.push(open..close);
+        from = close;
     }
     let mut masked = line.to_owned();
     for range in hidden {
@@ -217,9 +231,9 @@ mod tests {
         let sources = BTreeMap::from([(file.clone(), "a = 1\nü = x\n".to_owned())]);
         let diagnostics = [Diagnostic::error("T0107", file, 11..12, "no value").help("write one")];
         let value: Value = serde_json::from_str(&render_json(&diagnostics, &sources)).unwrap();
-        assert_eq!(value[0]["line"], 2);
-        assert_eq!(value[0]["column"], 5);
-        assert_eq!(value[0]["severity"], "error");
+        assert_eq!(value["diagnostics"][0]["line"], 2);
+        assert_eq!(value["diagnostics"][0]["column"], 5);
+        assert_eq!(value["diagnostics"][0]["severity"], "error");
     }
 
     #[test]

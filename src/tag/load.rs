@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use toml::de::DeValue;
-
 use super::{ColumnHeader, Folder, Method, OnError, Status, TagDefinition, TagHeader};
 use crate::config::Outline;
 use crate::diagnostic::{Diagnostic, codes, nearest};
@@ -222,16 +220,7 @@ fn read_header(walk: &mut Walk<'_>, header: &Section<'_>) -> TagHeader {
 
 fn read_column(walk: &mut Walk<'_>, column: &Section<'_>) -> ColumnHeader {
     walk.check_keys(column, &["title", "unit", "default", "labels"]);
-    let default = column.table.get("default").and_then(|value| match value.get_ref() {
-        DeValue::String(text) => Some(text.to_string()),
-        DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix()).ok().map(|n| n.to_string()),
-        DeValue::Float(number) => Some(number.as_str().to_owned()),
-        DeValue::Boolean(flag) => Some(flag.to_string()),
-        _ => {
-            walk.wrong_type(&column.label, "default", value, "a string, a number, true or false");
-            None
-        }
-    });
+    let default = column.table.get("default").and_then(|value| walk.scalar(column, "default", value));
     let mut labels = BTreeMap::new();
     if let Some(section) = walk.section(column, "labels", format!("labels of {}", column.label)) {
         for key in in_order(section.table) {
