@@ -7,7 +7,7 @@ use chrono_tz::Tz;
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::{Column, Format, TimestampFormat, system_columns};
+use super::{Column, Format, SYSTEM_COLUMNS, TimestampFormat};
 use crate::column_type::parse_column_type;
 use crate::diagnostic::codes;
 use crate::toml_walk::{Section, Text, Walk, in_order};
@@ -40,7 +40,7 @@ pub(super) fn read_columns(walk: &mut Walk<'_>, stream: &Section<'_>, format: Fo
         }
         if name.starts_with('_') {
             let message = format!("the column \"{name}\" begins with \"_\", which is kept for Tagflow's own columns");
-            let help = if system_columns().iter().any(|field| *field.name() == name) {
+            let help = if SYSTEM_COLUMNS.contains(&name.as_str()) {
                 format!("remove it: every stream has \"{name}\"")
             } else {
                 let plain = name.trim_start_matches('_');

@@ -138,6 +138,7 @@ fn read_stream(
             connection: connection?.0,
             topic: topic?,
             format: format?,
+            timezone: outline.timezone,
             start: start?,
             time,
             columns,

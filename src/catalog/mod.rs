@@ -11,7 +11,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use chrono_tz::Tz;
 
 pub(crate) use load::{FOLDER, connections_named, load};
 
@@ -48,11 +49,13 @@ pub struct Stream {
     pub topic: String,
     /// How a record's bytes are read.
     pub format: Format,
+    /// The project's zone, in which `_timestamp` is an instant.
+    pub timezone: Tz,
     /// Where reading starts when there is no checkpoint.
     pub start: Start,
     /// The event time and how late events may be.
     pub time: Option<EventTime>,
-    /// The declared columns in order. System columns (`_offset` …) are not among them: see [`system_columns`].
+    /// The declared columns in order. System columns (`_offset` …) are not among them: see [`SYSTEM_COLUMNS`].
     pub columns: Vec<Column>,
 }
 
@@ -126,22 +129,22 @@ impl Stream {
     pub fn schema(&self) -> SchemaRef {
         let declared =
             self.columns.iter().map(|column| Field::new(&column.name, column.data_type.clone(), column.nullable));
-        Arc::new(Schema::new(declared.chain(system_columns()).collect::<Vec<_>>()))
+        Arc::new(Schema::new(declared.chain(system_columns(self.timezone)).collect::<Vec<_>>()))
     }
 }
 
-/// Columns that every stream has beside the declared ones:
-/// `_topic`, `_partition`, `_offset`, `_timestamp` (broker time, an instant in UTC milliseconds), `_key` (text of the record's key).
-pub fn system_columns() -> Vec<Field> {
-    vec![
+/// Names of the columns that every stream has beside the declared ones.
+pub const SYSTEM_COLUMNS: &[&str] = &["_topic", "_partition", "_offset", "_timestamp", "_key"];
+
+/// [`SYSTEM_COLUMNS`]: `_timestamp` is the broker's time, an instant in the project's zone, in milliseconds; `_key` the
+/// text of the record's key.
+fn system_columns(timezone: Tz) -> [Field; 5] {
+    let instant = DataType::Timestamp(TimeUnit::Millisecond, Some(timezone.name().into()));
+    [
         Field::new("_topic", DataType::Utf8, false),
         Field::new("_partition", DataType::Int32, false),
         Field::new("_offset", DataType::Int64, false),
-        Field::new(
-            "_timestamp",
-            DataType::Timestamp(arrow::datatypes::TimeUnit::Millisecond, Some("UTC".into())),
-            true,
-        ),
+        Field::new("_timestamp", instant, true),
         Field::new("_key", DataType::Utf8, true),
     ]
 }

@@ -43,7 +43,7 @@ impl PartitionBatcher {
         Ok(PartitionBatcher {
             partition: Arc::new(Partition { stream: stream.name.clone(), number }),
             topic,
-            decoder: Decoder::new(stream, columns, context.timezone)?,
+            decoder: Decoder::new(stream, columns)?,
             dead_letters: context.dead_letters.clone(),
             offsets: Vec::new(),
             next_offset: next,

@@ -121,7 +121,7 @@ pub type WallClock = Arc<dyn Fn() -> i64 + Send + Sync>;
 /// The world of a source, the same for all readers.
 #[derive(Clone)]
 pub struct SourceContext {
-    /// The project's zone: what a bare TIMESTAMP means.
+    /// The project's zone.
     pub timezone: Tz,
     /// Where records go that do not decode.
     pub dead_letters: Arc<DeadLetters>,
@@ -167,7 +167,7 @@ pub fn start_source(
     let stop = Arc::new(StopFlag::default());
     let emitter = Emitter::new(&request.stream.name, events, stop.clone());
     // A column that cannot be decoded is found here and not in a thread.
-    decode::Decoder::new(&request.stream, &request.columns, context.timezone)
+    decode::Decoder::new(&request.stream, &request.columns)
         .map_err(|error| SourceError::Setup { stream: request.stream.name.clone(), message: error.to_string() })?;
     let threads = match connection {
         Connection::Kafka { brokers, properties } => kafka::start(request, brokers, properties, context, emitter)?,
@@ -234,6 +234,7 @@ mod tests {
             connection: "files".into(),
             topic: "orders".into(),
             format: crate::catalog::Format::Json,
+            timezone: chrono_tz::UTC,
             start: crate::catalog::Start::Earliest,
             time: None,
             columns: vec![column],

@@ -91,6 +91,7 @@ impl Topic {
             connection: "shop".into(),
             topic: self.name.clone(),
             format: Format::Json,
+            timezone: chrono_tz::Tz::UTC,
             start: Start::Earliest,
             time: None,
             columns: vec![id],

@@ -7,6 +7,7 @@ use arrow::array::{
     TimestampMillisecondArray,
 };
 use arrow::datatypes::{DataType, TimeUnit};
+use chrono_tz::Tz;
 use rand::Rng;
 use rand::rngs::StdRng;
 use tagflow::catalog::{Catalog, Column, EventTime, Format, Start, Stream, TimestampFormat};
@@ -23,7 +24,7 @@ fn column(name: &str, data_type: DataType) -> Column {
     }
 }
 
-fn stream(name: &str, time: &str, columns: Vec<Column>) -> Arc<Stream> {
+fn stream(name: &str, time: &str, timezone: Tz, columns: Vec<Column>) -> Arc<Stream> {
     Arc::new(Stream {
         name: name.to_string(),
         file: format!("schemas/{name}.toml").into(),
@@ -31,17 +32,20 @@ fn stream(name: &str, time: &str, columns: Vec<Column>) -> Arc<Stream> {
         connection: "shop".to_string(),
         topic: format!("shop.{name}"),
         format: Format::Json,
+        timezone,
         start: Start::Earliest,
         time: Some(EventTime { column: time.to_string(), lateness: std::time::Duration::ZERO }),
         columns,
     })
 }
 
-pub fn catalog() -> Catalog {
+/// Two streams of a project in `timezone`.
+pub fn catalog(timezone: Tz) -> Catalog {
     let time = DataType::Timestamp(TimeUnit::Millisecond, None);
     let orders = stream(
         "orders",
         "order_time",
+        timezone,
         vec![
             column("order_id", DataType::Int64),
             column("user_id", DataType::Int64),
@@ -56,6 +60,7 @@ pub fn catalog() -> Catalog {
     let views = stream(
         "page_views",
         "view_time",
+        timezone,
         vec![
             column("user_id", DataType::Int64),
             column("page", DataType::Utf8),
@@ -74,7 +79,8 @@ pub fn batch(stream: &Stream, rows: usize, now: i64, first_offset: i64, random: 
     columns.push(Arc::new(StringArray::from(vec![stream.topic.as_str(); rows])));
     columns.push(Arc::new(Int32Array::from(vec![0; rows])));
     columns.push(Arc::new(Int64Array::from_iter_values((0..rows as i64).map(|row| first_offset + row))));
-    columns.push(Arc::new(TimestampMillisecondArray::from(vec![now; rows]).with_timezone("UTC")));
+    let arrived = (0..rows).map(|_| now - (random.random::<f64>().powi(3) * 9.0 * DAY as f64) as i64);
+    columns.push(Arc::new(TimestampMillisecondArray::from_iter_values(arrived).with_timezone(stream.timezone.name())));
     columns.push(Arc::new(StringArray::from(vec![None::<&str>; rows])));
     RecordBatch::try_new(stream.schema(), columns).unwrap()
 }

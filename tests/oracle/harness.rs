@@ -70,7 +70,7 @@ impl Run {
     /// Over the queries of a table.
     pub fn of_queries(seed: u64, timezone: Tz, queries: &[(&str, &str)]) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let catalog = events::catalog();
+        let catalog = events::catalog(timezone);
         let state = session_state(&catalog, timezone).unwrap();
         let key =
             KeyRequirement { entity: "user".to_string(), column: "user_id".to_string(), data_type: DataType::Int64 };

@@ -20,7 +20,6 @@ mod time;
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
-use chrono_tz::Tz;
 
 use self::column::{ColumnBuilder, Value};
 use crate::catalog::{Format, Stream, TimestampFormat};
@@ -62,8 +61,8 @@ impl Decoder {
     /// A decoder of the columns at `columns` of the stream's schema (see
     /// [`ReadRequest::columns`](crate::source::ReadRequest)). CSV fields are taken in the order of the columns unless
     /// [`Decoder::set_csv_header`] says otherwise. The error says which column has a type that cannot be read.
-    pub fn new(stream: &Stream, columns: &[usize], zone: Tz) -> Result<Self, DecodeError> {
-        let rows = RowBuilder::new(stream, columns, zone)?;
+    pub fn new(stream: &Stream, columns: &[usize]) -> Result<Self, DecodeError> {
+        let rows = RowBuilder::new(stream, columns)?;
         let syntax = match stream.format {
             Format::Json => Syntax::Json(json::JsonReader::new(stream, &rows)),
             Format::Csv => Syntax::Csv(csv::CsvReader::new(stream)),
@@ -138,15 +137,16 @@ struct RowBuilder {
 }
 
 impl RowBuilder {
-    fn new(stream: &Stream, wanted: &[usize], zone: Tz) -> Result<Self, DecodeError> {
+    fn new(stream: &Stream, wanted: &[usize]) -> Result<Self, DecodeError> {
         let schema = stream.schema();
         let builder = |index: usize| {
             let field = schema.field(index);
             let format = stream.columns.get(index).map_or(TimestampFormat::default(), |column| column.timestamp_format);
-            ColumnBuilder::new(field.name(), field.data_type(), field.is_nullable(), format, zone).ok_or_else(|| {
-                let (name, data_type) = (field.name(), column::sql_type(field.data_type()));
-                DecodeError(format!("column {name:?}: no record can be read as {data_type}"))
-            })
+            ColumnBuilder::new(field.name(), field.data_type(), field.is_nullable(), format, stream.timezone)
+                .ok_or_else(|| {
+                    let (name, data_type) = (field.name(), column::sql_type(field.data_type()));
+                    DecodeError(format!("column {name:?}: no record can be read as {data_type}"))
+                })
         };
         let declared = stream.columns.len();
         let mut columns = Vec::with_capacity(wanted.len());

@@ -4,6 +4,7 @@ use std::time::Instant;
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{DataType, Decimal128Type, Field, Int64Type, TimeUnit, TimestampMillisecondType};
 use arrow::util::display::array_value_to_string;
+use chrono_tz::Tz;
 
 use super::*;
 use crate::catalog::{Column, Start};
@@ -28,6 +29,7 @@ fn stream(format: Format, columns: Vec<Column>) -> Stream {
         connection: "shop".into(),
         topic: "shop.orders".into(),
         format,
+        timezone: ZONE,
         start: Start::Earliest,
         time: None,
         columns,
@@ -70,7 +72,7 @@ fn record(payload: &[u8]) -> RawRecord<'_> {
 
 fn all_of(stream: &Stream) -> Decoder {
     let columns: Vec<usize> = (0..stream.columns.len()).collect();
-    Decoder::new(stream, &columns, ZONE).unwrap()
+    Decoder::new(stream, &columns).unwrap()
 }
 
 /// The rows of a batch, each value as text and NULL as `-`.
@@ -114,7 +116,7 @@ fn whole_order_becomes_one_typed_row() {
 #[test]
 fn only_requested_columns_are_built_in_requested_order() {
     let stream = orders();
-    let mut decoder = Decoder::new(&stream, &[2, 0], ZONE).unwrap();
+    let mut decoder = Decoder::new(&stream, &[2, 0]).unwrap();
     decoder.decode(&record(br#"{"order_id":1,"amount":5,"paid":"not looked at"}"#)).unwrap();
     let batch = decoder.finish();
     assert_eq!(rows(&batch), ["5.00|1"]);
@@ -123,7 +125,7 @@ fn only_requested_columns_are_built_in_requested_order() {
 
 #[test]
 fn not_null_columns_are_checked_even_when_nobody_asks_for_them() {
-    let mut decoder = Decoder::new(&orders(), &[1], ZONE).unwrap();
+    let mut decoder = Decoder::new(&orders(), &[1]).unwrap();
     for (json, message) in [
         (r#"{"user_id":1}"#, r#"column "order_id": expected BIGINT NOT NULL, found no such field"#),
         (r#"{"user_id":1,"order_id":null}"#, r#"column "order_id": expected BIGINT NOT NULL, found null"#),
@@ -155,7 +157,7 @@ fn refused_record_leaves_no_trace_in_any_column() {
 #[test]
 fn last_of_a_duplicate_field_holds() {
     let stream = orders();
-    let mut decoder = Decoder::new(&stream, &[1, 3], ZONE).unwrap();
+    let mut decoder = Decoder::new(&stream, &[1, 3]).unwrap();
     for json in [
         r#"{"order_id":1,"user_id":1,"user_id":2,"item":{"category":"a"},"item":{"category":"b"}}"#,
         r#"{"order_id":1,"user_id":1,"user_id":null,"item":{"category":"a"},"item":{}}"#,
@@ -169,7 +171,7 @@ fn last_of_a_duplicate_field_holds() {
 #[test]
 fn exact_field_name_wins_over_another_case() {
     let stream = orders();
-    let mut decoder = Decoder::new(&stream, &[1, 3], ZONE).unwrap();
+    let mut decoder = Decoder::new(&stream, &[1, 3]).unwrap();
     for json in [
         r#"{"ORDER_ID":1,"User_Id":5,"ITEM":{"Category":"a"}}"#,
         r#"{"order_id":1,"user_id":6,"USER_ID":7}"#,
@@ -259,19 +261,19 @@ fn records_that_are_no_single_json_object_are_refused() {
 fn system_columns_show_where_a_record_is_from() {
     let stream = orders();
     let first = stream.columns.len();
-    let mut decoder = Decoder::new(&stream, &[first, first + 1, first + 2, first + 3, first + 4, 0], ZONE).unwrap();
+    let mut decoder = Decoder::new(&stream, &[first, first + 1, first + 2, first + 3, first + 4, 0]).unwrap();
     decoder.decode(&record(br#"{"order_id":9}"#)).unwrap();
     decoder.decode(&RawRecord { key: None, timestamp: None, ..record(br#"{"order_id":8}"#) }).unwrap();
     assert_eq!(
         rows(&decoder.finish()),
-        ["shop.orders|3|41|2023-11-14T22:13:20Z|k\u{fffd}|9", "shop.orders|3|41|-|-|8"]
+        ["shop.orders|3|41|2023-11-15T06:13:20+08:00|k\u{fffd}|9", "shop.orders|3|41|-|-|8"]
     );
 }
 
 #[test]
 fn batch_without_columns_still_counts_its_rows() {
     let stream = stream(Format::Json, vec![column("a", DataType::Int64)]);
-    let mut decoder = Decoder::new(&stream, &[], ZONE).unwrap();
+    let mut decoder = Decoder::new(&stream, &[]).unwrap();
     decoder.decode(&record(b"{}")).unwrap();
     decoder.decode(&record(b"{\"a\":1}")).unwrap();
     assert_eq!(decoder.finish().num_rows(), 2);
@@ -310,7 +312,7 @@ fn csv_fields_follow_the_columns_or_the_header() {
 #[test]
 fn type_that_no_record_can_hold_is_refused_with_its_column() {
     let stream = stream(Format::Json, vec![column("blob", DataType::Binary)]);
-    let error = Decoder::new(&stream, &[0], ZONE).err();
+    let error = Decoder::new(&stream, &[0]).err();
     assert_eq!(error, Some(DecodeError("column \"blob\": no record can be read as Binary".into())));
 }
 
@@ -319,7 +321,7 @@ fn type_that_no_record_can_hold_is_refused_with_its_column() {
 fn random_records_decode_as_serde_json_reads_them() {
     use rand::{Rng, SeedableRng, rngs::StdRng};
     let stream = orders();
-    let mut decoder = Decoder::new(&stream, &[0, 1, 2, 4, 8], ZONE).unwrap();
+    let mut decoder = Decoder::new(&stream, &[0, 1, 2, 4, 8]).unwrap();
     let mut random = StdRng::seed_from_u64(11);
     let mut expected: Vec<(i64, Option<i64>, Option<String>)> = Vec::new();
     for id in 0..5_000i64 {
@@ -365,7 +367,7 @@ fn random_records_decode_as_serde_json_reads_them() {
 #[ignore = "prints rows/s; worth running in release only"]
 fn speed_of_json() {
     let stream = orders();
-    let mut decoder = Decoder::new(&stream, &[0, 1, 2, 4], ZONE).unwrap();
+    let mut decoder = Decoder::new(&stream, &[0, 1, 2, 4]).unwrap();
     let records: Vec<String> = (0..10_000)
         .map(|id: i64| {
             format!(

@@ -35,6 +35,7 @@ fn stream(topic: &str, format: Format) -> Stream {
         connection: "files".into(),
         topic: topic.into(),
         format,
+        timezone: chrono_tz::Tz::UTC,
         start: Start::Earliest,
         time: None,
         columns: vec![column("id", DataType::Int64), column("name", DataType::Utf8)],

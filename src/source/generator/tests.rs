@@ -137,6 +137,7 @@ fn request(topic: &str, from: &[(i32, i64)], until: Option<i64>) -> ReadRequest 
         connection: "shop".into(),
         topic: topic.into(),
         format: Format::Json,
+        timezone: chrono_tz::Tz::UTC,
         start: Start::Earliest,
         time: None,
         columns: vec![order_id],

@@ -33,6 +33,7 @@ fn start_reading(
         connection: "shop".into(),
         topic: TOPIC.into(),
         format: Format::Json,
+        timezone: chrono_tz::Tz::UTC,
         start: Start::Earliest,
         time: None,
         columns: vec![column],
