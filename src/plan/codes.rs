@@ -66,6 +66,8 @@ pub const ZERO_DIVISOR: &str = "T0702";
 pub const NULL_KEY: &str = "T0703";
 /// Seconds since 1970 of a wall time.
 pub const WALL_TIME_EPOCH: &str = "T0704";
+/// An ORDER BY that leaves open which row is the first.
+pub const TIES: &str = "T0705";
 /// A spelling of Hive or MySQL.
 pub const FOREIGN: &str = "T0710";
 /// A date format of Java.

@@ -237,7 +237,6 @@ impl Daemon {
         update(&self.status, |status| status.phase = Phase::Running);
         self.restart_intake(None)?;
         self.reconcile()?;
-        let mut caught_up_since = None;
         while !self.stopping() {
             self.epoch()?;
             self.follow_store()?;
@@ -253,11 +252,10 @@ impl Daemon {
                 self.drop_retired()?;
             }
             self.write_status(&[]);
-            if self.until_caught_up && self.fill.is_none() && self.in_flight.is_none() && self.intake.is_caught_up() {
-                // What came with the last epoch is behind us once the loop has gone round without more.
-                if caught_up_since.replace(self.dataflow.epoch) == Some(self.dataflow.epoch) {
-                    break;
-                }
+            // What was taken with the last epoch is written when the daemon stops.
+            let settled = self.fill.is_none() && self.meeting.is_none();
+            if self.until_caught_up && settled && self.intake.is_caught_up() {
+                break;
             }
         }
         Ok(())

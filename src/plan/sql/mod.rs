@@ -11,6 +11,7 @@ mod functions;
 mod names;
 mod planning_error;
 mod text;
+mod ties;
 mod unsupported;
 mod views;
 
@@ -177,6 +178,7 @@ impl QueryPlanner {
             }));
         }
         problems.extend(epoch::of_wall_time(sql, &plan));
+        problems.extend(ties::left_open(sql, &optimised));
         Ok(PlannedFile { plan, optimised, warnings: problems })
     }
 
