@@ -13,7 +13,7 @@ pub struct AcceptArgs {
     project: ProjectArgs,
 }
 
-/// Leaves word for the daemon, which looks for it when it next reads the project.
+/// Leaves word for the daemon, which looks for it as long as a tag waits.
 pub fn run(args: &AcceptArgs, out: &mut dyn Write) -> u8 {
     let (_, desired) = load(&args.project);
     let Some(desired) = desired else { return complain("the project cannot be read; `tagflow check` says why") };

@@ -88,6 +88,7 @@ pub fn describe(status: &Status) -> String {
         let note = match (&tag.message, tag.complete_from) {
             (Some(message), _) if tag.state != TagState::Live => message.clone(),
             (_, Some(from)) => format!("complete only from {}", time(from)),
+            _ if tag.outside_labels > 0 => format!("{} values have no label", tag.outside_labels),
             _ => String::new(),
         };
         table.add_row([

@@ -12,6 +12,8 @@ use crate::source::{DeadLetters, SourceContext, WallClock};
 /// Arguments of `tagflow verify`.
 #[derive(Debug, clap::Args)]
 pub struct VerifyArgs {
+    /// Only these tags; all unless given.
+    tags: Vec<String>,
     #[command(flatten)]
     project: ProjectArgs,
 }
@@ -19,7 +21,15 @@ pub struct VerifyArgs {
 /// Reads all events again; for use while no daemon runs.
 pub fn run(args: &VerifyArgs, out: &mut dyn Write) -> u8 {
     let (_, desired) = load(&args.project);
-    let Some(desired) = desired else { return complain("the project cannot be read; `tagflow check` says why") };
+    let Some(mut desired) = desired else {
+        return complain("the project cannot be read; `tagflow check` says why");
+    };
+    if let Some(unknown) = args.tags.iter().find(|tag| !desired.tags.contains_key(*tag)) {
+        return complain(format!("there is no sound tag `{unknown}` in the project"));
+    }
+    if !args.tags.is_empty() {
+        desired.tags.retain(|name, _| args.tags.contains(name));
+    }
     let config = &desired.project.config;
     let wall_clock: WallClock = Arc::new(|| chrono::Utc::now().timestamp_millis());
     // Dead letters were told when the events were taken; a second copy goes elsewhere.

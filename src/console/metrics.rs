@@ -55,6 +55,7 @@ pub(super) fn encode(status: &Status) -> Result<String, Error> {
     family("tag_state_rows", "keys and rows that a tag uses", tags(|tag| tag.state_rows as f64));
     family("tag_state_bytes", "bytes that a tag uses", tags(|tag| tag.state_bytes as f64));
     family("tag_null_keys", "rows left out because their key holds a NULL", tags(|tag| tag.null_keys as f64));
+    family("tag_outside_labels", "values without a label in labelled columns", tags(|tag| tag.outside_labels as f64));
     family("tag_live", "1 while a tag's table follows", tags(|tag| f64::from(tag.state == TagState::Live)));
     family("tag_failed", "1 while a tag is set aside", tags(|tag| f64::from(tag.state == TagState::Failed)));
     let partitions = |value: fn(&crate::engine::status::PartitionStatus) -> f64| -> Vec<(Labels, f64)> {

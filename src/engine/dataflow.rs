@@ -8,6 +8,7 @@ use arrow::datatypes::{Field, Schema, SchemaRef};
 use chrono_tz::Tz;
 
 use crate::delta::{Clock, Delta, Offsets};
+use crate::engine::labels::OutsideLabels;
 use crate::operator::graph::{Graph, OutputId};
 use crate::operator::{OperatorError, StatePart};
 use crate::plan::flow::FlowPlan;
@@ -50,6 +51,7 @@ struct TagOutput {
     /// Rows in the table, as of the last drain.
     rows: u64,
     changes: u64,
+    labels: OutsideLabels,
 }
 
 impl Dataflow {
@@ -91,6 +93,7 @@ impl Dataflow {
             pending,
             rows,
             changes: 0,
+            labels: OutsideLabels::default(),
         };
         self.outputs.insert(tag.to_string(), output);
         Ok(())
@@ -176,6 +179,18 @@ impl Dataflow {
         self.outputs.get(tag).map_or(0, |output| output.pending.null_keys())
     }
 
+    /// Counts values outside of `labels` from now on; they show the rows that the table has.
+    pub fn watch_labels(&mut self, tag: &str, labels: OutsideLabels) {
+        if let Some(output) = self.outputs.get_mut(tag) {
+            output.labels = labels;
+        }
+    }
+
+    /// Values of a tag that its header gives no label, where the column has labels.
+    pub fn outside_labels(&self, tag: &str) -> u64 {
+        self.outputs.get(tag).map_or(0, |output| output.labels.count())
+    }
+
     /// Changed rows of a tag since it was added.
     pub fn changes(&self, tag: &str) -> u64 {
         self.outputs.get(tag).map_or(0, |output| output.changes)
@@ -235,6 +250,7 @@ impl TagOutput {
         let batch = RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(|error| error.to_string())?;
         self.changes += batch.num_rows() as u64;
         let delta = Delta { batch, weights: delta.weights.clone() };
+        self.labels.add(&delta, self.table.key.len())?;
         self.pending.add_epoch(&[delta]).map_err(|error| error.to_string())
     }
 

@@ -17,6 +17,7 @@ use crate::delta::{Clock, Offsets};
 use crate::engine::dataflow::{Dataflow, TagFault};
 use crate::engine::desired::{PlannedTag, reads};
 use crate::engine::intake::{Intake, Reads, World};
+use crate::engine::labels::OutsideLabels;
 use crate::engine::store::StoreThread;
 use crate::plan::flow::Reach;
 
@@ -161,6 +162,7 @@ impl Run {
             if let Err(fault) = added.and_then(|()| dataflow.add_tag(&tag.shadow, name, &tag.plan, 0)) {
                 self.tell(FillEvent::Fault(fault));
             }
+            dataflow.watch_labels(name, OutsideLabels::of(&tag.registration.columns));
         }
         if dataflow.is_empty() {
             return Err(Some("none of the tags can be filled".to_string()));

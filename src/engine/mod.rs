@@ -10,6 +10,7 @@ pub mod dataflow;
 pub mod desired;
 pub mod fill;
 pub mod intake;
+pub mod labels;
 pub mod reload;
 pub mod status;
 pub mod store;

@@ -58,6 +58,8 @@ pub struct TagStatus {
     pub changes_per_second: f64,
     /// Rows left out because their key holds a NULL.
     pub null_keys: u64,
+    /// Values that have no label, in columns whose header gives labels.
+    pub outside_labels: u64,
     /// Keys and rows of operators that it uses.
     pub state_rows: u64,
     /// Bytes of operators that it uses.

@@ -196,6 +196,9 @@ pub trait Sink: Send {
     /// All rows of a tag whose first key column's text is `key`, column name and text value, for `tagflow show`.
     fn rows_of(&mut self, table: &TagTable, key: &str) -> Result<Vec<TextRow>, SinkError>;
 
+    /// Every value of a column as text, NULL as `None`, with the number of its rows.
+    fn value_counts(&mut self, table: &TagTable, column: &SinkColumn) -> Result<Vec<(Option<String>, u64)>, SinkError>;
+
     /// The registry, for `tagflow show` and `status` without a daemon.
     fn registrations(&mut self) -> Result<Vec<TagRegistration>, SinkError>;
 

@@ -15,8 +15,8 @@ use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use chrono::{DateTime, NaiveDateTime, TimeZone};
 use chrono_tz::Tz;
 
-use super::TagTable;
 use super::types::StoreType;
+use super::{SinkColumn, TagTable};
 
 /// One cell as the store gives it.
 pub type RawCell = Option<Vec<u8>>;
@@ -54,6 +54,14 @@ pub fn display_text(data_type: &DataType, cell: RawCell) -> Option<String> {
         Ok(StoreType::Bytes) => super::cells::Hex(&bytes).to_string(),
         _ => String::from_utf8_lossy(&bytes).into_owned(),
     })
+}
+
+/// A row of a value and its number of rows.
+pub fn value_count(column: &SinkColumn, row: Vec<RawCell>) -> (Option<String>, u64) {
+    let mut cells = row.into_iter();
+    let value = display_text(&column.data_type, cells.next().flatten());
+    let rows = cells.next().flatten().and_then(|bytes| String::from_utf8_lossy(&bytes).parse().ok());
+    (value, rows.unwrap_or_default())
 }
 
 fn array_from_cells(data_type: &DataType, cells: Vec<RawCell>, zone: Tz) -> Result<ArrayRef, String> {

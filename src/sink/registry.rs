@@ -27,6 +27,12 @@ use super::{ColumnRegistration, SHADOW_PREFIX, TagProgress, TagRegistration};
 /// Counts up when the `_tagflow_*` tables change their shape.
 pub const LAYOUT: u64 = 1;
 
+/// The values of a quoted column with the number of their rows. Some collations take `a` and `a ` as equal, which are
+/// two values.
+pub fn value_counts_sql(table: &str, column: &str) -> String {
+    format!("SELECT {column}, COUNT(*) FROM {table} GROUP BY {column}, LENGTH({column})")
+}
+
 /// Columns of `_tagflow_tags` that a registration writes, in the order of [`tag_row`]; commits write the others.
 pub const TAG_COLUMNS: [&str; 17] = [
     "tag",

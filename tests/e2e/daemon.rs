@@ -300,6 +300,103 @@ fn reload_touches_only_what_has_changed() {
     shop.verify();
 }
 
+/// Drops the records of a topic that are there, all but the newest of each partition.
+fn forget_history(brokers: &str, topic: &str) {
+    use rdkafka::admin::{AdminClient, AdminOptions};
+    use rdkafka::consumer::{BaseConsumer, Consumer};
+    use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+    let mut config = rdkafka::ClientConfig::new();
+    config.set("bootstrap.servers", brokers);
+    let consumer: BaseConsumer = config.create().unwrap();
+    let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(30)).unwrap();
+    let mut offsets = TopicPartitionList::new();
+    for partition in metadata.topics()[0].partitions() {
+        let (_, end) = consumer.fetch_watermarks(topic, partition.id(), Duration::from_secs(30)).unwrap();
+        assert!(end > 1, "{topic} {}: {end}", partition.id());
+        offsets.add_partition_offset(topic, partition.id(), Offset::Offset(end - 1)).unwrap();
+    }
+    let admin: AdminClient<_> = config.create().unwrap();
+    let deleted = futures::executor::block_on(admin.delete_records(&offsets, &AdminOptions::new())).unwrap();
+    assert!(deleted.elements().iter().all(|partition| partition.error().is_ok()), "{deleted:?}");
+}
+
+#[test]
+fn shortened_history_never_replaces_a_complete_tag_until_accepted() {
+    let shop = Shop::new("short");
+    let tags = sample_tags();
+    shop.produce("20000", "7");
+    let mut daemon = shop.start();
+    daemon.until_quiet(tags);
+    let rows = shop.registry("SELECT CONCAT(COUNT(*)) FROM spend_total");
+
+    let schema = fs::read_to_string(shop.path("schemas/orders.toml")).unwrap();
+    let topic = schema.split('"').find(|word| word.ends_with(".orders")).unwrap();
+    forget_history(&shop.kafka, topic);
+    let spend = shop.path("tags/consumption/spend_total.sql");
+    let text = fs::read_to_string(&spend).unwrap();
+    fs::write(&spend, text.replace("COUNT(*) ", "COUNT(amount)")).unwrap();
+    let waiting = daemon.until("the new version waits", |status| {
+        status.tags.iter().any(|tag| tag.tag == "spend_total" && tag.state == TagState::Waiting)
+    });
+    let told = waiting.tags.iter().find(|tag| tag.tag == "spend_total").unwrap();
+    assert!(told.message.as_ref().unwrap().contains("tagflow accept spend_total"), "{told:?}");
+    // What ran goes on, also across a crash.
+    assert_eq!(shop.registry("SELECT CONCAT(COUNT(*)) FROM spend_total"), rows);
+    shop.until_registry("SELECT CONCAT(version) FROM _tagflow_tags WHERE tag = 'spend_total'", "1");
+
+    let output = shop.output(&["accept", "spend_total"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    daemon.until_quiet(tags);
+    shop.until_registry(
+        "SELECT CONCAT(version, complete_from IS NOT NULL) FROM _tagflow_tags WHERE tag = 'spend_total'",
+        "21",
+    );
+    daemon.kill();
+    let mut daemon = shop.start();
+    let status = daemon.until_quiet(tags);
+    let incomplete: Vec<&str> =
+        status.tags.iter().filter(|tag| tag.complete_from.is_some()).map(|tag| tag.tag.as_str()).collect();
+    assert_eq!(incomplete, ["spend_total"]);
+    shop.produce("2000", "8");
+    daemon.until_quiet(tags);
+    daemon.interrupt();
+    let output = shop.output(&["verify", "spend_total"]);
+    assert!(output.status.success(), "{}\n{}", String::from_utf8_lossy(&output.stdout), shop.log());
+}
+
+#[test]
+fn values_without_a_label_are_counted() {
+    let shop = Shop::new("labels");
+    let tags = sample_tags();
+    shop.produce("10000", "9");
+    let mut daemon = shop.start();
+    daemon.until_quiet(tags);
+    let outside = |status: &Status| {
+        status.tags.iter().find(|tag| tag.tag == "vip_level").map_or(u64::MAX, |tag| tag.outside_labels)
+    };
+    let expected = |shop: &Shop| {
+        let sql = "SELECT CONCAT(COUNT(*)) FROM vip_level WHERE vip_level IN ('gold', 'silver')";
+        shop.registry(sql)[0].parse::<u64>().unwrap()
+    };
+    assert_eq!(outside(&daemon.status().unwrap()), 0);
+    let vip = shop.path("tags/consumption/vip_level.sql");
+    let text = fs::read_to_string(&vip).unwrap();
+    fs::write(&vip, text.replace("gold = \"金卡\", silver = \"银卡\", ", "")).unwrap();
+    // Labels alone have changed: the table stays, and is counted.
+    let status = daemon.until("values are outside the labels", |status| outside(status) > 0);
+    assert_eq!(outside(&status), expected(&shop));
+    shop.until_registry("SELECT CONCAT(version) FROM _tagflow_tags WHERE tag = 'vip_level'", "1");
+    shop.produce("10000", "10");
+    let status = daemon.until_quiet(tags);
+    assert_eq!(outside(&status), expected(&shop));
+    daemon.kill();
+    let mut daemon = shop.start();
+    let status = daemon.until_quiet(tags);
+    assert_eq!(outside(&status), expected(&shop));
+    daemon.interrupt();
+}
+
 impl Shop {
     /// The first column of a query on the store, as text.
     fn registry(&self, sql: &str) -> Vec<String> {

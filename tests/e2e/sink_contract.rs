@@ -46,6 +46,7 @@ macro_rules! sink_contract {
             table_matches_its_own_shape_only,
             registrations_round_trip,
             rows_of_one_user_are_found_by_text,
+            values_of_a_column_are_counted,
             types_that_cannot_be_stored_are_refused,
             segment_without_columns_is_stored
         );
@@ -469,6 +470,34 @@ pub fn rows_of_one_user_are_found_by_text(fixture: &impl Fixture) {
     sink.commit(&[changes(&table, &names, &none(&table, &names), 1)]).unwrap();
     assert_eq!(sink.rows_of(&table, "A'\\").unwrap().len(), 1);
     assert_eq!(sink.rows_of(&table, "a'\\").unwrap().len(), 0);
+}
+
+pub fn values_of_a_column_are_counted(fixture: &impl Fixture) {
+    let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(0..7));
+    let levels = vec![Some("gold"), Some("gold"), Some("Gold"), Some("gold "), Some(""), None, None];
+    let levels: ArrayRef = Arc::new(StringArray::from(levels));
+    let flags: Vec<Option<bool>> = [Some(true), None, Some(false), Some(true)].into_iter().cycle().take(7).collect();
+    let flags: ArrayRef = Arc::new(BooleanArray::from(flags));
+    let rows = RecordBatch::try_from_iter_with_nullable([
+        ("user_id", ids, false),
+        ("level", levels, true),
+        ("vip", flags, true),
+    ])
+    .unwrap();
+    let table = table_of("level", 1, &rows);
+    let mut sink = fixture.open();
+    sink.create_table(&table).unwrap();
+    sink.commit(&[changes(&table, &rows, &none(&table, &rows), 1)]).unwrap();
+    let counts = |sink: &mut dyn Sink, column: usize| {
+        let mut counts = sink.value_counts(&table, &table.columns[column]).unwrap();
+        counts.sort();
+        counts.into_iter().map(|(value, rows)| format!("{value:?} {rows}")).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        counts(sink.as_mut(), 0),
+        ["None 2", "Some(\"\") 1", "Some(\"Gold\") 1", "Some(\"gold\") 2", "Some(\"gold \") 1"]
+    );
+    assert_eq!(counts(sink.as_mut(), 1), ["None 2", "Some(\"false\") 2", "Some(\"true\") 3"]);
 }
 
 pub fn types_that_cannot_be_stored_are_refused(fixture: &impl Fixture) {

@@ -251,6 +251,9 @@ impl Daemon {
             if self.last_retired.elapsed() >= RETIRED_INTERVAL {
                 self.drop_retired()?;
             }
+            if self.last_status.elapsed() >= STATUS_INTERVAL {
+                self.follow_acceptance()?;
+            }
             self.write_status(&[]);
             // What was taken with the last epoch is written when the daemon stops.
             let settled = self.fill.is_none() && self.meeting.is_none();

@@ -42,6 +42,7 @@ impl Daemon {
             status.changes_per_second =
                 self.change_rates.entry(name.clone()).or_default().update(status.changes, seconds);
             status.null_keys = self.dataflow.null_keys(name);
+            status.outside_labels = self.dataflow.outside_labels(name);
             status.complete_from = self.complete_from.get(name).copied().flatten();
             if count_sizes {
                 let (rows, bytes) = self.dataflow.graph.tag_size(name);

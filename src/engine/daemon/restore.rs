@@ -141,6 +141,9 @@ impl Daemon {
         self.dataflow.epoch = target.epoch;
         self.committed_epoch = target.epoch;
         info!(rows, epoch = target.epoch, "the replay is done");
+        for planned in self.running.values().cloned().collect::<Vec<_>>() {
+            self.count_labels(&planned)?;
+        }
         Ok(())
     }
 

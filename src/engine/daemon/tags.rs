@@ -13,6 +13,7 @@ use crate::engine::dataflow::TagFault;
 use crate::engine::desired::{PlannedTag, git_commit, reads, streams};
 use crate::engine::fill::{Fill, FillEvent, FillRequest, Filled, Meeting};
 use crate::engine::intake::Arrived;
+use crate::engine::labels::OutsideLabels;
 use crate::engine::reload::{ReloadOutcome, Reloaded};
 use crate::engine::status::TagState;
 use crate::engine::store::StoreError;
@@ -81,9 +82,6 @@ impl Daemon {
         self.aside.retain(|tag, aside| {
             self.desired.tags.get(tag).is_some_and(|wanted| wanted.plan.fingerprint == aside.fingerprint)
         });
-        let accepted = |tag: &str, fingerprint: &str| {
-            self.config.engine.state_dir.join("accepted").join(format!("{tag}.{fingerprint}")).exists()
-        };
         let mut needed = BTreeMap::new();
         for (name, wanted) in &self.desired.tags {
             let fingerprint = &wanted.plan.fingerprint;
@@ -91,7 +89,7 @@ impl Daemon {
                 continue;
             }
             if let Some(aside) = self.aside.get(name)
-                && !(aside.state == TagState::Waiting && accepted(name, fingerprint))
+                && !(aside.state == TagState::Waiting && self.is_accepted(name, fingerprint))
             {
                 continue;
             }
@@ -127,6 +125,18 @@ impl Daemon {
             Fill::start(request).map_err(|source| DaemonError::Io { what: "the fill's thread".to_string(), source })?;
         self.fill = Some(fill);
         Ok(())
+    }
+
+    /// True when the author lets a version in that is less complete than the one that runs.
+    fn is_accepted(&self, tag: &str, fingerprint: &str) -> bool {
+        self.config.engine.state_dir.join("accepted").join(format!("{tag}.{fingerprint}")).exists()
+    }
+
+    /// Fills tags that wait once `tagflow accept` has let them in.
+    pub(super) fn follow_acceptance(&mut self) -> Result<(), DaemonError> {
+        let waiting = self.aside.iter().filter(|(_, aside)| aside.state == TagState::Waiting);
+        let accepted = waiting.filter(|(tag, aside)| self.is_accepted(tag, &aside.fingerprint)).count();
+        if accepted > 0 && self.fill.is_none() { self.reconcile() } else { Ok(()) }
     }
 
     /// Lets a fill go; the running tags read on.
@@ -200,7 +210,7 @@ impl Daemon {
             let complete_from = filled.complete_from.get(tag).copied().flatten();
             let fingerprint = &planned.plan.fingerprint;
             let replaces_complete = self.complete_from.get(tag) == Some(&None) && self.versions.contains_key(tag);
-            let accepted = self.config.engine.state_dir.join("accepted").join(format!("{tag}.{fingerprint}")).exists();
+            let accepted = self.is_accepted(tag, fingerprint);
             if let (Some(from), true, false) = (complete_from, replaces_complete, accepted) {
                 let reason = format!(
                     "history begins at {}, later than the SQL asks; `tagflow accept {tag}` lets it replace the complete version",
@@ -214,6 +224,7 @@ impl Daemon {
             }
             match self.swap(&planned, &filled, complete_from) {
                 Ok(()) => {
+                    self.aside.remove(tag);
                     filled.dataflow.redirect(tag, Arc::clone(&planned.table));
                     self.dataflow.remove_tag(tag);
                     self.running.insert(tag.clone(), planned);
@@ -363,11 +374,31 @@ impl Daemon {
         let complete_from = self.complete_from.get(name).copied().flatten();
         let registration = self.registration(wanted, version, complete_from)?;
         self.store.call("register", move |sink| sink.register(std::slice::from_ref(&registration)))?;
+        self.settle()?;
+        self.count_labels(wanted)?;
         if let Some(running) = self.running.get_mut(name) {
             running.definition = wanted.definition.clone();
             running.registration = wanted.registration.clone();
         }
         info!(tag = name, "the tag's description has changed");
+        Ok(())
+    }
+
+    /// Lets the store count the values outside of a tag's labels; it must hold all that the tag has given.
+    pub(super) fn count_labels(&mut self, tag: &PlannedTag) -> Result<(), DaemonError> {
+        let labels = OutsideLabels::of(&tag.registration.columns);
+        let name = &tag.definition.name;
+        if labels.is_empty() {
+            self.dataflow.watch_labels(name, labels);
+            return Ok(());
+        }
+        let table = Arc::clone(&tag.table);
+        let counted = self.store.call("count values", move |sink| {
+            let mut labels = labels.clone();
+            labels.recount(sink, &table)?;
+            Ok(labels)
+        })?;
+        self.dataflow.watch_labels(name, counted);
         Ok(())
     }
 

@@ -74,7 +74,8 @@ fn warning(text: &SqlText<'_>, open: &[String]) -> Option<Diagnostic> {
     let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
     // Where a view does it, the view is told.
     let span = text.find_word(&["row_number"]).filter(|_| !open.is_empty())?;
-    let message = format!("rows that are equal in ORDER BY may differ in {named}{more}: which is the first is left open");
+    let message =
+        format!("rows that are equal in ORDER BY may differ in {named}{more}: which is the first is left open");
     Some(
         text.warning(codes::TIES, span, message)
             .help("end the ORDER BY with a column that tells rows apart: an id, or `_offset`"),

@@ -30,10 +30,10 @@ use self::meta::{committed_progress, names, write_progress, write_registrations}
 use self::server::{Abilities, Server, Session};
 use super::cells::wall_time_text;
 use super::keys::{KeyLimit, fit_keys};
-use super::read_back::{RawCell, display_text, table_from_cells};
+use super::read_back::{RawCell, display_text, table_from_cells, value_count};
 use super::registry::{self, COLUMN_COLUMNS, TAG_COLUMNS, is_shadow};
 use super::types::StoreType;
-use super::{CommitStats, Sink, SinkError, TagChanges, TagProgress, TagRegistration, TagTable, TextRow};
+use super::{CommitStats, Sink, SinkColumn, SinkError, TagChanges, TagProgress, TagRegistration, TagTable, TextRow};
 use crate::config::Secret;
 
 /// Tag tables in MySQL or MariaDB. Blocking: not to be used (or dropped) on a thread of an async runtime.
@@ -142,6 +142,10 @@ impl Sink for MysqlSink {
 
     fn register(&mut self, registrations: &[TagRegistration]) -> Result<(), SinkError> {
         self.runtime.block_on(self.store.register(registrations))
+    }
+
+    fn value_counts(&mut self, table: &TagTable, column: &SinkColumn) -> Result<Vec<(Option<String>, u64)>, SinkError> {
+        self.runtime.block_on(self.store.value_counts(table, column))
     }
 
     fn rows_of(&mut self, table: &TagTable, key: &str) -> Result<Vec<TextRow>, SinkError> {
@@ -416,6 +420,16 @@ impl Store {
                 .collect()
         };
         Ok(rows.into_iter().map(text_row).collect())
+    }
+
+    async fn value_counts(
+        &mut self,
+        table: &TagTable,
+        column: &SinkColumn,
+    ) -> Result<Vec<(Option<String>, u64)>, SinkError> {
+        let sql = registry::value_counts_sql(&quote_name(&table.table), &quote_name(&column.name));
+        let rows = self.session().await?.rows(sql, Some(&table.table)).await?;
+        Ok(rows.into_iter().map(|row| value_count(column, row)).collect())
     }
 
     async fn read_table(&mut self, table: &TagTable) -> Result<RecordBatch, SinkError> {

@@ -22,9 +22,9 @@ use self::layout::quote_name;
 use self::meta::{already_at, rename, set_aside, table_exists, write_progress, write_registration};
 use super::cells::{Cell, CellReader, wall_time_text};
 use super::keys::{KeyLimit, fit_keys};
-use super::read_back::{RawCell, display_text, table_from_cells};
+use super::read_back::{RawCell, display_text, table_from_cells, value_count};
 use super::registry::{self, COLUMN_COLUMNS, PROGRESS_COLUMNS, TAG_COLUMNS, Texts, is_shadow};
-use super::{CommitStats, Sink, SinkError, TagChanges, TagProgress, TagRegistration, TagTable, TextRow};
+use super::{CommitStats, Sink, SinkColumn, SinkError, TagChanges, TagProgress, TagRegistration, TagTable, TextRow};
 
 /// Tag tables in a SQLite file.
 pub struct SqliteSink {
@@ -308,6 +308,12 @@ impl Sink for SqliteSink {
                 .collect()
         };
         Ok(rows.into_iter().map(text_row).collect())
+    }
+
+    fn value_counts(&mut self, table: &TagTable, column: &SinkColumn) -> Result<Vec<(Option<String>, u64)>, SinkError> {
+        let sql = registry::value_counts_sql(&quote_name(&table.table), &quote_name(&column.name));
+        let rows = read_rows(self.connect()?, &sql, &[]).map_err(Store(&self.path).error(table.table.as_str()))?;
+        Ok(rows.into_iter().map(|row| value_count(column, row)).collect())
     }
 
     fn registrations(&mut self) -> Result<Vec<TagRegistration>, SinkError> {
