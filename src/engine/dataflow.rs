@@ -110,6 +110,12 @@ impl Dataflow {
         self.outputs.iter().map(|(tag, output)| (tag.as_str(), output.fingerprint.as_str()))
     }
 
+    /// The tags that read a stream.
+    pub fn tags_reading(&self, stream: &str) -> Vec<String> {
+        let reading = self.outputs.iter().filter(|(_, output)| output.streams.contains(stream));
+        reading.map(|(tag, _)| tag.clone()).collect()
+    }
+
     /// True without any tag.
     pub fn is_empty(&self) -> bool {
         self.outputs.is_empty()

@@ -175,6 +175,7 @@ impl Run {
             self.epoch(&mut dataflow, &mut intake, clock)?;
         }
         let complete_from = self.completeness(&intake, clock);
+        self.give_up_failed(&mut dataflow, &intake);
         drop(intake);
         self.write(&mut dataflow)?;
         self.tell(FillEvent::CaughtUp(dataflow.offsets.clone()));
@@ -186,6 +187,7 @@ impl Run {
         while !intake.is_finished() {
             self.epoch(&mut dataflow, &mut intake, clock)?;
         }
+        self.give_up_failed(&mut dataflow, &intake);
         let faults = dataflow.step(&Default::default(), meeting.clock);
         self.report(faults);
         self.write(&mut dataflow)?;
@@ -203,9 +205,7 @@ impl Run {
         let arrived = intake
             .collect(Duration::from_millis(100), self.request.epoch_rows)
             .map_err(|error| Some(error.to_string()))?;
-        if let Some((stream, reason)) = intake.failed.first_key_value() {
-            return Err(Some(format!("stream `{stream}`: {reason}")));
-        }
+        self.give_up_failed(dataflow, intake);
         for (partition, next) in &arrived.next {
             dataflow.offsets.advance(partition, *next);
         }
@@ -222,6 +222,17 @@ impl Run {
             self.write(dataflow)?;
         }
         Ok(())
+    }
+
+    /// A stream that cannot go on fails the tags that read it, not the others.
+    fn give_up_failed(&self, dataflow: &mut Dataflow, intake: &Intake) {
+        for (stream, reason) in &intake.failed {
+            let reading = dataflow.tags_reading(stream);
+            for tag in reading {
+                dataflow.remove_tag(&tag);
+                self.tell(FillEvent::Fault(TagFault { tag, reason: format!("stream `{stream}`: {reason}") }));
+            }
+        }
     }
 
     fn report(&self, faults: Vec<TagFault>) {
