@@ -1,7 +1,7 @@
 //! The oracle: what DataFusion answers when it runs a tag's query as a batch over given events at a given clock.
 //!
 //! It shares with the engine the parsed and optimised logical plan and nothing else: scans, filters, aggregates and
-//! windows are DataFusion's own. Two rules are the engine's and are given to it: ties in the order of a ROW_NUMBER are
+//! windows are DataFusion's own. Two rules are the engine's and are given to it: ties in the order of a window are
 //! broken by the whole row, and rows without a key are nobody's.
 
 use std::collections::HashMap;
@@ -15,7 +15,7 @@ use datafusion::common::{Column, DataFusionError};
 use datafusion::datasource::{MemTable, provider_as_source};
 use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::expr::Sort;
-use datafusion::logical_expr::{Expr, LogicalPlan, Window};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Window};
 use datafusion::physical_plan::collect;
 
 use crate::delta::Clock;
@@ -37,6 +37,9 @@ pub async fn answer(
     Ok(concat_batches(&schema, &batches)?)
 }
 
+/// A sort with a limit is never weakened to what the window itself needs.
+const MOST_ROWS: usize = 100_000_000;
+
 fn over_events(plan: LogicalPlan, events: &HashMap<String, RecordBatch>) -> Result<LogicalPlan, DataFusionError> {
     let replaced = plan.transform_up(|plan| match plan {
         LogicalPlan::TableScan(mut scan) => {
@@ -51,32 +54,23 @@ fn over_events(plan: LogicalPlan, events: &HashMap<String, RecordBatch>) -> Resu
     Ok(replaced.data)
 }
 
+/// Sorts the input of every window by its partition, its order, and then the whole row.
 fn with_total_orders(plan: LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
     let replaced = plan.transform_up(|plan| match plan {
         LogicalPlan::Window(window) => {
-            let columns: Vec<Expr> = window
-                .input
-                .schema()
-                .iter()
-                .map(|(qualifier, field)| Expr::Column(Column::from((qualifier, field))))
-                .collect();
-            let exprs = window
-                .window_expr
-                .iter()
-                .map(|expr| {
-                    let name = expr.schema_name().to_string();
-                    let mut expr = expr.clone();
-                    if let Expr::WindowFunction(function) = &mut expr {
-                        let ties = columns.iter().map(|column| Sort::new(column.clone(), true, true));
-                        function.params.order_by.extend(ties);
-                    }
-                    // The name tells the order, and is what the query above refers to.
-                    expr.alias(name)
-                })
-                .collect();
-            let schema = Arc::clone(&window.schema);
-            let total = Window::try_new(exprs, Arc::clone(&window.input))?;
-            Ok(Transformed::yes(LogicalPlan::Window(Window { schema, ..total })))
+            let Some(Expr::WindowFunction(first)) = window.window_expr.first().map(|expr| expr.clone().unalias())
+            else {
+                return Ok(Transformed::no(LogicalPlan::Window(window)));
+            };
+            let whole = window.input.schema().iter().map(|named| Expr::Column(Column::from(named)));
+            let params = &first.params;
+            let ascending = |expr: Expr| Sort::new(expr, true, true);
+            let partition = params.partition_by.iter().cloned().map(ascending);
+            let order: Vec<Sort> =
+                partition.chain(params.order_by.iter().cloned()).chain(whole.map(ascending)).collect();
+            let input =
+                LogicalPlanBuilder::from(Arc::clone(&window.input)).sort_with_limit(order, Some(MOST_ROWS))?.build()?;
+            Ok(Transformed::yes(LogicalPlan::Window(Window { input: Arc::new(input), ..window })))
         }
         other => Ok(Transformed::no(other)),
     })?;

@@ -15,6 +15,7 @@ use crate::operator::aggregate::Aggregate;
 use crate::operator::clock_filter::ClockFilter;
 use crate::operator::map::Map;
 use crate::operator::top_row::TopRow;
+use crate::operator::window::Window;
 use crate::operator::{OperatorError, StatePart};
 use crate::plan::flow::{FlowNode, FlowPlan, NodeIndex, NodeKind};
 
@@ -50,6 +51,7 @@ enum Operator {
     ClockFilter(Box<ClockFilter>),
     Aggregate(Box<Aggregate>),
     TopRow(Box<TopRow>),
+    Window(Box<Window>),
     Union(SchemaRef),
 }
 
@@ -124,6 +126,13 @@ impl Graph {
                         order.clone(),
                         Arc::clone(&node.schema),
                         input_append_only,
+                        self.shards,
+                    )?)),
+                    NodeKind::Window { partition, order, calls } => Operator::Window(Box::new(Window::new(
+                        partition.clone(),
+                        order.clone(),
+                        calls.clone(),
+                        Arc::clone(&node.schema),
                         self.shards,
                     )?)),
                     NodeKind::Union => Operator::Union(Arc::clone(&node.schema)),
@@ -222,6 +231,7 @@ impl Graph {
                     Operator::ClockFilter(filter) => filter.size(),
                     Operator::Aggregate(aggregate) => aggregate.size(),
                     Operator::TopRow(top) => top.size(),
+                    Operator::Window(window) => window.size(),
                     _ => return None,
                 };
                 let uses = |tag: &TagOutput| tag.outputs.iter().any(|output| output.node == node.fingerprint);
@@ -241,6 +251,7 @@ impl Graph {
                 Operator::ClockFilter(filter) => filter.size(),
                 Operator::Aggregate(aggregate) => aggregate.member_size(&output.member),
                 Operator::TopRow(top) => top.size(),
+                Operator::Window(window) => window.size(),
                 _ => (0, 0),
             };
             total = (total.0 + rows, total.1 + bytes);
@@ -266,6 +277,7 @@ impl Graph {
                 Operator::ClockFilter(filter) => filter.snapshot()?,
                 Operator::Aggregate(aggregate) => aggregate.snapshot()?,
                 Operator::TopRow(top) => top.snapshot()?,
+                Operator::Window(window) => window.snapshot()?,
                 _ => continue,
             };
             snapshot.insert(node.fingerprint.clone(), parts);
@@ -286,6 +298,7 @@ impl Graph {
             match &mut node.operator {
                 Operator::ClockFilter(filter) if wanted("") => filter.load(parts)?,
                 Operator::TopRow(top) if wanted("") => top.load(parts)?,
+                Operator::Window(window) if wanted("") => window.load(parts)?,
                 Operator::Aggregate(aggregate) if aggregate.members().any(&wanted) => aggregate.load(parts, &wanted)?,
                 _ => {}
             }
@@ -322,6 +335,7 @@ impl Operator {
             Operator::Map(map) => whole(map.step(inputs[0])),
             Operator::ClockFilter(filter) => whole(filter.step(inputs[0], clock)),
             Operator::TopRow(top) => whole(top.step(inputs[0])),
+            Operator::Window(window) => whole(window.step(inputs[0])),
             Operator::Union(schema) => {
                 let inputs: Result<Vec<Delta>, OperatorError> = inputs
                     .iter()

@@ -13,6 +13,7 @@ pub mod map;
 pub mod rows;
 pub mod state;
 pub mod top_row;
+pub mod window;
 
 pub use error::OperatorError;
 pub use state::StatePart;

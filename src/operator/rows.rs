@@ -3,7 +3,9 @@
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::row::{RowConverter, SortField};
+use hashbrown::HashMap;
 
+use crate::delta::Delta;
 use crate::operator::OperatorError;
 
 /// A converter for columns of these types, ascending and NULLs first.
@@ -28,6 +30,24 @@ pub fn decode_batch<'a>(
 ) -> Result<RecordBatch, OperatorError> {
     let columns = decode(converter, rows)?;
     Ok(RecordBatch::try_new(schema.clone(), columns)?)
+}
+
+/// The change that makes the rows of `before` those of `after`: rows that both have as often are not in it.
+pub fn difference(schema: &SchemaRef, before: &RecordBatch, after: &RecordBatch) -> Result<Delta, OperatorError> {
+    let converter = converter(schema.fields().iter().map(|field| field.data_type()))?;
+    let (before, after) = (converter.convert_columns(before.columns())?, converter.convert_columns(after.columns())?);
+    let mut weights: HashMap<&[u8], i64> = HashMap::new();
+    for row in 0..before.num_rows() {
+        *weights.entry(before.row(row).data()).or_default() -= 1;
+    }
+    for row in 0..after.num_rows() {
+        *weights.entry(after.row(row).data()).or_default() += 1;
+    }
+    // In the order of the rows, so that a run can be repeated.
+    let mut changed: Vec<(&[u8], i64)> = weights.into_iter().filter(|(_, weight)| *weight != 0).collect();
+    changed.sort_unstable();
+    let batch = decode_batch(&converter, schema, changed.iter().map(|(row, _)| *row))?;
+    Ok(Delta::weighted(batch, changed.iter().map(|(_, weight)| *weight).collect::<Vec<_>>().into()))
 }
 
 /// A hash of bytes that is the same on every machine and in every run: shards and tables are laid out by it.

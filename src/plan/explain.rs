@@ -1,5 +1,7 @@
 //! A flow plan for people: the operators as a tree, from the table down to the streams.
 
+use arrow::compute::SortOptions;
+
 use crate::plan::clock::Comparison;
 use crate::plan::flow::{FlowNode, FlowPlan, NodeIndex, NodeKind, Reach, Scalar};
 
@@ -90,18 +92,32 @@ fn lines(plan: &FlowPlan, flow: &FlowNode) -> Vec<String> {
             lines
         }
         NodeKind::TopRow { partition, order } => {
-            let order: Vec<String> = order
-                .iter()
-                .map(|(key, options)| format!("{}{}", show(key), if options.descending { " desc" } else { "" }))
-                .collect();
             let kept = if input.is_some_and(|input| input.append_only) { "one row" } else { "all rows" };
             vec![
                 format!("first row by {}: keeps {kept} a key", list(partition)),
-                format!("order by {}", order.join(", ")),
+                format!("order by {}", order_list(order, &show)),
             ]
+        }
+        NodeKind::Window { partition, order, calls } => {
+            let mut lines = vec![match partition.is_empty() {
+                true => "windows over all rows: keeps all rows".to_string(),
+                false => format!("windows by {}: keeps all rows of a key", list(partition)),
+            }];
+            if !order.is_empty() {
+                lines.push(format!("order by {}", order_list(order, &show)));
+            }
+            lines.extend(calls.iter().map(|call| format!("{} -> {}", readable(&call.text, input), call.data_type)));
+            lines
         }
         NodeKind::Union => vec!["union: no state".to_string()],
     }
+}
+
+fn order_list(order: &[(Scalar, SortOptions)], show: &dyn Fn(&Scalar) -> String) -> String {
+    let keys = order.iter();
+    keys.map(|(key, options)| format!("{}{}", show(key), if options.descending { " desc" } else { "" }))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// Canonical text with the input's own names for `#0`, `#1` …, and source columns without their hash.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::window::WindowExpr;
 use sha2::{Digest, Sha256};
 
 use crate::catalog::Stream;
@@ -87,8 +88,28 @@ pub enum NodeKind {
         /// The order; ties are broken by the whole row, ascending, NULLs first.
         order: Vec<(Scalar, SortOptions)>,
     },
+    /// The rows of the input with window functions over their partitions, one more column each.
+    Window {
+        /// Partition keys.
+        partition: Vec<Scalar>,
+        /// The order within a partition; ties are broken by the whole row, ascending, NULLs first.
+        order: Vec<(Scalar, SortOptions)>,
+        /// The functions.
+        calls: Vec<WindowCall>,
+    },
     /// The rows of all inputs.
     Union,
+}
+
+/// One window function over the rows of a partition in their order.
+#[derive(Debug, Clone)]
+pub struct WindowCall {
+    /// Canonical text.
+    pub text: String,
+    /// What evaluates it over one partition.
+    pub expr: Arc<dyn WindowExpr>,
+    /// The type of its values.
+    pub data_type: DataType,
 }
 
 /// What one tag computes over shared groups.

@@ -133,4 +133,51 @@ pub const ALL: &[(&str, &str)] = &[
         "SELECT user_id, order_id, amount FROM (SELECT user_id, order_id, amount, ROW_NUMBER() OVER (PARTITION BY user_id ORDER BY order_time, order_id) AS rn \
          FROM orders WHERE order_time >= NOW() - INTERVAL '15' DAY) WHERE rn <= 1",
     ),
+    (
+        "top_three",
+        "SELECT user_id, n, category, spend FROM (SELECT user_id, category, spend, ROW_NUMBER() OVER (PARTITION BY user_id \
+         ORDER BY spend DESC NULLS LAST, category) AS n FROM (SELECT user_id, category, SUM(amount) AS spend FROM orders \
+         GROUP BY user_id, category)) WHERE n <= 3",
+    ),
+    (
+        "ranks",
+        "SELECT user_id, category, RANK() OVER w AS r, DENSE_RANK() OVER w AS d, PERCENT_RANK() OVER w AS p, \
+         CUME_DIST() OVER w AS c, NTILE(3) OVER w AS t, COUNT(*) OVER (PARTITION BY user_id) AS n FROM \
+         (SELECT user_id, category, COUNT(*) AS orders FROM orders GROUP BY user_id, category) \
+         WINDOW w AS (PARTITION BY user_id ORDER BY orders DESC)",
+    ),
+    (
+        "days_since_the_order_before",
+        "SELECT user_id, day, before, day - before AS gap, next, first, last, running FROM (SELECT user_id, day, \
+         LAG(day) OVER w AS before, LEAD(day, 2, DATE '2000-01-01') OVER w AS next, FIRST_VALUE(day) OVER w AS first, \
+         LAST_VALUE(day) OVER (PARTITION BY user_id ORDER BY day ROWS BETWEEN 1 PRECEDING AND 1 FOLLOWING) AS last, \
+         SUM(spend) OVER w AS running FROM \
+         (SELECT user_id, CAST(order_time AS DATE) AS day, SUM(amount) AS spend FROM orders GROUP BY user_id, CAST(order_time AS DATE)) \
+         WINDOW w AS (PARTITION BY user_id ORDER BY day))",
+    ),
+    (
+        "longest_streak",
+        "SELECT user_id, MAX(days) AS longest FROM (SELECT user_id, island, COUNT(*) AS days FROM \
+         (SELECT user_id, date_part('epoch', day) / 86400 - ROW_NUMBER() OVER (PARTITION BY user_id ORDER BY day) AS island \
+         FROM (SELECT DISTINCT user_id, CAST(order_time AS DATE) AS day FROM orders WHERE order_time IS NOT NULL)) \
+         GROUP BY user_id, island) GROUP BY user_id",
+    ),
+    (
+        "window_over_events",
+        "SELECT user_id, MAX(gap) AS longest_gap, SUM(big) AS big FROM (SELECT user_id, \
+         order_time - LAG(order_time) OVER (PARTITION BY user_id ORDER BY order_time) AS gap, \
+         CASE WHEN amount > AVG(amount) OVER (PARTITION BY user_id) THEN 1 ELSE 0 END AS big FROM orders \
+         WHERE order_time < TIMESTAMP '2200-01-01 00:00:00') GROUP BY user_id",
+    ),
+    (
+        "window_that_expires",
+        "SELECT user_id, amount, order_id FROM (SELECT user_id, amount, order_id, ROW_NUMBER() OVER (PARTITION BY user_id ORDER BY amount DESC \
+         NULLS LAST) AS n, RANK() OVER (PARTITION BY user_id ORDER BY quantity) AS r FROM orders WHERE order_time >= NOW() - INTERVAL '9' DAY) \
+         WHERE n = 1 AND r < 3",
+    ),
+    (
+        "share_of_all",
+        "SELECT user_id, spend, RANK() OVER (ORDER BY spend DESC) AS place, NTILE(4) OVER (ORDER BY spend DESC, user_id) AS quarter \
+         FROM (SELECT user_id, SUM(amount) AS spend FROM orders GROUP BY user_id)",
+    ),
 ];

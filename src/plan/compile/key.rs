@@ -14,34 +14,7 @@ impl Compiler<'_> {
         required: &KeyRequirement,
     ) -> Result<FlowPlan, Refusal> {
         let relation = ranked(relation)?;
-        let unique = self.facts[relation.node].unique.clone().ok_or_else(|| {
-            Refusal::new(
-                "T0601",
-                "nothing makes the rows of this tag unique",
-                format!(
-                    "GROUP BY {}, or keep one row each with ROW_NUMBER() OVER (PARTITION BY {} ORDER BY …) = 1",
-                    required.column, required.column
-                ),
-            )
-        })?;
-        let mut key_positions = Vec::new();
-        for column in unique {
-            let position = relation
-                .columns
-                .iter()
-                .position(|expr| self.injective(relation.node, expr) == Some(column))
-                .ok_or_else(|| {
-                    let name = self.nodes[relation.node].schema.field(column).name().clone();
-                    Refusal::new(
-                        "T0602",
-                        format!("the rows are unique by `{name}`, which is not in the SELECT list"),
-                        format!("select `{name}`, or take it out of GROUP BY / PARTITION BY"),
-                    )
-                })?;
-            if !key_positions.contains(&position) {
-                key_positions.push(position);
-            }
-        }
+        let mut key_positions = self.key_positions(&relation, required)?;
         let entity_position =
             schema.fields().iter().position(|field| field.name().eq_ignore_ascii_case(&required.column));
         let entity_position = match entity_position {
@@ -93,6 +66,59 @@ impl Compiler<'_> {
         let keep = relation.node;
         self.nodes.truncate(keep + 1);
         Ok(FlowPlan { nodes: self.nodes, key, columns, fingerprint: whole, reach })
+    }
+
+    /// Where the columns stand that make the rows unique.
+    fn key_positions(&self, relation: &Relation, required: &KeyRequirement) -> Result<Vec<usize>, Refusal> {
+        let candidates = &self.facts[relation.node].unique;
+        // A column that a filter holds at one value tells no rows apart.
+        let fixed: Vec<usize> =
+            relation.filters.iter().filter_map(|filter| self.fixed(relation.node, filter)).collect();
+        let mut missing = None;
+        for unique in candidates {
+            let telling = unique.iter().filter(|column| !fixed.contains(column));
+            let selected = |column: &usize| {
+                relation.columns.iter().position(|expr| self.injective(relation.node, expr) == Some(*column))
+            };
+            let mut positions = Vec::new();
+            let unselected = telling.into_iter().find(|column| match selected(column) {
+                Some(position) if positions.contains(&position) => false,
+                Some(position) => {
+                    positions.push(position);
+                    false
+                }
+                None => true,
+            });
+            match unselected {
+                None => return Ok(positions),
+                Some(column) => missing = missing.or(Some(*column)),
+            }
+        }
+        Err(match missing {
+            Some(column) => {
+                let name = self.nodes[relation.node].schema.field(column).name().clone();
+                if name == "row_number" {
+                    return Err(Refusal::new(
+                        "T0602",
+                        "several rows of each partition are kept, told apart by ROW_NUMBER(), which is not in the SELECT list",
+                        "select the number too, or keep one row each with `= 1`",
+                    ));
+                }
+                Refusal::new(
+                    "T0602",
+                    format!("the rows are unique by `{name}`, which is not in the SELECT list"),
+                    format!("select `{name}`, or take it out of GROUP BY / PARTITION BY"),
+                )
+            }
+            None => Refusal::new(
+                "T0601",
+                "nothing makes the rows of this tag unique",
+                format!(
+                    "GROUP BY {}, or keep one row each with ROW_NUMBER() OVER (PARTITION BY {} ORDER BY …) = 1",
+                    required.column, required.column
+                ),
+            ),
+        })
     }
 
     /// The node's column of which the expression is a one-to-one image.

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use arrow::compute::SortOptions;
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::datatypes::{Field, Schema};
 use datafusion::common::DFSchema;
-use datafusion::logical_expr::expr::{NullTreatment, WindowFunction};
-use datafusion::logical_expr::{Aggregate, Expr, ExprSchemable, Union, Window, WindowFunctionDefinition};
+use datafusion::logical_expr::expr::NullTreatment;
+use datafusion::logical_expr::{Aggregate, Expr, ExprSchemable, Union};
 
 use super::{Compiler, Facts, Refusal, Relation, canonical_columns, clock_in, ranked, readable, substitute};
 use crate::plan::clock;
@@ -79,7 +78,7 @@ impl Compiler<'_> {
             .collect();
         let facts = Facts {
             columns: canonical_columns(&fields),
-            unique: Some((0..keys.len()).collect()),
+            unique: vec![(0..keys.len()).collect()],
             reach: self.facts[relation.node].reach,
             output: fingerprint(&format!("{identity} {}", member.fingerprint)),
         };
@@ -158,73 +157,6 @@ impl Compiler<'_> {
         Ok(AggregateCall { function: kind, argument, filter, data_type: field.data_type().clone() })
     }
 
-    pub(super) fn window(&mut self, window: &Window) -> Result<Relation, Refusal> {
-        let refusal = || {
-            Refusal::new(
-                "T0507",
-                "of the window functions only ROW_NUMBER() OVER (PARTITION BY … ORDER BY …) filtered = 1 streams yet",
-                "number the rows in a sub-query or CTE and keep those with `= 1` in the query around it",
-            )
-        };
-        let input = self.relation(&window.input)?;
-        let input = self.narrow(input)?;
-        let [expr] = window.window_expr.as_slice() else { return Err(refusal()) };
-        let Expr::WindowFunction(function) = expr.clone().unalias() else { return Err(refusal()) };
-        let WindowFunction { fun: WindowFunctionDefinition::WindowUDF(udf), params } = function.as_ref() else {
-            return Err(refusal());
-        };
-        if udf.name() != "row_number" || params.filter.is_some() {
-            return Err(refusal());
-        }
-        let schema = window.input.schema();
-        let scalar = |compiler: &Self, expr: &Expr| -> Result<Scalar, Refusal> {
-            compiler.scalar(input.node, &substitute(expr, schema, &input.columns)?)
-        };
-        let partition = params.partition_by.iter().map(|expr| scalar(self, expr)).collect::<Result<Vec<_>, _>>()?;
-        let order = params
-            .order_by
-            .iter()
-            .map(|sort| {
-                let options = SortOptions { descending: !sort.asc, nulls_first: sort.nulls_first };
-                Ok((scalar(self, &sort.expr)?, options))
-            })
-            .collect::<Result<Vec<_>, Refusal>>()?;
-        let unique = params
-            .partition_by
-            .iter()
-            .map(|expr| self.plain(input.node, &substitute(expr, schema, &input.columns).ok()?))
-            .collect::<Option<Vec<_>>>();
-
-        let text = format!(
-            "top {} by {:?} order {:?}",
-            self.facts[input.node].output,
-            partition.iter().map(|key| &key.text).collect::<Vec<_>>(),
-            order.iter().map(|(key, options)| format!("{} {options:?}", key.text)).collect::<Vec<_>>(),
-        );
-        let output = fingerprint(&text);
-        let mut fields: Vec<Field> =
-            self.nodes[input.node].schema.fields().iter().map(|field| field.as_ref().clone()).collect();
-        fields.truncate(input.columns.len());
-        fields.push(Field::new("row_number", DataType::UInt64, true));
-        let facts = Facts {
-            columns: canonical_columns(&fields),
-            unique,
-            reach: self.facts[input.node].reach,
-            output: output.clone(),
-        };
-        let node = FlowNode {
-            fingerprint: output,
-            inputs: vec![input.node],
-            kind: NodeKind::TopRow { partition, order },
-            schema: Arc::new(Schema::new(fields)),
-            append_only: false,
-        };
-        let node = self.push(node, facts);
-        let mut relation = self.whole(node);
-        relation.unranked = Some(self.column(node, input.columns.len()));
-        Ok(relation)
-    }
-
     pub(super) fn union(&mut self, union: &Union) -> Result<Relation, Refusal> {
         let mut inputs = Vec::new();
         for input in &union.inputs {
@@ -250,7 +182,7 @@ impl Compiler<'_> {
                 (Reach::Within(all), Reach::Within(one)) => Reach::Within(all.max(one)),
                 _ => Reach::Unbounded,
             });
-        let facts = Facts { columns: canonical_columns(&fields), unique: None, reach, output: output.clone() };
+        let facts = Facts { columns: canonical_columns(&fields), unique: vec![], reach, output: output.clone() };
         let node = FlowNode {
             fingerprint: output,
             append_only: inputs.iter().all(|input| self.nodes[*input].append_only),

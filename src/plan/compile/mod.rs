@@ -5,8 +5,9 @@
 
 mod key;
 mod keyed;
+mod window;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -64,8 +65,15 @@ pub struct KeyRequirement {
 
 /// Compiles an optimised logical plan; `now()` and `current_date()` must still be in it.
 pub fn compile(plan: &LogicalPlan, catalog: &Catalog, timezone: Tz, key: &KeyRequirement) -> Result<FlowPlan, Refusal> {
-    let mut compiler =
-        Compiler { catalog, timezone, nodes: Vec::new(), facts: Vec::new(), by_fingerprint: HashMap::new() };
+    let first_rows = window::first_row_windows(plan)?;
+    let mut compiler = Compiler {
+        catalog,
+        timezone,
+        first_rows,
+        nodes: Vec::new(),
+        facts: Vec::new(),
+        by_fingerprint: HashMap::new(),
+    };
     let relation = compiler.relation(plan)?;
     compiler.finish(relation, plan.schema(), key)
 }
@@ -75,8 +83,8 @@ pub fn compile(plan: &LogicalPlan, catalog: &Catalog, timezone: Tz, key: &KeyReq
 struct Facts {
     /// Canonical names of the columns; expressions over the node use them.
     columns: SchemaRef,
-    /// Columns that together are unique, if any are known to be.
-    unique: Option<Vec<usize>>,
+    /// Sets of columns each of which is unique together, the best first.
+    unique: Vec<Vec<usize>>,
     /// How far back the rows depend on events.
     reach: Reach,
     /// The fingerprint of the output: the node's, and the member's of an aggregate.
@@ -100,6 +108,8 @@ struct Relation {
 struct Compiler<'a> {
     catalog: &'a Catalog,
     timezone: Tz,
+    /// Windows of which only the first row of each partition is read, by address.
+    first_rows: HashSet<usize>,
     nodes: Vec<FlowNode>,
     facts: Vec<Facts>,
     by_fingerprint: HashMap<String, NodeIndex>,
@@ -219,7 +229,7 @@ impl Compiler<'_> {
                 };
                 let facts = Facts {
                     columns: Arc::new(Schema::new(canonical)),
-                    unique: None,
+                    unique: vec![],
                     reach: Reach::Unbounded,
                     output: identity,
                 };
@@ -328,12 +338,13 @@ impl Compiler<'_> {
             filter.iter().map(|stage| &stage.text).collect::<Vec<_>>(),
             columns.iter().map(|column| &column.text).collect::<Vec<_>>(),
         );
-        let unique = self.facts[input].unique.clone().and_then(|unique| {
-            unique
-                .into_iter()
-                .map(|key| exprs.iter().position(|expr| self.plain(input, expr) == Some(key)))
-                .collect::<Option<Vec<_>>>()
-        });
+        // A column that a filter holds at one value tells no rows apart.
+        let fixed: Vec<usize> = filters.iter().filter_map(|filter| self.fixed(input, filter)).collect();
+        let kept = |unique: &Vec<usize>| {
+            let telling = unique.iter().filter(|key| !fixed.contains(key));
+            telling.map(|key| exprs.iter().position(|expr| self.plain(input, expr) == Some(*key))).collect()
+        };
+        let unique = self.facts[input].unique.iter().filter_map(kept).collect();
         let output = fingerprint(&text);
         let facts = Facts {
             columns: canonical_columns(&fields),
@@ -450,6 +461,17 @@ impl Compiler<'_> {
         match expr {
             Expr::Column(column) => self.facts[node].columns.index_of(&column.name).ok(),
             Expr::Alias(alias) => self.plain(node, &alias.expr),
+            _ => None,
+        }
+    }
+
+    /// The node's column that a condition holds at one value.
+    fn fixed(&self, node: NodeIndex, condition: &Expr) -> Option<usize> {
+        let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) = condition else { return None };
+        match (left.as_ref(), right.as_ref()) {
+            (column @ Expr::Column(_), Expr::Literal(..)) | (Expr::Literal(..), column @ Expr::Column(_)) => {
+                self.plain(node, column)
+            }
             _ => None,
         }
     }

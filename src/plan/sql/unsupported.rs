@@ -115,14 +115,6 @@ impl Search<'_> {
             );
         }
         if function.over.is_some() {
-            if name != "row_number" {
-                self.refuse_function(
-                    codes::WINDOW,
-                    function,
-                    format!("{}() OVER (…) does not stream yet", name.to_uppercase()),
-                    "of the window functions ROW_NUMBER() OVER (PARTITION BY … ORDER BY …) streams, filtered = 1",
-                );
-            }
             return;
         }
         if self.state.aggregate_functions().contains_key(&name) {
