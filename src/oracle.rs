@@ -1,8 +1,8 @@
 //! The oracle: what DataFusion answers when it runs a tag's query as a batch over given events at a given clock.
 //!
 //! It shares with the engine the parsed and optimised logical plan and nothing else: scans, filters, aggregates and
-//! windows are DataFusion's own. Two rules are the engine's and are given to it: ties in the order of a window are
-//! broken by the whole row, and rows without a key are nobody's.
+//! windows are DataFusion's own. The engine's rules are given to it: ties in the order of a window are broken by the
+//! whole row, those in the order of an aggregate by its values, and rows without a key are nobody's.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,10 +15,11 @@ use datafusion::common::{Column, DataFusionError};
 use datafusion::datasource::{MemTable, provider_as_source};
 use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::expr::Sort;
-use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Window};
+use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, LogicalPlanBuilder, Window};
 use datafusion::physical_plan::collect;
 
 use crate::delta::Clock;
+use crate::plan::functions::is_ordered;
 
 /// The answer to an optimised plan over all rows of `events` (by stream, in the stream's full schema) at `clock`.
 pub async fn answer(
@@ -28,7 +29,7 @@ pub async fn answer(
     clock: Clock,
 ) -> Result<RecordBatch, DataFusionError> {
     let plan = over_events(plan.clone(), events)?;
-    let plan = with_total_orders(plan)?;
+    let plan = with_ordered_aggregates(with_total_orders(plan)?)?;
     let mut state = state.clone();
     state.execution_props_mut().query_execution_start_time = Some(DateTime::from_timestamp_nanos(clock));
     let physical = state.create_physical_plan(&plan).await?;
@@ -71,6 +72,32 @@ fn with_total_orders(plan: LogicalPlan) -> Result<LogicalPlan, DataFusionError> 
             let input =
                 LogicalPlanBuilder::from(Arc::clone(&window.input)).sort_with_limit(order, Some(MOST_ROWS))?.build()?;
             Ok(Transformed::yes(LogicalPlan::Window(Window { input: Arc::new(input), ..window })))
+        }
+        other => Ok(Transformed::no(other)),
+    })?;
+    Ok(replaced.data)
+}
+
+/// Lets the values themselves break ties in the order of an aggregate.
+fn with_ordered_aggregates(plan: LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
+    let replaced = plan.transform_up(|plan| match plan {
+        LogicalPlan::Aggregate(aggregate) => {
+            let ordered = |expr: &Expr| {
+                let name = expr.schema_name().to_string();
+                let mut expr = expr.clone().unalias();
+                if let Expr::AggregateFunction(function) = &mut expr
+                    && is_ordered(function.func.name())
+                {
+                    let values = function.params.args.iter().filter(|argument| !matches!(argument, Expr::Literal(..)));
+                    let ties: Vec<Sort> = values.map(|value| Sort::new(value.clone(), true, true)).collect();
+                    function.params.order_by.extend(ties);
+                }
+                expr.alias(name)
+            };
+            let aggregates = aggregate.aggr_expr.iter().map(ordered).collect();
+            let Aggregate { input, group_expr, schema, .. } = aggregate;
+            let total = Aggregate::try_new_with_schema(input, group_expr, aggregates, schema)?;
+            Ok(Transformed::yes(LogicalPlan::Aggregate(total)))
         }
         other => Ok(Transformed::no(other)),
     })?;

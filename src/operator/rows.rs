@@ -1,6 +1,7 @@
 //! Rows as bytes (the order-preserving row format of arrow) and the shards that keys fall into.
 
 use arrow::array::{ArrayRef, RecordBatch};
+use arrow::compute::kernels::cmp::distinct;
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::row::{RowConverter, SortField};
 use hashbrown::HashMap;
@@ -30,6 +31,17 @@ pub fn decode_batch<'a>(
 ) -> Result<RecordBatch, OperatorError> {
     let columns = decode(converter, rows)?;
     Ok(RecordBatch::try_new(schema.clone(), columns)?)
+}
+
+/// For each row, whether two columns of one type differ; NULL equals NULL.
+pub fn differences(old: &ArrayRef, new: &ArrayRef) -> Result<Vec<bool>, OperatorError> {
+    if !old.data_type().is_nested() {
+        return Ok(distinct(old, new)?.values().iter().collect());
+    }
+    let converter = converter([old.data_type()])?;
+    let encode = |column: &ArrayRef| converter.convert_columns(std::slice::from_ref(column));
+    let (old, new) = (encode(old)?, encode(new)?);
+    Ok(old.iter().zip(&new).map(|(old, new)| old != new).collect())
 }
 
 /// The change that makes the rows of `before` those of `after`: rows that both have as often are not in it.

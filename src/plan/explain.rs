@@ -83,6 +83,10 @@ fn lines(plan: &FlowPlan, flow: &FlowNode) -> Vec<String> {
             lines.extend(wheres(&member.filter));
             for call in &member.aggregates {
                 let argument = call.argument.as_ref().map_or("*".to_string(), show);
+                if call.collected.is_some() {
+                    lines.push(format!("{}: keeps all values of a key", readable(call.name(), input)));
+                    continue;
+                }
                 let filter = call.filter.as_ref().map_or(String::new(), |filter| format!(" where {}", show(filter)));
                 lines.push(format!("{}({argument}){filter} -> {}", call.function.name(), call.data_type));
             }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use datafusion::physical_expr::window::WindowExpr;
 use sha2::{Digest, Sha256};
 
@@ -130,6 +131,8 @@ pub struct AggregateCall {
     pub function: AggregateFunction,
     /// The argument; `None` for COUNT(*).
     pub argument: Option<Scalar>,
+    /// The function of [`AggregateFunction::Collected`]; its argument is a struct of all that it reads.
+    pub collected: Option<Arc<AggregateFunctionExpr>>,
     /// FILTER (WHERE …).
     pub filter: Option<Scalar>,
     /// The type of the result.
@@ -146,6 +149,15 @@ pub enum AggregateFunction {
     Avg,
     Min,
     Max,
+    /// Any other of DataFusion's, computed anew from all rows of a group.
+    Collected,
+}
+
+impl AggregateCall {
+    /// Its name in SQL, or the whole call where the function is one of DataFusion's.
+    pub fn name(&self) -> &str {
+        self.collected.as_ref().map_or_else(|| self.function.name(), |function| function.name())
+    }
 }
 
 impl AggregateFunction {
@@ -158,6 +170,7 @@ impl AggregateFunction {
             AggregateFunction::Avg => "avg",
             AggregateFunction::Min => "min",
             AggregateFunction::Max => "max",
+            AggregateFunction::Collected => "collected",
         }
     }
 }

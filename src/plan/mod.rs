@@ -9,6 +9,7 @@ pub mod compile;
 pub mod explain;
 pub mod fallible;
 pub mod flow;
+pub mod functions;
 pub mod session;
 pub mod sql;
 pub mod zone;

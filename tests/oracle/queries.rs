@@ -180,4 +180,51 @@ pub const ALL: &[(&str, &str)] = &[
         "SELECT user_id, spend, RANK() OVER (ORDER BY spend DESC) AS place, NTILE(4) OVER (ORDER BY spend DESC, user_id) AS quarter \
          FROM (SELECT user_id, SUM(amount) AS spend FROM orders GROUP BY user_id)",
     ),
+    (
+        "statistics",
+        "SELECT user_id, STDDEV(weight) AS s, STDDEV_POP(amount) AS p, VAR_POP(quantity) AS v, VAR_SAMP(weight) AS w, \
+         CORR(weight, quantity) AS c, COVAR_SAMP(weight, quantity) AS cs, COVAR_POP(quantity, weight) AS cp, \
+         REGR_SLOPE(quantity, order_id) AS slope, REGR_COUNT(weight, quantity) AS rc FROM orders GROUP BY user_id",
+    ),
+    (
+        "medians",
+        "SELECT user_id, MEDIAN(amount) AS m, MEDIAN(quantity) FILTER (WHERE status = 'paid') AS q, \
+         percentile_cont(weight, 0.9) AS p, percentile_cont(0.25) WITHIN GROUP (ORDER BY weight) AS w, \
+         COUNT(*) AS n, SUM(amount) AS s FROM orders GROUP BY user_id",
+    ),
+    (
+        "bits_and_bools",
+        "SELECT user_id, bool_and(status = 'paid') AS a, bool_or(amount > 100) AS o, bit_and(quantity) AS ba, bit_or(quantity) AS bo, \
+         bit_xor(quantity) AS bx FROM orders GROUP BY user_id",
+    ),
+    ("list", "SELECT user_id, array_agg(category) AS c FROM orders WHERE category IS NOT NULL GROUP BY user_id"),
+    ("list_with_nulls", "SELECT user_id, array_agg(category) AS c, COUNT(*) AS n FROM orders GROUP BY user_id"),
+    ("different", "SELECT user_id, array_agg(DISTINCT category) AS c, SUM(amount) AS s FROM orders GROUP BY user_id"),
+    ("ranked_list", "SELECT user_id, array_agg(category ORDER BY amount DESC) AS ranked FROM orders GROUP BY user_id"),
+    (
+        "joined_text",
+        "SELECT user_id, string_agg(category, '|' ORDER BY order_time) AS text FROM orders WHERE category IS NOT NULL GROUP BY user_id",
+    ),
+    ("states", "SELECT user_id, string_agg(DISTINCT status, ',') AS states FROM orders GROUP BY user_id"),
+    (
+        "first_and_last",
+        "SELECT user_id, first_value(category ORDER BY order_time) AS f, last_value(category ORDER BY order_time NULLS FIRST) AS l, \
+         first_value(amount ORDER BY quantity DESC, order_id) IGNORE NULLS AS a, nth_value(status, 2 ORDER BY order_id) AS second \
+         FROM orders GROUP BY user_id",
+    ),
+    (
+        "distinct_sums",
+        "SELECT user_id, SUM(DISTINCT quantity) AS s, AVG(DISTINCT quantity) AS a, COUNT(DISTINCT category) AS c, \
+         approx_distinct(category) AS d FROM orders GROUP BY user_id",
+    ),
+    (
+        "median_that_expires",
+        "SELECT user_id, MEDIAN(amount) AS m, array_agg(quantity ORDER BY order_time) AS q FROM orders \
+         WHERE order_time >= NOW() - INTERVAL '12' DAY GROUP BY user_id",
+    ),
+    (
+        "median_of_counts",
+        "SELECT user_id, MEDIAN(n) AS m, STDDEV(spend) AS s FROM (SELECT user_id, category, COUNT(*) AS n, SUM(amount) AS spend FROM orders \
+         GROUP BY user_id, category) GROUP BY user_id",
+    ),
 ];

@@ -10,6 +10,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Decimal128Type, Float64Type, Int64Type, UInt64Type};
 use arrow::row::{RowConverter, Rows};
 
+use crate::operator::aggregate::collected::Collected;
 use crate::operator::aggregate::exact_sum::ExactSum;
 use crate::operator::aggregate::value_set::{Extreme, ValueCounts};
 use crate::operator::{OperatorError, rows};
@@ -75,6 +76,7 @@ enum State {
     Float { sums: Vec<ExactSum> },
     Distinct { values: ValueCounts },
     Extreme { values: Extreme, converter: Arc<RowConverter> },
+    Collected(Collected),
 }
 
 impl Accumulator {
@@ -82,6 +84,10 @@ impl Accumulator {
     pub fn new(call: &AggregateCall, append_only: bool) -> Result<Self, OperatorError> {
         let argument = call.argument.as_ref().map(|argument| &argument.data_type);
         let state = match (call.function, argument) {
+            (AggregateFunction::Collected, Some(data_type)) => match &call.collected {
+                Some(function) => State::Collected(Collected::new(function, data_type)?),
+                None => return Err(OperatorError::Expression("an aggregate without a function".to_string())),
+            },
             (AggregateFunction::Count, _) | (_, None) => State::Count,
             (AggregateFunction::CountDistinct, Some(_)) => State::Distinct { values: ValueCounts::default() },
             (AggregateFunction::Min | AggregateFunction::Max, Some(data_type)) => State::Extreme {
@@ -105,7 +111,8 @@ impl Accumulator {
 
     /// True when [`Argument::encoded`] is needed.
     pub fn needs_encoded(function: AggregateFunction) -> bool {
-        matches!(function, AggregateFunction::CountDistinct | AggregateFunction::Min | AggregateFunction::Max)
+        use AggregateFunction::{Collected, CountDistinct, Max, Min};
+        matches!(function, CountDistinct | Min | Max | Collected)
     }
 
     /// Makes room for that many slots.
@@ -117,6 +124,7 @@ impl Accumulator {
             State::Float { sums } => sums.resize(slots, ExactSum::default()),
             State::Distinct { values } => values.grow(slots),
             State::Extreme { values, .. } => values.grow(slots),
+            State::Collected(collected) => collected.values.grow(slots),
         }
     }
 
@@ -182,6 +190,13 @@ impl Accumulator {
                     values.add(slot, encoded.row(row).data(), weight);
                 });
             }
+            State::Collected(collected) => {
+                let encoded = encoded()?;
+                selection.each(argument, |slot, row, weight| {
+                    counts[slot] += weight;
+                    collected.values.add(slot, encoded.row(row).data(), weight);
+                });
+            }
         }
         Ok(())
     }
@@ -227,6 +242,7 @@ impl Accumulator {
                 }
                 self.whole_results(results)
             }
+            State::Collected(collected) => collected.evaluate(slots, &self.output),
             State::Extreme { values, converter } => {
                 let null = converter.convert_columns(&[new_null_array(&self.output, 1)])?;
                 let null = null.row(0);
@@ -267,6 +283,7 @@ impl Accumulator {
             State::Float { sums } => sums[index] = ExactSum::default(),
             State::Distinct { values } => values.clear(slot),
             State::Extreme { values, .. } => values.clear(index),
+            State::Collected(collected) => collected.values.clear(index),
         }
     }
 
@@ -286,6 +303,7 @@ impl Accumulator {
             }
             State::Distinct { values } => (nothing(), Some(values.entries(slots))),
             State::Extreme { values, .. } => (nothing(), Some(values.entries(slots))),
+            State::Collected(collected) => (nothing(), Some(collected.values.entries(slots))),
         };
         (Arc::new(counts), values, entries)
     }
@@ -313,6 +331,7 @@ impl Accumulator {
         match &mut self.state {
             State::Distinct { values } => values.add(slot, value, weight),
             State::Extreme { values, .. } => values.add(slot as usize, value, weight),
+            State::Collected(collected) => collected.values.add(slot as usize, value, weight),
             _ => {}
         }
     }
@@ -327,6 +346,7 @@ impl Accumulator {
             }
             State::Distinct { values } => values.bytes(),
             State::Extreme { values, .. } => values.bytes(),
+            State::Collected(collected) => collected.values.bytes(),
         };
         self.counts.capacity() * 8 + values
     }

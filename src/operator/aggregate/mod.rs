@@ -5,6 +5,7 @@
 //! kept, and a group whose result did not change gives no rows.
 
 pub mod accumulator;
+pub mod collected;
 pub mod exact_sum;
 pub mod keys;
 mod prepare;

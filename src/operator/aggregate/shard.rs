@@ -2,16 +2,15 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, UInt32Array};
-use arrow::compute::kernels::cmp::distinct;
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::{concat, take};
 
 use crate::delta::Delta;
-use crate::operator::OperatorError;
 use crate::operator::aggregate::accumulator::{Accumulator, Entries, Selection};
 use crate::operator::aggregate::keys::{BatchKeys, KeyIndex, KeyLayout};
 use crate::operator::aggregate::prepare::Prepared;
 use crate::operator::aggregate::{MemberPlan, member_state_schema};
+use crate::operator::{OperatorError, rows};
 use crate::plan::flow::Member;
 
 /// Keys and states of a part of the groups.
@@ -160,8 +159,10 @@ impl Shard {
 
         let mut changed: Vec<bool> = existed.iter().zip(&exists).map(|(existed, exists)| existed != exists).collect();
         for (old, new) in old.iter().zip(&new) {
-            let differs: BooleanArray = distinct(old, new)?;
-            changed.iter_mut().zip(differs.values().iter()).for_each(|(changed, differs)| *changed |= differs);
+            rows::differences(old, new)?
+                .into_iter()
+                .zip(&mut changed)
+                .for_each(|(differs, changed)| *changed |= differs);
         }
         let pick = |there: &[bool]| -> UInt32Array {
             (0..touched.len() as u32)

@@ -86,6 +86,51 @@ impl ValueCounts {
     }
 }
 
+/// All values of each slot in their order, with their weights.
+#[derive(Debug, Default)]
+pub struct Multisets(Vec<BTreeMap<Box<[u8]>, i64>>);
+
+impl Multisets {
+    /// Makes room for that many slots.
+    pub fn grow(&mut self, slots: usize) {
+        self.0.resize(slots, BTreeMap::new());
+    }
+
+    /// Adds `weight` occurrences.
+    pub fn add(&mut self, slot: usize, value: &[u8], weight: i64) {
+        let values = &mut self.0[slot];
+        match values.get_mut(value) {
+            Some(known) if *known + weight == 0 => drop(values.remove(value)),
+            Some(known) => *known += weight,
+            None => drop(values.insert(value.into(), weight)),
+        }
+    }
+
+    /// The values of a slot.
+    pub fn of(&self, slot: usize) -> &BTreeMap<Box<[u8]>, i64> {
+        &self.0[slot]
+    }
+
+    /// Forgets a slot.
+    pub fn clear(&mut self, slot: usize) {
+        self.0[slot].clear();
+    }
+
+    /// All values of these slots.
+    pub fn entries(&self, slots: &[u32]) -> Entries {
+        let of_slot = |(position, slot): (usize, &u32)| {
+            let values = self.0[*slot as usize].iter();
+            values.map(move |(value, weight)| (position as u32, value.clone(), *weight)).collect::<Vec<_>>()
+        };
+        slots.iter().enumerate().flat_map(of_slot).collect()
+    }
+
+    /// Bytes in use, estimated.
+    pub fn bytes(&self) -> usize {
+        self.0.capacity() * 24 + self.0.iter().flat_map(BTreeMap::keys).map(|value| value.len() + 32).sum::<usize>()
+    }
+}
+
 /// The smallest or largest value of each slot.
 #[derive(Debug)]
 pub struct Extreme {
@@ -98,20 +143,23 @@ enum Values {
     /// Nothing is ever taken away: the best one is enough.
     Best(Vec<Option<Box<[u8]>>>),
     /// All values, since the best one may be retracted.
-    All(Vec<BTreeMap<Box<[u8]>, i64>>),
+    All(Multisets),
 }
 
 impl Extreme {
     /// Of the largest values, or the smallest.
     pub fn new(largest: bool, append_only: bool) -> Self {
-        Extreme { largest, values: if append_only { Values::Best(Vec::new()) } else { Values::All(Vec::new()) } }
+        Extreme {
+            largest,
+            values: if append_only { Values::Best(Vec::new()) } else { Values::All(Multisets::default()) },
+        }
     }
 
     /// Makes room for that many slots.
     pub fn grow(&mut self, slots: usize) {
         match &mut self.values {
             Values::Best(best) => best.resize(slots, None),
-            Values::All(all) => all.resize(slots, BTreeMap::new()),
+            Values::All(all) => all.grow(slots),
         }
     }
 
@@ -128,18 +176,7 @@ impl Extreme {
                     best[slot] = Some(value.into());
                 }
             }
-            Values::All(all) => {
-                let values = &mut all[slot];
-                match values.get_mut(value) {
-                    Some(known) if *known + weight == 0 => {
-                        values.remove(value);
-                    }
-                    Some(known) => *known += weight,
-                    None => {
-                        values.insert(value.into(), weight);
-                    }
-                }
-            }
+            Values::All(all) => all.add(slot, value, weight),
         }
     }
 
@@ -147,8 +184,8 @@ impl Extreme {
     pub fn get(&self, slot: usize) -> Option<&[u8]> {
         match &self.values {
             Values::Best(best) => best[slot].as_deref(),
-            Values::All(all) if self.largest => all[slot].last_key_value().map(|(value, _)| value.as_ref()),
-            Values::All(all) => all[slot].first_key_value().map(|(value, _)| value.as_ref()),
+            Values::All(all) if self.largest => all.of(slot).last_key_value().map(|(value, _)| value.as_ref()),
+            Values::All(all) => all.of(slot).first_key_value().map(|(value, _)| value.as_ref()),
         }
     }
 
@@ -156,34 +193,26 @@ impl Extreme {
     pub fn clear(&mut self, slot: usize) {
         match &mut self.values {
             Values::Best(best) => best[slot] = None,
-            Values::All(all) => all[slot].clear(),
+            Values::All(all) => all.clear(slot),
         }
     }
 
     /// All values that are kept of these slots.
     pub fn entries(&self, slots: &[u32]) -> Entries {
-        let mut entries = Vec::new();
-        for (position, slot) in slots.iter().enumerate() {
-            match &self.values {
-                Values::Best(best) => {
-                    entries.extend(best[*slot as usize].iter().map(|value| (position as u32, value.clone(), 1)));
-                }
-                Values::All(all) => {
-                    let values = all[*slot as usize].iter();
-                    entries.extend(values.map(|(value, weight)| (position as u32, value.clone(), *weight)));
-                }
+        match &self.values {
+            Values::Best(best) => {
+                let best = slots.iter().map(|slot| &best[*slot as usize]).enumerate();
+                best.filter_map(|(position, value)| Some((position as u32, value.clone()?, 1))).collect()
             }
+            Values::All(all) => all.entries(slots),
         }
-        entries
     }
 
     /// Bytes in use, estimated.
     pub fn bytes(&self) -> usize {
         match &self.values {
             Values::Best(best) => best.capacity() * 16 + best.iter().flatten().map(|value| value.len()).sum::<usize>(),
-            Values::All(all) => {
-                all.capacity() * 24 + all.iter().flat_map(BTreeMap::keys).map(|value| value.len() + 32).sum::<usize>()
-            }
+            Values::All(all) => all.bytes(),
         }
     }
 }

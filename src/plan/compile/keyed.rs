@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema};
 use datafusion::common::DFSchema;
-use datafusion::logical_expr::expr::NullTreatment;
 use datafusion::logical_expr::{Aggregate, Expr, ExprSchemable, Union};
 
 use super::{Compiler, Facts, Refusal, Relation, canonical_columns, clock_in, ranked, readable, substitute};
@@ -57,13 +56,7 @@ impl Compiler<'_> {
             .map(|call| {
                 let text =
                     |scalar: &Option<Scalar>| scalar.as_ref().map_or_else(String::new, |scalar| scalar.text.clone());
-                format!(
-                    "{}({}) filter {} -> {}",
-                    call.function.name(),
-                    text(&call.argument),
-                    text(&call.filter),
-                    call.data_type
-                )
+                format!("{}({}) filter {} -> {}", call.name(), text(&call.argument), text(&call.filter), call.data_type)
             })
             .collect();
         let filter_texts: Vec<&str> = filter.iter().map(|stage| stage.text.as_str()).collect();
@@ -108,6 +101,15 @@ impl Compiler<'_> {
         };
         let params = &function.params;
         let name = function.func.name();
+        let (_, field) = expr.to_field(schema)?;
+        let data_type = field.data_type().clone();
+        let reads =
+            params.args.iter().chain(params.filter.as_deref()).chain(params.order_by.iter().map(|sort| &sort.expr));
+        for read in reads {
+            if clock::reads_clock(&substitute(read, schema, &relation.columns)?) {
+                return Err(clock_in("an aggregate"));
+            }
+        }
         let kind = match (name, params.distinct) {
             ("count", false) => AggregateFunction::Count,
             ("count", true) => AggregateFunction::CountDistinct,
@@ -115,46 +117,21 @@ impl Compiler<'_> {
             ("avg", false) => AggregateFunction::Avg,
             ("min", _) => AggregateFunction::Min,
             ("max", _) => AggregateFunction::Max,
-            (name, distinct) => {
-                return Err(Refusal::new(
-                    "T0505",
-                    format!(
-                        "{}({}…) does not stream yet",
-                        name.to_uppercase(),
-                        if distinct { "DISTINCT " } else { "" }
-                    ),
-                    "use COUNT, COUNT(DISTINCT …), SUM, AVG, MIN or MAX",
-                ));
-            }
+            _ => return self.collected_call(relation, &function, schema, &data_type),
         };
-        if !params.order_by.is_empty() || matches!(params.null_treatment, Some(NullTreatment::IgnoreNulls)) {
-            return Err(Refusal::new(
-                "T0506",
-                format!("{} with ORDER BY does not stream yet", name.to_uppercase()),
-                "leave out the ORDER BY",
-            ));
-        }
         let [argument] = params.args.as_slice() else {
-            return Err(Refusal::new(
-                "T0505",
-                format!("{} of several arguments does not stream yet", name.to_uppercase()),
-                "aggregate one expression",
-            ));
+            return self.collected_call(relation, &function, schema, &data_type);
         };
         let argument = substitute(argument, schema, &relation.columns)?;
         let filter = match &params.filter {
             Some(filter) => Some(substitute(filter, schema, &relation.columns)?),
             None => None,
         };
-        if clock::reads_clock(&argument) || filter.as_ref().is_some_and(clock::reads_clock) {
-            return Err(clock_in("an aggregate"));
-        }
         let counts_rows =
             matches!(&argument, Expr::Literal(value, _) if !value.is_null()) && kind == AggregateFunction::Count;
         let argument = if counts_rows { None } else { Some(self.scalar(relation.node, &argument)?) };
         let filter = filter.map(|filter| self.scalar(relation.node, &filter)).transpose()?;
-        let (_, field) = expr.to_field(schema)?;
-        Ok(AggregateCall { function: kind, argument, filter, data_type: field.data_type().clone() })
+        Ok(AggregateCall { function: kind, argument, collected: None, filter, data_type })
     }
 
     pub(super) fn union(&mut self, union: &Union) -> Result<Relation, Refusal> {

@@ -3,6 +3,7 @@
 //! Projections and filters are kept pending on a [`Relation`] as expressions over the node below, so that they end
 //! where they are cheapest: as an aggregate's own filter and arguments over the shared input, or in one `Map`.
 
+mod collected;
 mod key;
 mod keyed;
 mod window;

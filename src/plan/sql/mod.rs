@@ -260,7 +260,10 @@ pub fn plan_tag(
         }
         Err(Refusal { code, message, help }) => {
             let sql = SqlText::new(&tag.file, &tag.text);
+            // These messages begin with the function's name.
+            let function = message.split(['(', ' ']).next().unwrap_or_default().to_lowercase();
             let words: &[&str] = match code {
+                "T0505" | "T0506" => &[function.as_str(), "select"],
                 "T0520" | "T0521" | "T0522" | "T0523" => &["now", "current_date", "current_timestamp", "current_time"],
                 "T0508" => &["row_number"],
                 "T0603" | "T0604" | "T0605" => &[entity.key.as_str(), "select"],

@@ -5,9 +5,8 @@ use std::ops::ControlFlow;
 use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::Volatility;
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Distinct, DuplicateTreatment, Expr, Function, FunctionArgumentClause, FunctionArguments,
-    GroupByExpr, Query, Select, SelectFlavor, SetExpr, SetOperator, SetQuantifier, Spanned, TableFactor, Value,
-    ValueWithSpan, Visit, Visitor,
+    BinaryOperator, Distinct, Expr, Function, GroupByExpr, Query, Select, SelectFlavor, SetExpr, SetOperator,
+    SetQuantifier, Spanned, TableFactor, Value, ValueWithSpan, Visit, Visitor,
 };
 
 use crate::diagnostic::Diagnostic;
@@ -117,56 +116,7 @@ impl Search<'_> {
         if function.over.is_some() {
             return;
         }
-        if self.state.aggregate_functions().contains_key(&name) {
-            self.aggregate(function, &name);
-        }
         self.found.extend(functions::date_format(self.text, function));
-    }
-
-    fn aggregate(&mut self, function: &Function, name: &str) {
-        let (distinct, ordered) = match &function.args {
-            FunctionArguments::List(list) => (
-                list.duplicate_treatment == Some(DuplicateTreatment::Distinct),
-                list.clauses.iter().any(|clause| matches!(clause, FunctionArgumentClause::OrderBy(_))),
-            ),
-            _ => (false, false),
-        };
-        let upper = name.to_uppercase();
-        if name == "count" && foreign::arguments(function).len() > 1 {
-            let message = format!("{upper} of several columns does not stream yet");
-            self.refuse_function(
-                codes::AGGREGATE,
-                function,
-                message,
-                "count one expression: concat_ws('|', a, b) for two",
-            );
-        }
-        match name {
-            "count" | "sum" | "avg" | "mean" | "min" | "max" => {
-                if distinct && matches!(name, "sum" | "avg" | "mean") {
-                    self.refuse_function(
-                        codes::AGGREGATE,
-                        function,
-                        format!("{upper}(DISTINCT …) does not stream yet"),
-                        "group by the value first in a sub-query, then aggregate",
-                    );
-                }
-                if ordered {
-                    self.refuse_function(
-                        codes::ORDERED_AGGREGATE,
-                        function,
-                        format!("{upper} with ORDER BY does not stream yet"),
-                        "leave out the ORDER BY: it does not change the result",
-                    );
-                }
-            }
-            _ => self.refuse_function(
-                codes::AGGREGATE,
-                function,
-                format!("{upper} does not stream yet"),
-                "COUNT, COUNT(DISTINCT …), SUM, AVG, MIN and MAX do; ROW_NUMBER() … = 1 keeps a first or last row",
-            ),
-        }
     }
 }
 
