@@ -13,6 +13,7 @@ use chrono_tz::Tz;
 use crate::delta::{Clock, Delta};
 use crate::operator::aggregate::Aggregate;
 use crate::operator::clock_filter::ClockFilter;
+use crate::operator::join::Join;
 use crate::operator::map::Map;
 use crate::operator::top_row::TopRow;
 use crate::operator::window::Window;
@@ -52,6 +53,7 @@ enum Operator {
     Aggregate(Box<Aggregate>),
     TopRow(Box<TopRow>),
     Window(Box<Window>),
+    Join(Box<Join>),
     Union(SchemaRef),
 }
 
@@ -135,6 +137,14 @@ impl Graph {
                         Arc::clone(&node.schema),
                         self.shards,
                     )?)),
+                    NodeKind::Join(join) => {
+                        let schema = |index: usize| nullable(&plan.nodes[node.inputs[index]].schema);
+                        let (left, right) = (schema(0), schema(1));
+                        let columns: Vec<_> = left.fields().iter().chain(right.fields()).cloned().collect();
+                        let pairs = Arc::new(Schema::new(columns));
+                        let output = Arc::clone(&node.schema);
+                        Operator::Join(Box::new(Join::new(join.clone(), &left, &right, pairs, output, self.shards)?))
+                    }
                     NodeKind::Union => Operator::Union(Arc::clone(&node.schema)),
                 };
                 self.nodes.push(Node { fingerprint: node.fingerprint.clone(), inputs, operator });
@@ -232,6 +242,7 @@ impl Graph {
                     Operator::Aggregate(aggregate) => aggregate.size(),
                     Operator::TopRow(top) => top.size(),
                     Operator::Window(window) => window.size(),
+                    Operator::Join(join) => join.size(),
                     _ => return None,
                 };
                 let uses = |tag: &TagOutput| tag.outputs.iter().any(|output| output.node == node.fingerprint);
@@ -252,6 +263,7 @@ impl Graph {
                 Operator::Aggregate(aggregate) => aggregate.member_size(&output.member),
                 Operator::TopRow(top) => top.size(),
                 Operator::Window(window) => window.size(),
+                Operator::Join(join) => join.size(),
                 _ => (0, 0),
             };
             total = (total.0 + rows, total.1 + bytes);
@@ -278,6 +290,7 @@ impl Graph {
                 Operator::Aggregate(aggregate) => aggregate.snapshot()?,
                 Operator::TopRow(top) => top.snapshot()?,
                 Operator::Window(window) => window.snapshot()?,
+                Operator::Join(join) => join.snapshot()?,
                 _ => continue,
             };
             snapshot.insert(node.fingerprint.clone(), parts);
@@ -299,6 +312,7 @@ impl Graph {
                 Operator::ClockFilter(filter) if wanted("") => filter.load(parts)?,
                 Operator::TopRow(top) if wanted("") => top.load(parts)?,
                 Operator::Window(window) if wanted("") => window.load(parts)?,
+                Operator::Join(join) if wanted("") => join.load(parts)?,
                 Operator::Aggregate(aggregate) if aggregate.members().any(&wanted) => aggregate.load(parts, &wanted)?,
                 _ => {}
             }
@@ -336,6 +350,7 @@ impl Operator {
             Operator::ClockFilter(filter) => whole(filter.step(inputs[0], clock)),
             Operator::TopRow(top) => whole(top.step(inputs[0])),
             Operator::Window(window) => whole(window.step(inputs[0])),
+            Operator::Join(join) => whole(join.step(inputs[0], inputs[1])),
             Operator::Union(schema) => {
                 let inputs: Result<Vec<Delta>, OperatorError> = inputs
                     .iter()
@@ -365,11 +380,15 @@ impl Operator {
     }
 }
 
+/// The schema with columns that may all be NULL.
+fn nullable(schema: &SchemaRef) -> SchemaRef {
+    let fields: Vec<Field> = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
+    Arc::new(Schema::new(fields))
+}
+
 impl Source {
     fn new(stream: &str, schema: &SchemaRef) -> Self {
-        let fields: Vec<Field> =
-            schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
-        Source { stream: stream.to_string(), schema: Arc::new(Schema::new(fields)), nulls: HashMap::new() }
+        Source { stream: stream.to_string(), schema: nullable(schema), nulls: HashMap::new() }
     }
 
     /// The stream's new rows in its full schema.

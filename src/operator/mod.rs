@@ -9,6 +9,7 @@ pub mod bisect;
 pub mod clock_filter;
 pub mod error;
 pub mod graph;
+pub mod join;
 pub mod map;
 pub mod rows;
 pub mod state;

@@ -113,6 +113,18 @@ fn lines(plan: &FlowPlan, flow: &FlowNode) -> Vec<String> {
             lines.extend(calls.iter().map(|call| format!("{} -> {}", readable(&call.text, input), call.data_type)));
             lines
         }
+        NodeKind::Join(join) => {
+            let right = flow.inputs.get(1).and_then(|input| plan.nodes.get(*input));
+            let keys = join.left_keys.iter().zip(&join.right_keys);
+            let keys: Vec<String> =
+                keys.map(|(left, key)| format!("{} = {}", show(left), readable(&key.text, right))).collect();
+            let mut lines = vec![
+                format!("{} join: keeps the rows of both inputs", format!("{:?}", join.kind).to_lowercase()),
+                format!("on {}", keys.join(" and ")),
+            ];
+            lines.extend(join.condition.as_ref().map(|condition| format!("and {}", condition.text)));
+            lines
+        }
         NodeKind::Union => vec!["union: no state".to_string()],
     }
 }

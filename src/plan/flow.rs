@@ -98,6 +98,8 @@ pub enum NodeKind {
         /// The functions.
         calls: Vec<WindowCall>,
     },
+    /// The rows of two inputs that match.
+    Join(JoinPlan),
     /// The rows of all inputs.
     Union,
 }
@@ -111,6 +113,62 @@ pub struct WindowCall {
     pub expr: Arc<dyn WindowExpr>,
     /// The type of its values.
     pub data_type: DataType,
+}
+
+/// A join by equal keys.
+#[derive(Debug, Clone)]
+pub struct JoinPlan {
+    /// Which rows come out.
+    pub kind: JoinKind,
+    /// The keys over the left input.
+    pub left_keys: Vec<Scalar>,
+    /// The keys over the right input, of the same types.
+    pub right_keys: Vec<Scalar>,
+    /// True where a NULL key matches a NULL key, as in INTERSECT.
+    pub null_equals_null: bool,
+    /// What else must hold of a pair, over the columns of the left and then the right.
+    pub condition: Option<Scalar>,
+}
+
+/// Which rows a join gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JoinKind {
+    /// Pairs.
+    Inner,
+    /// Pairs, and rows of the left without a partner.
+    Left,
+    /// Pairs, and rows of the right without a partner.
+    Right,
+    /// Pairs, and rows of both sides without a partner.
+    Full,
+    /// Rows of the left with a partner.
+    Semi,
+    /// Rows of the left without a partner.
+    Anti,
+    /// Rows of the left, and whether they have a partner.
+    Mark,
+}
+
+impl JoinKind {
+    /// True where pairs come out.
+    pub fn gives_pairs(self) -> bool {
+        matches!(self, JoinKind::Inner | JoinKind::Left | JoinKind::Right | JoinKind::Full)
+    }
+
+    /// True where a row of the left with so many partners comes out by itself.
+    pub fn shows_left(self, partners: i64) -> bool {
+        match self {
+            JoinKind::Left | JoinKind::Full | JoinKind::Anti => partners == 0,
+            JoinKind::Semi => partners != 0,
+            JoinKind::Mark => true,
+            JoinKind::Inner | JoinKind::Right => false,
+        }
+    }
+
+    /// True where a row of the right with so many partners comes out by itself.
+    pub fn shows_right(self, partners: i64) -> bool {
+        matches!(self, JoinKind::Right | JoinKind::Full) && partners == 0
+    }
 }
 
 /// What one tag computes over shared groups.

@@ -262,7 +262,7 @@ impl Run {
                 .block_on(oracle::answer(&self.state, &tag.logical, &whole, clock))
                 .unwrap_or_else(|error| panic!("the oracle of {} failed: {error}", tag.name));
             let mut expected = BTreeMap::new();
-            for (key, row) in tag.rows(&answer) {
+            for (_, (key, row)) in tag.rows(&answer) {
                 assert!(expected.insert(key, row).is_none(), "{}: the oracle has a key twice", tag.name);
             }
             let context = || {
@@ -284,8 +284,9 @@ impl Run {
 }
 
 impl Tag {
-    /// Rows by key; columns are found by position, which is the same in the plan's output and the answer.
-    fn rows(&self, batch: &RecordBatch) -> Vec<(Vec<String>, Row)> {
+    /// Rows by key, without those whose key holds a NULL: they are nobody's, and a FULL JOIN may give several.
+    /// Columns are found by position, which is the same in the plan's output and the answer.
+    fn rows(&self, batch: &RecordBatch) -> Vec<(usize, (Vec<String>, Row))> {
         let options = FormatOptions::default().with_null("∅");
         let formatters: Vec<ArrayFormatter> =
             batch.columns().iter().map(|column| ArrayFormatter::try_new(column, &options).unwrap()).collect();
@@ -296,10 +297,12 @@ impl Tag {
                 _ => Cell::Text(formatters[index].value(row).to_string()),
             }
         };
+        let is_somebodys = |row: &usize| self.plan.key.iter().all(|column| batch.column(column.index).is_valid(*row));
         (0..batch.num_rows())
+            .filter(is_somebodys)
             .map(|row| {
                 let key = self.plan.key.iter().map(|column| formatters[column.index].value(row).to_string()).collect();
-                (key, self.plan.columns.iter().map(|column| cell(column.index, row)).collect())
+                (row, (key, self.plan.columns.iter().map(|column| cell(column.index, row)).collect()))
             })
             .collect()
     }
@@ -307,7 +310,7 @@ impl Tag {
     /// The delta's rows, summed up: what is retracted must be there, and no key may then have two rows.
     fn apply(&mut self, delta: &Delta, context: &str) {
         let mut net: BTreeMap<(Vec<String>, String), (Row, i64)> = BTreeMap::new();
-        for (index, (key, row)) in self.rows(&delta.batch).into_iter().enumerate() {
+        for (index, (key, row)) in self.rows(&delta.batch) {
             net.entry((key, format!("{row:?}"))).or_insert((row, 0)).1 += delta.weight(index);
         }
         let (gone, come): (Vec<_>, Vec<_>) =

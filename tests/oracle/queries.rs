@@ -227,4 +227,80 @@ pub const ALL: &[(&str, &str)] = &[
         "SELECT user_id, MEDIAN(n) AS m, STDDEV(spend) AS s FROM (SELECT user_id, category, COUNT(*) AS n, SUM(amount) AS spend FROM orders \
          GROUP BY user_id, category) GROUP BY user_id",
     ),
+    (
+        "joined_counts",
+        "SELECT a.user_id, a.spend, b.views FROM (SELECT user_id, SUM(amount) AS spend FROM orders GROUP BY user_id) a \
+         JOIN (SELECT user_id, COUNT(*) AS views FROM page_views GROUP BY user_id) b ON a.user_id = b.user_id",
+    ),
+    (
+        "left_joined",
+        "SELECT a.user_id, a.spend, b.views FROM (SELECT user_id, SUM(amount) AS spend FROM orders GROUP BY user_id) a \
+         LEFT JOIN (SELECT user_id, COUNT(*) AS views FROM page_views GROUP BY user_id HAVING COUNT(*) > 2) b \
+         ON a.user_id = b.user_id AND a.spend > b.views",
+    ),
+    (
+        "right_joined",
+        "SELECT b.user_id, a.spend, b.views FROM (SELECT user_id, SUM(amount) AS spend FROM orders WHERE status = 'paid' GROUP BY user_id) a \
+         RIGHT JOIN (SELECT user_id, COUNT(*) AS views FROM page_views GROUP BY user_id) b ON a.user_id = b.user_id",
+    ),
+    (
+        "full_joined",
+        "SELECT COALESCE(a.user_id, b.user_id) AS user_id, a.spend, b.views FROM \
+         (SELECT user_id, SUM(amount) AS spend FROM orders WHERE status = 'paid' GROUP BY user_id) a \
+         FULL JOIN (SELECT user_id, COUNT(*) AS views FROM page_views WHERE page = 'home' GROUP BY user_id) b ON a.user_id = b.user_id",
+    ),
+    (
+        "stream_joined_with_stream",
+        "SELECT o.user_id, COUNT(*) AS n, SUM(o.amount) AS s FROM orders o JOIN page_views v ON o.user_id = v.user_id \
+         AND v.view_time <= o.order_time AND v.view_time >= o.order_time - INTERVAL '2' DAY GROUP BY o.user_id",
+    ),
+    (
+        "self_join",
+        "SELECT a.user_id, COUNT(*) AS n FROM orders a JOIN orders b ON a.user_id = b.user_id AND a.category = b.category \
+         AND a.order_id < b.order_id GROUP BY a.user_id",
+    ),
+    (
+        "orders_without_view",
+        "SELECT user_id, COUNT(*) AS n, SUM(amount) AS s FROM orders o WHERE NOT EXISTS \
+         (SELECT 1 FROM page_views v WHERE v.user_id = o.user_id AND v.duration_ms > o.quantity * 30) GROUP BY user_id",
+    ),
+    (
+        "orders_with_view",
+        "SELECT user_id, COUNT(*) AS n FROM orders WHERE user_id IN (SELECT user_id FROM page_views WHERE page = 'cart') GROUP BY user_id",
+    ),
+    (
+        "with_view_or_large",
+        "SELECT user_id, COUNT(*) AS n FROM orders o WHERE amount > 300 OR EXISTS \
+         (SELECT 1 FROM page_views v WHERE v.user_id = o.user_id AND page = 'cart') GROUP BY user_id",
+    ),
+    (
+        "above_own_mean",
+        "SELECT o.user_id, COUNT(*) AS n FROM orders o WHERE o.amount > (SELECT AVG(b.amount) FROM orders b WHERE b.user_id = o.user_id) \
+         GROUP BY o.user_id",
+    ),
+    (
+        "joined_clocks",
+        "SELECT a.user_id, a.week, b.month FROM (SELECT user_id, SUM(amount) AS week FROM orders WHERE order_time >= NOW() - INTERVAL '7' DAY \
+         GROUP BY user_id) a LEFT JOIN (SELECT user_id, SUM(amount) AS month FROM orders WHERE order_time >= CURRENT_DATE - INTERVAL '30' DAY \
+         GROUP BY user_id) b ON a.user_id = b.user_id",
+    ),
+    (
+        "union_of_users",
+        "SELECT user_id FROM orders WHERE status = 'paid' UNION SELECT user_id FROM page_views WHERE page = 'cart'",
+    ),
+    (
+        "intersection",
+        "SELECT user_id FROM orders WHERE status = 'paid' INTERSECT SELECT user_id FROM page_views WHERE page = 'cart'",
+    ),
+    (
+        "difference",
+        "SELECT user_id FROM orders WHERE quantity > 2 EXCEPT SELECT user_id FROM page_views WHERE page = 'cart'",
+    ),
+    (
+        "three_joined",
+        "SELECT a.user_id, a.n, b.v, c.last FROM (SELECT user_id, COUNT(*) AS n FROM orders GROUP BY user_id) a \
+         LEFT JOIN (SELECT user_id, COUNT(*) AS v FROM page_views GROUP BY user_id) b ON b.user_id = a.user_id \
+         LEFT JOIN (SELECT user_id, category AS last FROM (SELECT user_id, category, ROW_NUMBER() OVER (PARTITION BY user_id \
+         ORDER BY order_time DESC, order_id) AS n FROM orders) WHERE n = 1) c ON c.user_id = a.user_id",
+    ),
 ];

@@ -68,6 +68,27 @@ impl Compiler<'_> {
         Ok(FlowPlan { nodes: self.nodes, key, columns, fingerprint: whole, reach })
     }
 
+    /// The left one of the merged columns of which the expression takes whichever is there: COALESCE(a.k, b.k), which
+    /// DataFusion may write as a CASE.
+    fn merged(&self, node: NodeIndex, expr: &Expr) -> Option<usize> {
+        let (first, second) = match expr {
+            Expr::ScalarFunction(function) if function.name() == "coalesce" => match function.args.as_slice() {
+                [first, second] => (first, second),
+                _ => return None,
+            },
+            Expr::Case(case) if case.expr.is_none() => match (case.when_then_expr.as_slice(), &case.else_expr) {
+                ([(when, then)], Some(other)) if **when == Expr::IsNotNull(then.clone()) => {
+                    (then.as_ref(), other.as_ref())
+                }
+                _ => return None,
+            },
+            _ => return None,
+        };
+        let pair = (self.plain(node, first)?, self.plain(node, second)?);
+        let merged = self.facts[node].merged.iter();
+        merged.copied().find(|known| *known == pair || (known.1, known.0) == pair).map(|(left, _)| left)
+    }
+
     /// Where the columns stand that make the rows unique.
     fn key_positions(&self, relation: &Relation, required: &KeyRequirement) -> Result<Vec<usize>, Refusal> {
         let candidates = &self.facts[relation.node].unique;
@@ -129,7 +150,7 @@ impl Compiler<'_> {
                 let from = self.facts[node].columns.field(column).data_type();
                 crate::plan::fallible::is_widening(from, cast.field.data_type()).then_some(column)
             }
-            other => self.plain(node, other),
+            other => self.merged(node, other).or_else(|| self.plain(node, other)),
         }
     }
 }

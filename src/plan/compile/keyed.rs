@@ -72,6 +72,7 @@ impl Compiler<'_> {
         let facts = Facts {
             columns: canonical_columns(&fields),
             unique: vec![(0..keys.len()).collect()],
+            merged: vec![],
             reach: self.facts[relation.node].reach,
             output: fingerprint(&format!("{identity} {}", member.fingerprint)),
         };
@@ -159,7 +160,13 @@ impl Compiler<'_> {
                 (Reach::Within(all), Reach::Within(one)) => Reach::Within(all.max(one)),
                 _ => Reach::Unbounded,
             });
-        let facts = Facts { columns: canonical_columns(&fields), unique: vec![], reach, output: output.clone() };
+        let facts = Facts {
+            columns: canonical_columns(&fields),
+            unique: vec![],
+            merged: vec![],
+            reach,
+            output: output.clone(),
+        };
         let node = FlowNode {
             fingerprint: output,
             append_only: inputs.iter().all(|input| self.nodes[*input].append_only),

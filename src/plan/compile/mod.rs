@@ -4,6 +4,7 @@
 //! where they are cheapest: as an aggregate's own filter and arguments over the shared input, or in one `Map`.
 
 mod collected;
+mod join;
 mod key;
 mod keyed;
 mod window;
@@ -86,6 +87,8 @@ struct Facts {
     columns: SchemaRef,
     /// Sets of columns each of which is unique together, the best first.
     unique: Vec<Vec<usize>>,
+    /// Pairs of columns that are equal, or one of them NULL: the keys of a FULL JOIN.
+    merged: Vec<(usize, usize)>,
     /// How far back the rows depend on events.
     reach: Reach,
     /// The fingerprint of the output: the node's, and the member's of an aggregate.
@@ -164,11 +167,7 @@ impl Compiler<'_> {
                 "leave out ORDER BY; readers of the table can sort it",
             )),
             LogicalPlan::Sort(_) | LogicalPlan::Limit(_) => Err(no_limit()),
-            LogicalPlan::Join(_) => Err(Refusal::new(
-                "T0501",
-                "joins do not stream yet",
-                "read one stream, or bring several together with UNION ALL and GROUP BY",
-            )),
+            LogicalPlan::Join(join) => self.join(join),
             LogicalPlan::EmptyRelation(_) => Err(Refusal::new(
                 "T0502",
                 "the query reads no stream, or its condition is never true",
@@ -231,6 +230,7 @@ impl Compiler<'_> {
                 let facts = Facts {
                     columns: Arc::new(Schema::new(canonical)),
                     unique: vec![],
+                    merged: vec![],
                     reach: Reach::Unbounded,
                     output: identity,
                 };
@@ -350,6 +350,7 @@ impl Compiler<'_> {
         let facts = Facts {
             columns: canonical_columns(&fields),
             unique,
+            merged: vec![],
             reach: self.facts[input].reach,
             output: output.clone(),
         };
@@ -482,15 +483,20 @@ impl Compiler<'_> {
     }
 
     fn scalar(&self, node: NodeIndex, expr: &Expr) -> Result<Scalar, Refusal> {
-        let expr = expr.clone().unalias_nested().data;
-        let schema = DFSchema::try_from(self.facts[node].columns.as_ref().clone())?;
-        Ok(Scalar {
-            text: expr.to_string(),
-            expr: physical(&expr, &schema)?,
-            data_type: expr.get_type(&schema)?,
-            fallible: is_fallible(&expr, &self.facts[node].columns),
-        })
+        scalar_over(&self.facts[node].columns, expr)
     }
+}
+
+/// An expression over canonical columns.
+fn scalar_over(columns: &SchemaRef, expr: &Expr) -> Result<Scalar, Refusal> {
+    let expr = expr.clone().unalias_nested().data;
+    let schema = DFSchema::try_from(columns.as_ref().clone())?;
+    Ok(Scalar {
+        text: expr.to_string(),
+        expr: physical(&expr, &schema)?,
+        data_type: expr.get_type(&schema)?,
+        fallible: is_fallible(&expr, columns),
+    })
 }
 
 fn physical(expr: &Expr, schema: &DFSchema) -> Result<Arc<dyn datafusion::physical_expr::PhysicalExpr>, Refusal> {
@@ -500,13 +506,18 @@ fn physical(expr: &Expr, schema: &DFSchema) -> Result<Arc<dyn datafusion::physic
 
 /// Replaces columns of `schema` by the expressions that stand for them.
 fn substitute(expr: &Expr, schema: &DFSchema, columns: &[Expr]) -> Result<Expr, Refusal> {
+    let is_query = |expr: &Expr| Ok(matches!(expr, Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_)));
+    if expr.exists(is_query)? {
+        return Err(Refusal::new(
+            "T0509",
+            "a sub-query over the whole population does not stream yet",
+            "tie it to the row: WHERE b.user_id = a.user_id, or write the number itself",
+        ));
+    }
     let replaced = expr.clone().transform_up(|expr| match &expr {
         Expr::Column(column) => {
             let index = schema.index_of_column(column)?;
             Ok(Transformed::yes(columns[index].clone()))
-        }
-        Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) => {
-            Err(DataFusionError::Plan("a sub-query inside an expression does not stream yet".to_string()))
         }
         _ => Ok(Transformed::no(expr)),
     })?;

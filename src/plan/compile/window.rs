@@ -156,6 +156,7 @@ impl Compiler<'_> {
         let facts = Facts {
             columns: canonical_columns(&fields),
             unique,
+            merged: vec![],
             reach: self.facts[input.node].reach,
             output: output.clone(),
         };
@@ -200,6 +201,7 @@ impl Compiler<'_> {
         let facts = Facts {
             columns: canonical_columns(&fields),
             unique,
+            merged: vec![],
             reach: self.facts[input].reach,
             output: output.clone(),
         };

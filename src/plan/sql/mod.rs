@@ -21,8 +21,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use chrono_tz::Tz;
-use datafusion::common::DataFusionError;
 use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{DataFusionError, JoinType};
 use datafusion::datasource::{TableProvider, ViewTable};
 use datafusion::execution::context::{SessionContext, SessionState};
 use datafusion::logical_expr::{Expr, LogicalPlan};
@@ -215,6 +215,7 @@ fn null_key(plan: &LogicalPlan, tag: &TagDefinition, key: &str) -> Option<Diagno
     // The key and the columns that became it under another name.
     let mut names = BTreeSet::from([key.to_lowercase()]);
     let mut looked_at = BTreeSet::new();
+    let mut merges = false;
     let walked = plan.apply_with_subqueries(|plan| {
         plan.apply_expressions(|expr| {
             if let Expr::Alias(alias) = expr
@@ -224,12 +225,14 @@ fn null_key(plan: &LogicalPlan, tag: &TagDefinition, key: &str) -> Option<Diagno
             }
             Ok(TreeNodeRecursion::Continue)
         })?;
+        // Either side of a FULL JOIN has NULLs where the other one alone has a row; COALESCE takes them away.
+        merges |= matches!(plan, LogicalPlan::Join(join) if join.join_type == JoinType::Full);
         if let LogicalPlan::Filter(filter) = plan {
             looked_at.extend(filter.predicate.column_refs().iter().map(|column| column.name.to_lowercase()));
         }
         Ok(TreeNodeRecursion::Continue)
     });
-    if !names.is_disjoint(&looked_at) || walked.is_err() {
+    if merges || !names.is_disjoint(&looked_at) || walked.is_err() {
         return None;
     }
     let sql = SqlText::new(&tag.file, &tag.text);
@@ -269,7 +272,11 @@ pub fn plan_tag(
                 "T0603" | "T0604" | "T0605" => &[entity.key.as_str(), "select"],
                 _ => &["select"],
             };
-            let span = words.iter().find_map(|word| sql.find_word(&[word])).unwrap_or_else(|| sql.first_word());
+            let innermost = sql.text().to_ascii_lowercase().rfind("select").map(|at| at..at + "select".len());
+            let span = innermost
+                .filter(|_| code == "T0509")
+                .or_else(|| words.iter().find_map(|word| sql.find_word(&[word])))
+                .unwrap_or_else(|| sql.first_word());
             let refusal = Diagnostic::error(code, &tag.file, span, message).help(help);
             Err(std::iter::once(refusal).chain(planned.warnings).collect())
         }

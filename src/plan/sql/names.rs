@@ -38,7 +38,7 @@ pub(crate) struct Resolved {
 /// Spells all names of the query as they are declared, and tells those that are not.
 pub(crate) fn resolve(text: &SqlText<'_>, query: &mut Query, tables: &Tables, state: &SessionState) -> Resolved {
     let resolved = Resolved { problems: Vec::new(), reads: BTreeMap::new() };
-    let mut resolver = Resolver { text, tables, state, ctes: Vec::new(), resolved };
+    let mut resolver = Resolver { text, tables, state, ctes: Vec::new(), outer: Vec::new(), resolved };
     resolver.query(query);
     resolver.resolved
 }
@@ -86,6 +86,8 @@ struct Resolver<'a> {
     state: &'a SessionState,
     /// Those that can be seen, innermost last.
     ctes: Vec<Relation>,
+    /// What the queries around a sub-query in an expression read, innermost last.
+    outer: Vec<Vec<Relation>>,
     resolved: Resolved,
 }
 
@@ -133,6 +135,7 @@ impl Resolver<'_> {
             relations.extend(self.factor(&mut from.relation));
             for join in &mut from.joins {
                 relations.extend(self.factor(&mut join.relation));
+                self.names(&mut join.join_operator, &relations, &[]);
             }
         }
         let mut output = Columns::default();
@@ -225,6 +228,7 @@ impl Resolver<'_> {
                 let mut relations = self.factor(&mut table_with_joins.relation);
                 for join in &mut table_with_joins.joins {
                     relations.extend(self.factor(&mut join.relation));
+                    self.names(&mut join.join_operator, &relations, &[]);
                 }
                 relations
             }
@@ -293,11 +297,32 @@ impl Resolver<'_> {
         relations.iter().find(|relation| relation.name.as_deref() == Some(found))
     }
 
+    /// A sub-query in an expression sees what the query around it reads.
+    fn subquery(&mut self, query: &mut Query, relations: &[Relation]) {
+        self.outer.push(relations.to_vec());
+        self.query(query);
+        self.outer.pop();
+    }
+
+    /// What the queries around read, innermost first.
+    fn surrounding(&self) -> impl Iterator<Item = &Relation> {
+        self.outer.iter().rev().flatten()
+    }
+
     fn column(&mut self, ident: &mut Ident, relations: &[Relation], aliases: &[String]) {
         let names = || relations.iter().flat_map(|relation| relation.columns.names.iter().map(String::as_str));
         let found = find(ident, names()).or_else(|| find(ident, aliases.iter().map(String::as_str)));
         if let Some(found) = found {
             respell(ident, found);
+            return;
+        }
+        let around = self.surrounding().flat_map(|relation| relation.columns.names.iter().map(String::as_str));
+        if let Some(found) = find(ident, around) {
+            let found = found.to_string();
+            respell(ident, &found);
+            return;
+        }
+        if self.surrounding().any(|relation| relation.columns.open) {
             return;
         }
         let differ_in_case = names().any(|name| name.to_lowercase() == ident.value.to_lowercase());
@@ -312,6 +337,14 @@ impl Resolver<'_> {
 
     fn qualified_column(&mut self, parts: &mut [Ident], relations: &[Relation]) {
         let [first, second, rest @ ..] = parts else { return };
+        let is_outer = find(first, relations.iter().filter_map(|relation| relation.name.as_deref())).is_none();
+        let surrounding: Vec<Relation> = if is_outer { self.surrounding().cloned().collect() } else { Vec::new() };
+        if find(first, surrounding.iter().filter_map(|relation| relation.name.as_deref())).is_some() {
+            let outer = std::mem::take(&mut self.outer);
+            self.qualified_column(parts, &surrounding);
+            self.outer = outer;
+            return;
+        }
         let Some(relation) = self.qualifier(first, relations) else {
             let columns = relations.iter().flat_map(|relation| relation.columns.names.iter().map(String::as_str));
             // A field of a STRUCT column.
@@ -392,7 +425,7 @@ fn renamed(mut columns: Columns, alias: &TableAlias) -> Columns {
     columns
 }
 
-/// The names in the expressions of one SELECT. Sub-queries inside expressions are refused: their names are let be.
+/// The names in the expressions of one SELECT. Sub-queries inside expressions have names of their own.
 struct Names<'r, 'a> {
     resolver: &'r mut Resolver<'a>,
     relations: &'r [Relation],
@@ -404,7 +437,10 @@ struct Names<'r, 'a> {
 impl VisitorMut for Names<'_, '_> {
     type Break = ();
 
-    fn pre_visit_query(&mut self, _query: &mut Query) -> ControlFlow<()> {
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        if self.nested == 0 {
+            self.resolver.subquery(query, self.relations);
+        }
         self.nested += 1;
         ControlFlow::Continue(())
     }
@@ -420,7 +456,7 @@ impl VisitorMut for Names<'_, '_> {
             Expr::CompoundIdentifier(parts) if self.nested == 0 => {
                 self.resolver.qualified_column(parts, self.relations);
             }
-            Expr::Function(function) => {
+            Expr::Function(function) if self.nested == 0 => {
                 let problem = functions::unknown(self.resolver.text, function, self.resolver.state);
                 self.resolver.resolved.problems.extend(problem);
             }

@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::Volatility;
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Distinct, Expr, Function, GroupByExpr, Query, Select, SelectFlavor, SetExpr, SetOperator,
-    SetQuantifier, Spanned, TableFactor, Value, ValueWithSpan, Visit, Visitor,
+    BinaryOperator, Distinct, Expr, Function, GroupByExpr, Query, Select, SelectFlavor, SetExpr, Spanned, TableFactor,
+    Value, ValueWithSpan, Visit, Visitor,
 };
 
 use crate::diagnostic::Diagnostic;
@@ -80,23 +80,12 @@ impl Search<'_> {
     }
 
     fn set_operation(&mut self, body: &SetExpr) {
-        let SetExpr::SetOperation { left, op, set_quantifier, right } = body else {
+        let SetExpr::SetOperation { left, right, .. } = body else {
             if matches!(body, SetExpr::Values(_)) {
                 self.refuse_word(codes::NO_STREAM, "values", "the query reads no stream", "read a stream in FROM");
             }
             return;
         };
-        let all = matches!(set_quantifier, SetQuantifier::All);
-        if *op != SetOperator::Union || !all {
-            let name = op.to_string();
-            let help = if *op == SetOperator::Union {
-                "write UNION ALL; where rows may be there twice, GROUP BY or SELECT DISTINCT around it".to_string()
-            } else {
-                "bring both together with UNION ALL and a marking column, and GROUP BY … HAVING".to_string()
-            };
-            let shown = if *op == SetOperator::Union { "UNION without ALL".to_string() } else { name.clone() };
-            self.refuse_word(codes::SET_OPERATION, &name, format!("{shown} does not stream yet"), help);
-        }
         self.set_operation(left);
         self.set_operation(right);
     }
@@ -175,22 +164,6 @@ impl Visitor for Search<'_> {
             let span = self.text.span(select.select_token.0.span);
             self.found.push(
                 self.text.error(codes::NO_STREAM, span, "the query reads no stream").help("read a stream in FROM"),
-            );
-        }
-        for join in select.from.iter().flat_map(|from| &from.joins) {
-            self.refuse(
-                codes::JOIN,
-                &join.relation,
-                "joins do not stream yet",
-                "read one stream, or bring several together with UNION ALL and GROUP BY",
-            );
-        }
-        if let [_, second, ..] = select.from.as_slice() {
-            self.refuse(
-                codes::JOIN,
-                &second.relation,
-                "several tables in FROM are a join, and joins do not stream yet",
-                "read one stream, or bring several together with UNION ALL and GROUP BY",
             );
         }
         if let Some(Distinct::On(_)) = select.distinct {
@@ -287,12 +260,6 @@ impl Visitor for Search<'_> {
 
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
         match expr {
-            Expr::Subquery(_) | Expr::Exists { .. } | Expr::InSubquery { .. } => {
-                let message = "a sub-query inside an expression does not stream yet";
-                let help =
-                    "sub-queries stream in FROM; for one of another stream, UNION ALL both and GROUP BY … HAVING";
-                self.refuse_at(codes::SUBQUERY, self.text.expr(expr), message, help);
-            }
             Expr::GroupingSets(_) | Expr::Cube(_) | Expr::Rollup(_) => {
                 let message = "GROUPING SETS, ROLLUP and CUBE do not stream yet";
                 self.refuse(codes::GROUPING_SETS, expr, message, "write one tag for each grouping");

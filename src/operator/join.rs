@@ -1,0 +1,301 @@
+//! Joins by equal keys, with any further condition: inner, outer, semi, anti and mark.
+//!
+//! Both inputs are kept by key. New rows of the left meet the right as it was, new rows of the right meet the left as
+//! it is now, so that every pair is met once. Rows that show up without a partner (outer, anti, mark) know how many
+//! partners they have, by weight; what they show changes when that becomes none or is none no more.
+
+mod side;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, new_null_array};
+use arrow::datatypes::SchemaRef;
+use hashbrown::HashMap;
+use rayon::prelude::*;
+
+use crate::delta::Delta;
+use crate::operator::join::side::{Bytes, KeyRows, Net, Side};
+use crate::operator::{OperatorError, StatePart, map, rows};
+use crate::plan::flow::{JoinKind, JoinPlan};
+
+/// Rows of both inputs by key.
+type Shard = HashMap<Bytes, KeyRows>;
+
+/// Two inputs, kept by key.
+#[derive(Debug)]
+pub struct Join {
+    plan: JoinPlan,
+    left: Side,
+    right: Side,
+    /// Both inputs' columns behind one another, over which the condition is read.
+    pair_schema: SchemaRef,
+    schema: SchemaRef,
+    shards: Vec<Shard>,
+}
+
+/// Output rows of one shard: of both sides, or of one alone with a mark where the kind has one.
+#[derive(Default)]
+struct Out {
+    pairs: Vec<(Bytes, Bytes, i64)>,
+    left: Vec<(Bytes, bool, i64)>,
+    right: Vec<(Bytes, i64)>,
+}
+
+/// A pair to look at: key, left row, right row, and the weights of the two.
+struct Pair<'a> {
+    key: &'a [u8],
+    left: &'a [u8],
+    right: &'a [u8],
+    weights: (i64, i64),
+}
+
+/// Partners that rows, by key, gain in one meeting.
+#[derive(Default)]
+struct Met {
+    gained_by_left: BTreeMap<(Bytes, Bytes), i64>,
+    gained_by_right: BTreeMap<(Bytes, Bytes), i64>,
+}
+
+impl Join {
+    /// Without rows; `pair_schema` has the columns of the left and then of the right, `schema` the output's.
+    pub fn new(
+        plan: JoinPlan,
+        left: &SchemaRef,
+        right: &SchemaRef,
+        pair_schema: SchemaRef,
+        schema: SchemaRef,
+        shards: usize,
+    ) -> Result<Self, OperatorError> {
+        let left = Side::new(plan.left_keys.clone(), Arc::clone(left), plan.null_equals_null)?;
+        let right = Side::new(plan.right_keys.clone(), Arc::clone(right), plan.null_equals_null)?;
+        let shards = vec![Shard::new(); shards.max(1)];
+        Ok(Join { plan, left, right, pair_schema, schema, shards })
+    }
+
+    /// Takes rows of both inputs; gives the change of the join.
+    pub fn step(&mut self, left: &Delta, right: &Delta) -> Result<Delta, OperatorError> {
+        if left.is_empty() && right.is_empty() {
+            return Ok(Delta::empty(Arc::clone(&self.schema)));
+        }
+        let left = self.left.net(left, self.shards.len())?;
+        let right = self.right.net(right, self.shards.len())?;
+        let mut shards = std::mem::take(&mut self.shards);
+        let outputs: Result<Vec<Delta>, OperatorError> = shards
+            .par_iter_mut()
+            .zip(left.by_shard.par_iter().zip(&right.by_shard))
+            .map(|(shard, (left, right))| {
+                let out = self.step_shard(shard, left, right)?;
+                self.delta(out)
+            })
+            .collect();
+        self.shards = shards;
+        let mut outputs = outputs?;
+        // Rows whose key holds a NULL have no partner, ever: they are not kept.
+        let mut alone = Out::default();
+        alone.left.extend(
+            left.without_key
+                .into_iter()
+                .filter(|_| self.plan.kind.shows_left(0))
+                .map(|(row, weight)| (row, false, weight)),
+        );
+        alone.right.extend(right.without_key.into_iter().filter(|_| self.plan.kind.shows_right(0)));
+        outputs.push(self.delta(alone)?);
+        Ok(Delta::concat(&self.schema, &outputs)?)
+    }
+
+    fn step_shard(&self, shard: &mut Shard, left: &Net, right: &Net) -> Result<Out, OperatorError> {
+        let mut out = Out::default();
+        self.take_left(shard, left, &mut out)?;
+        self.take_right(shard, right, &mut out)?;
+        for key in left.keys().chain(right.keys()) {
+            if shard.get(key).is_some_and(KeyRows::is_empty) {
+                shard.remove(key);
+            }
+        }
+        Ok(out)
+    }
+
+    /// New rows of the left meet the right as it was.
+    fn take_left(&self, shard: &mut Shard, news: &Net, out: &mut Out) -> Result<(), OperatorError> {
+        let kind = self.plan.kind;
+        let mut pairs = Vec::new();
+        for (key, rows) in news.iter() {
+            let known = shard.get(key).into_iter().flat_map(|known| &known.right);
+            for (right, entry) in known {
+                for (left, weight) in rows {
+                    pairs.push(Pair { key, left, right, weights: (*weight, entry.weight) });
+                }
+            }
+        }
+        let met = self.meet(pairs, out)?;
+        for ((key, row), weight) in met.gained_by_right {
+            let Some(entry) = shard.get_mut(&key).and_then(|known| known.right.get_mut(&row)) else { continue };
+            let before = entry.partners;
+            entry.partners += weight;
+            let shown = i64::from(kind.shows_right(entry.partners)) - i64::from(kind.shows_right(before));
+            if shown != 0 {
+                out.right.push((row, shown * entry.weight));
+            }
+        }
+        for (key, rows) in news.iter() {
+            let known = &mut shard.entry(key.into()).or_default().left;
+            for (row, weight) in rows {
+                let found = met.gained_by_left.get(&(key.into(), row.clone())).copied().unwrap_or_default();
+                let partners = side::add(known, row, *weight, found);
+                if kind.shows_left(partners) {
+                    out.left.push((row.clone(), partners != 0, *weight));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// New rows of the right meet the left as it is now.
+    fn take_right(&self, shard: &mut Shard, news: &Net, out: &mut Out) -> Result<(), OperatorError> {
+        let kind = self.plan.kind;
+        let mut pairs = Vec::new();
+        for (key, rows) in news.iter() {
+            let known = shard.get(key).into_iter().flat_map(|known| &known.left);
+            for (left, entry) in known {
+                for (right, weight) in rows {
+                    pairs.push(Pair { key, left, right, weights: (entry.weight, *weight) });
+                }
+            }
+        }
+        let met = self.meet(pairs, out)?;
+        for ((key, row), weight) in met.gained_by_left {
+            let Some(entry) = shard.get_mut(&key).and_then(|known| known.left.get_mut(&row)) else { continue };
+            let before = entry.partners;
+            entry.partners += weight;
+            let (had, has) = (before != 0, entry.partners != 0);
+            if had != has {
+                let gone = kind.shows_left(before).then(|| (row.clone(), had, -entry.weight));
+                let come = kind.shows_left(entry.partners).then_some((row, has, entry.weight));
+                out.left.extend(gone.into_iter().chain(come));
+            }
+        }
+        for (key, rows) in news.iter() {
+            let known = &mut shard.entry(key.into()).or_default().right;
+            for (row, weight) in rows {
+                let found = met.gained_by_right.get(&(key.into(), row.clone())).copied().unwrap_or_default();
+                let partners = side::add(known, row, *weight, found);
+                if kind.shows_right(partners) {
+                    out.right.push((row.clone(), *weight));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives out pairs that match, and tells how many partners each row gains by them.
+    fn meet(&self, pairs: Vec<Pair<'_>>, out: &mut Out) -> Result<Met, OperatorError> {
+        let kind = self.plan.kind;
+        let mut met = Met::default();
+        for Pair { key, left, right, weights: (of_left, of_right) } in self.matching(pairs)? {
+            if kind.gives_pairs() {
+                out.pairs.push((left.into(), right.into(), of_left * of_right));
+            }
+            if kind != JoinKind::Inner {
+                *met.gained_by_left.entry((key.into(), left.into())).or_default() += of_right;
+                *met.gained_by_right.entry((key.into(), right.into())).or_default() += of_left;
+            }
+        }
+        Ok(met)
+    }
+
+    /// The pairs for which the condition is true.
+    fn matching<'a>(&self, pairs: Vec<Pair<'a>>) -> Result<Vec<Pair<'a>>, OperatorError> {
+        let Some(condition) = self.plan.condition.as_ref().filter(|_| !pairs.is_empty()) else { return Ok(pairs) };
+        let batch = self.pair_batch(pairs.iter().map(|pair| pair.left), pairs.iter().map(|pair| pair.right))?;
+        let mask: BooleanArray = map::evaluate_condition(condition, &batch)?;
+        Ok(pairs.into_iter().zip(mask.values().iter()).filter(|(_, matches)| *matches).map(|(pair, _)| pair).collect())
+    }
+
+    fn pair_batch<'a>(
+        &self,
+        left: impl ExactSizeIterator<Item = &'a [u8]>,
+        right: impl Iterator<Item = &'a [u8]>,
+    ) -> Result<RecordBatch, OperatorError> {
+        let options = RecordBatchOptions::new().with_row_count(Some(left.len()));
+        let mut columns = self.left.decode(left)?;
+        columns.extend(self.right.decode(right)?);
+        Ok(RecordBatch::try_new_with_options(Arc::clone(&self.pair_schema), columns, &options)?)
+    }
+
+    fn delta(&self, out: Out) -> Result<Delta, OperatorError> {
+        let Out { pairs, left, right } = out;
+        let mut deltas = Vec::new();
+        let weighted = |columns: Vec<ArrayRef>, weights: Vec<i64>| -> Result<Delta, OperatorError> {
+            let options = RecordBatchOptions::new().with_row_count(Some(weights.len()));
+            let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?;
+            Ok(Delta::weighted(batch, weights.into()))
+        };
+        let nulls = |side: &Side, rows: usize| -> Vec<ArrayRef> {
+            side.schema.fields().iter().map(|field| new_null_array(field.data_type(), rows)).collect()
+        };
+        if !pairs.is_empty() {
+            let batch = self.pair_batch(
+                pairs.iter().map(|(left, _, _)| left.as_ref()),
+                pairs.iter().map(|(_, right, _)| right.as_ref()),
+            )?;
+            deltas.push(weighted(batch.columns().to_vec(), pairs.iter().map(|(_, _, weight)| *weight).collect())?);
+        }
+        if !left.is_empty() {
+            let mut columns = self.left.decode(left.iter().map(|(row, _, _)| row.as_ref()))?;
+            match self.plan.kind {
+                JoinKind::Semi | JoinKind::Anti => {}
+                JoinKind::Mark => {
+                    columns
+                        .push(Arc::new(BooleanArray::from(left.iter().map(|(_, mark, _)| *mark).collect::<Vec<_>>())));
+                }
+                _ => columns.extend(nulls(&self.right, left.len())),
+            }
+            deltas.push(weighted(columns, left.iter().map(|(_, _, weight)| *weight).collect())?);
+        }
+        if !right.is_empty() {
+            let mut columns = nulls(&self.left, right.len());
+            columns.extend(self.right.decode(right.iter().map(|(row, _)| row.as_ref()))?);
+            deltas.push(weighted(columns, right.iter().map(|(_, weight)| *weight).collect())?);
+        }
+        if deltas.is_empty() {
+            Ok(Delta::empty(Arc::clone(&self.schema)))
+        } else {
+            Ok(Delta::concat(&self.schema, &deltas)?)
+        }
+    }
+
+    /// Rows kept of both inputs, and the bytes they take, estimated.
+    pub fn size(&self) -> (usize, usize) {
+        let known = || self.shards.iter().flat_map(|shard| shard.iter());
+        let rows = known().map(|(_, rows)| rows.left.len() + rows.right.len()).sum();
+        let bytes = known().map(|(key, rows)| key.len() + rows.bytes()).sum();
+        (rows, bytes)
+    }
+
+    /// The rows of both inputs, as `left` and `right`.
+    pub fn snapshot(&self) -> Result<Vec<StatePart>, OperatorError> {
+        let entries = |pick: fn(&KeyRows) -> &side::Rows| {
+            let known = self.shards.iter().flat_map(|shard| shard.iter());
+            known.flat_map(move |(key, rows)| {
+                pick(rows).iter().map(move |(row, entry)| (key.as_ref(), row.as_ref(), *entry))
+            })
+        };
+        Ok(vec![side::part("left", entries(|rows| &rows.left))?, side::part("right", entries(|rows| &rows.right))?])
+    }
+
+    /// Takes rows from a snapshot.
+    pub fn load(&mut self, parts: &[StatePart]) -> Result<(), OperatorError> {
+        let shards = self.shards.len();
+        for (name, pick) in [
+            ("left", (|rows| &mut rows.left) as fn(&mut KeyRows) -> &mut side::Rows),
+            ("right", |rows| &mut rows.right),
+        ] {
+            side::each(parts, name, |key, row, entry| {
+                let shard = &mut self.shards[rows::shard_of(rows::hash_bytes(key), shards)];
+                pick(shard.entry(key.into()).or_default()).insert(row.into(), entry);
+            })?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,199 @@
+//! Joins: both inputs as nodes, the equal keys over each, the rest of the condition over pairs.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{Field, Schema};
+use datafusion::common::{Column, JoinType, NullEquality};
+use datafusion::logical_expr::{Expr, Join};
+
+use super::{Compiler, Facts, Refusal, Relation, canonical_columns, clock_in, substitute};
+use crate::plan::clock;
+use crate::plan::flow::{FlowNode, JoinKind, JoinPlan, NodeIndex, NodeKind, Reach, fingerprint};
+
+impl Compiler<'_> {
+    pub(super) fn join(&mut self, join: &Join) -> Result<Relation, Refusal> {
+        let (kind, swapped) = kind(join)?;
+        let on: Vec<(&Expr, &Expr)> =
+            join.on.iter().map(|(left, right)| if swapped { (right, left) } else { (left, right) }).collect();
+        let (left_plan, right_plan) = if swapped { (&join.right, &join.left) } else { (&join.left, &join.right) };
+        if on.is_empty() {
+            return Err(Refusal::new(
+                "T0501",
+                "a join without an equality looks at every pair of rows there is",
+                "join by an equality of two columns: ON a.user_id = b.user_id",
+            ));
+        }
+        let relation = self.relation(left_plan)?;
+        let left = self.narrow(relation)?;
+        let relation = self.relation(right_plan)?;
+        let right = self.narrow(relation)?;
+        let keys = |side: &Relation, schema, expr: &Expr| -> Result<Expr, Refusal> {
+            let key = substitute(expr, schema, &side.columns)?;
+            if clock::reads_clock(&key) { Err(clock_in("the condition of a join")) } else { Ok(key) }
+        };
+        let left_exprs =
+            on.iter().map(|(key, _)| keys(&left, left_plan.schema(), key)).collect::<Result<Vec<_>, _>>()?;
+        let right_exprs =
+            on.iter().map(|(_, key)| keys(&right, right_plan.schema(), key)).collect::<Result<Vec<_>, _>>()?;
+        let left_keys = left_exprs.iter().map(|key| self.scalar(left.node, key)).collect::<Result<Vec<_>, _>>()?;
+        let right_keys = right_exprs.iter().map(|key| self.scalar(right.node, key)).collect::<Result<Vec<_>, _>>()?;
+
+        let fields = |node: NodeIndex| self.nodes[node].schema.fields().iter().map(|field| field.as_ref().clone());
+        let width = left.columns.len();
+        let pair_fields: Vec<Field> = fields(left.node).chain(fields(right.node)).collect();
+        let pair_columns = canonical_columns(&pair_fields);
+        let condition = match &join.filter {
+            None => None,
+            Some(filter) => {
+                let schema = left_plan.schema().join(right_plan.schema())?;
+                let columns: Vec<Expr> =
+                    pair_columns.fields().iter().map(|field| Expr::Column(Column::from_name(field.name()))).collect();
+                let condition = substitute(filter, &schema, &columns)?;
+                if clock::reads_clock(&condition) {
+                    return Err(clock_in("the condition of a join"));
+                }
+                Some(super::scalar_over(&pair_columns, &condition)?)
+            }
+        };
+        let null_equals_null = join.null_equality == NullEquality::NullEqualsNull;
+        let texts = |keys: &[crate::plan::flow::Scalar]| keys.iter().map(|key| key.text.clone()).collect::<Vec<_>>();
+        let output = fingerprint(&format!(
+            "join {kind:?} {} by {:?} with {} by {:?} nulls {null_equals_null} where {:?}",
+            self.facts[left.node].output,
+            texts(&left_keys),
+            self.facts[right.node].output,
+            texts(&right_keys),
+            condition.as_ref().map(|condition| &condition.text),
+        ));
+        let plain = |node, exprs: &[Expr]| exprs.iter().map(|expr| self.plain(node, expr)).collect::<Vec<_>>();
+        let (plain_left, plain_right) = (plain(left.node, &left_exprs), plain(right.node, &right_exprs));
+        let equal: Vec<(usize, usize)> = plain_left
+            .iter()
+            .zip(&plain_right)
+            .filter_map(|(left, right)| Some(((*left)?, (*right)? + width)))
+            .collect();
+        let unique = unique(
+            kind,
+            &Input { unique: &self.facts[left.node].unique, keys: &plain_left, start: 0 },
+            &Input { unique: &self.facts[right.node].unique, keys: &plain_right, start: width },
+            &equal,
+        );
+        let reach = match (self.facts[left.node].reach, self.facts[right.node].reach) {
+            (Reach::Within(left), Reach::Within(right)) => Reach::Within(left.max(right)),
+            _ => Reach::Unbounded,
+        };
+        let out_fields: Vec<Field> = match kind {
+            JoinKind::Semi | JoinKind::Anti => fields(left.node).collect(),
+            JoinKind::Mark => {
+                fields(left.node).chain([Field::new("mark", arrow::datatypes::DataType::Boolean, true)]).collect()
+            }
+            _ => pair_fields,
+        };
+        let out_fields: Vec<Field> = out_fields.into_iter().map(|field| field.with_nullable(true)).collect();
+        let merged = if kind == JoinKind::Full { equal } else { Vec::new() };
+        let facts = Facts { columns: canonical_columns(&out_fields), unique, merged, reach, output: output.clone() };
+        let node = FlowNode {
+            fingerprint: output,
+            inputs: vec![left.node, right.node],
+            append_only: kind == JoinKind::Inner
+                && self.nodes[left.node].append_only
+                && self.nodes[right.node].append_only,
+            schema: Arc::new(Schema::new(out_fields)),
+            kind: NodeKind::Join(JoinPlan { kind, left_keys, right_keys, null_equals_null, condition }),
+        };
+        let node = self.push(node, facts);
+        let mut relation = self.whole(node);
+        if swapped && kind.gives_pairs() {
+            relation.columns.rotate_left(width);
+        }
+        Ok(relation)
+    }
+}
+
+/// What the join gives, and whether its inputs change places for it.
+fn kind(join: &Join) -> Result<(JoinKind, bool), Refusal> {
+    if join.null_aware {
+        return Err(Refusal::new(
+            "T0501",
+            "NOT IN of a column that may be NULL is never true once one NULL is there",
+            "write WHERE NOT EXISTS (SELECT 1 FROM … WHERE b.user_id = a.user_id)",
+        ));
+    }
+    Ok(match join.join_type {
+        JoinType::Inner => (JoinKind::Inner, false),
+        JoinType::Left => (JoinKind::Left, false),
+        JoinType::Right => (JoinKind::Right, false),
+        JoinType::Full => (JoinKind::Full, false),
+        JoinType::LeftSemi => (JoinKind::Semi, false),
+        JoinType::RightSemi => (JoinKind::Semi, true),
+        JoinType::LeftAnti => (JoinKind::Anti, false),
+        JoinType::RightAnti => (JoinKind::Anti, true),
+        JoinType::LeftMark => (JoinKind::Mark, false),
+        JoinType::RightMark => (JoinKind::Mark, true),
+        // A join may grow kinds that this version does not know.
+        #[allow(unreachable_patterns, reason = "the enum may grow")]
+        other => {
+            return Err(Refusal::new("T0501", format!("a {other} join does not stream yet"), "write a LEFT JOIN"));
+        }
+    })
+}
+
+/// What is known of one input.
+struct Input<'a> {
+    unique: &'a [Vec<usize>],
+    /// Its columns that are join keys; `None` for expressions.
+    keys: &'a [Option<usize>],
+    /// Where its columns begin in a pair.
+    start: usize,
+}
+
+impl Input<'_> {
+    /// True when no row of the other input has two partners here.
+    fn is_single(&self) -> bool {
+        self.unique.iter().any(|unique| unique.iter().all(|column| self.keys.contains(&Some(*column))))
+    }
+
+    fn placed(&self) -> impl Iterator<Item = Vec<usize>> {
+        self.unique.iter().map(|unique| unique.iter().map(|column| column + self.start).collect())
+    }
+}
+
+/// Sets of columns that are unique in the output.
+fn unique(kind: JoinKind, left: &Input<'_>, right: &Input<'_>, equal: &[(usize, usize)]) -> Vec<Vec<usize>> {
+    let mut sets: Vec<Vec<usize>> = Vec::new();
+    match kind {
+        JoinKind::Semi | JoinKind::Anti | JoinKind::Mark => return left.unique.to_vec(),
+        JoinKind::Inner | JoinKind::Left if right.is_single() => sets.extend(left.placed()),
+        JoinKind::Full if left.is_single() && right.is_single() => {
+            // Rows of one side alone have its key; the other side's is NULL, which is nobody's.
+            sets.push(equal.iter().map(|(left, _)| *left).collect());
+        }
+        _ => {}
+    }
+    if matches!(kind, JoinKind::Inner | JoinKind::Right) && left.is_single() {
+        sets.extend(right.placed());
+    }
+    sets.extend(
+        left.placed()
+            .flat_map(|left| right.placed().map(move |right| left.iter().chain(&right).copied().collect::<Vec<_>>())),
+    );
+    if kind == JoinKind::Inner {
+        // Equal columns stand for each other.
+        let other = |column: usize| {
+            let found = equal.iter().find(|(left, right)| *left == column || *right == column);
+            found.map_or(column, |(left, right)| if *left == column { *right } else { *left })
+        };
+        let twins: Vec<Vec<usize>> = sets.iter().map(|set| set.iter().map(|column| other(*column)).collect()).collect();
+        let smaller: Vec<Vec<usize>> = sets
+            .iter()
+            .map(|set| {
+                let dropped = |column: &usize| equal.iter().any(|(left, right)| right == column && set.contains(left));
+                set.iter().copied().filter(|column| !dropped(column)).collect()
+            })
+            .collect();
+        sets.extend(smaller.into_iter().chain(twins));
+    }
+    sets.sort_by_key(Vec::len);
+    sets.dedup();
+    sets
+}
