@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use arrow::array::{Array, AsArray};
-use arrow::compute::cast;
+use arrow::compute::{can_cast_types, cast};
 use arrow::datatypes::{DataType, SchemaRef};
 
 use crate::delta::Delta;
@@ -42,6 +42,9 @@ impl OutsideLabels {
         let schema: SchemaRef = delta.batch.schema();
         for (name, labels) in &self.columns {
             let Ok(index) = schema.index_of(name) else { continue };
+            if !can_cast_types(schema.field(index).data_type(), &DataType::Utf8) {
+                continue;
+            }
             let texts = cast(delta.batch.column(index), &DataType::Utf8).map_err(|error| error.to_string())?;
             let texts = texts.as_string::<i32>();
             for row in (0..delta.num_rows()).filter(|row| texts.is_valid(*row)) {

@@ -19,6 +19,9 @@ use crate::operator::join::side::{Bytes, KeyRows, Net, Side};
 use crate::operator::{OperatorError, StatePart, map, rows};
 use crate::plan::flow::{JoinKind, JoinPlan};
 
+/// Pairs that are looked at together: what bounds the memory where a key has many rows on both sides.
+const MOST_PAIRS: usize = 100_000;
+
 /// Rows of both inputs by key.
 type Shard = HashMap<Bytes, KeyRows>;
 
@@ -119,16 +122,17 @@ impl Join {
     /// New rows of the left meet the right as it was.
     fn take_left(&self, shard: &mut Shard, news: &Net, out: &mut Out) -> Result<(), OperatorError> {
         let kind = self.plan.kind;
-        let mut pairs = Vec::new();
+        let (mut pairs, mut met) = (Vec::new(), Met::default());
         for (key, rows) in news.iter() {
             let known = shard.get(key).into_iter().flat_map(|known| &known.right);
             for (right, entry) in known {
                 for (left, weight) in rows {
                     pairs.push(Pair { key, left, right, weights: (*weight, entry.weight) });
                 }
+                self.meet(&mut pairs, MOST_PAIRS, &mut met, out)?;
             }
         }
-        let met = self.meet(pairs, out)?;
+        self.meet(&mut pairs, 0, &mut met, out)?;
         for ((key, row), weight) in met.gained_by_right {
             let Some(entry) = shard.get_mut(&key).and_then(|known| known.right.get_mut(&row)) else { continue };
             let before = entry.partners;
@@ -154,16 +158,17 @@ impl Join {
     /// New rows of the right meet the left as it is now.
     fn take_right(&self, shard: &mut Shard, news: &Net, out: &mut Out) -> Result<(), OperatorError> {
         let kind = self.plan.kind;
-        let mut pairs = Vec::new();
+        let (mut pairs, mut met) = (Vec::new(), Met::default());
         for (key, rows) in news.iter() {
             let known = shard.get(key).into_iter().flat_map(|known| &known.left);
             for (left, entry) in known {
                 for (right, weight) in rows {
                     pairs.push(Pair { key, left, right, weights: (entry.weight, *weight) });
                 }
+                self.meet(&mut pairs, MOST_PAIRS, &mut met, out)?;
             }
         }
-        let met = self.meet(pairs, out)?;
+        self.meet(&mut pairs, 0, &mut met, out)?;
         for ((key, row), weight) in met.gained_by_left {
             let Some(entry) = shard.get_mut(&key).and_then(|known| known.left.get_mut(&row)) else { continue };
             let before = entry.partners;
@@ -188,11 +193,13 @@ impl Join {
         Ok(())
     }
 
-    /// Gives out pairs that match, and tells how many partners each row gains by them.
-    fn meet(&self, pairs: Vec<Pair<'_>>, out: &mut Out) -> Result<Met, OperatorError> {
+    /// Once there are more than `most` pairs, gives out those that match, and counts the partners that rows gain by them.
+    fn meet(&self, pairs: &mut Vec<Pair<'_>>, most: usize, met: &mut Met, out: &mut Out) -> Result<(), OperatorError> {
+        if pairs.len() <= most {
+            return Ok(());
+        }
         let kind = self.plan.kind;
-        let mut met = Met::default();
-        for Pair { key, left, right, weights: (of_left, of_right) } in self.matching(pairs)? {
+        for Pair { key, left, right, weights: (of_left, of_right) } in self.matching(std::mem::take(pairs))? {
             if kind.gives_pairs() {
                 out.pairs.push((left.into(), right.into(), of_left * of_right));
             }
@@ -201,7 +208,7 @@ impl Join {
                 *met.gained_by_right.entry((key.into(), right.into())).or_default() += of_left;
             }
         }
-        Ok(met)
+        Ok(())
     }
 
     /// The pairs for which the condition is true.

@@ -11,6 +11,7 @@ pub mod error;
 pub mod graph;
 pub mod join;
 pub mod map;
+pub mod partitions;
 pub mod rows;
 pub mod state;
 pub mod top_row;

@@ -6,20 +6,17 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, LargeBinaryArray, RecordBatch, UInt64Array};
+use arrow::array::{ArrayRef, RecordBatch, UInt64Array};
 use arrow::compute::SortOptions;
-use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use arrow::row::{RowConverter, SortField};
 use hashbrown::HashMap;
 use rayon::prelude::*;
 
 use crate::delta::Delta;
-use crate::operator::state::{binary_column, find_part, primitive_column};
+use crate::operator::partitions::{self, Partition, Partitions};
 use crate::operator::{OperatorError, StatePart, map, rows};
 use crate::plan::flow::Scalar;
-
-/// Rows of one partition in their order, with their weights.
-type Partition = BTreeMap<Box<[u8]>, i64>;
 
 /// Keeps the rows of each partition, or only the first where no row is ever retracted.
 #[derive(Debug)]
@@ -31,7 +28,7 @@ pub struct TopRow {
     partition_converter: RowConverter,
     row_converter: RowConverter,
     append_only: bool,
-    shards: Vec<HashMap<Box<[u8]>, Partition>>,
+    partitions: Partitions,
 }
 
 impl TopRow {
@@ -48,8 +45,8 @@ impl TopRow {
         let width = schema.fields().len() - 1;
         let whole = schema.fields().iter().take(width).map(|field| SortField::new(field.data_type().clone()));
         let row_converter = RowConverter::new(ordered.chain(whole).collect())?;
-        let shards = vec![HashMap::new(); shards.max(1)];
-        Ok(TopRow { partition, order, schema, partition_converter, row_converter, append_only, shards })
+        let partitions = Partitions::new(shards);
+        Ok(TopRow { partition, order, schema, partition_converter, row_converter, append_only, partitions })
     }
 
     /// Takes rows; gives the first rows that changed.
@@ -67,10 +64,11 @@ impl TopRow {
         let keys = if keys.is_empty() { None } else { Some(self.partition_converter.convert_columns(&keys)?) };
         let key = |row: usize| keys.as_ref().map_or(&[][..], |keys| keys.row(row).data());
         let hashes: Vec<u64> = (0..count).map(|row| rows::hash_bytes(key(row))).collect();
-        let by_shard = rows::rows_by_shard(hashes.into_iter(), self.shards.len());
+        let by_shard = rows::rows_by_shard(hashes.into_iter(), self.partitions.shards.len());
         let append_only = self.append_only;
         let keys = keys.as_ref();
         let changes: Vec<Vec<(Box<[u8]>, i64)>> = self
+            .partitions
             .shards
             .par_iter_mut()
             .zip(by_shard)
@@ -112,48 +110,17 @@ impl TopRow {
 
     /// Rows kept, and the bytes they take, estimated.
     pub fn size(&self) -> (usize, usize) {
-        let partitions = || self.shards.iter().flat_map(|shard| shard.iter());
-        let count = partitions().map(|(_, partition)| partition.len()).sum();
-        let bytes = partitions()
-            .map(|(key, partition)| key.len() + 64 + partition.keys().map(|row| row.len() + 32).sum::<usize>())
-            .sum();
-        (count, bytes)
+        self.partitions.size()
     }
 
     /// All rows that are kept.
     pub fn snapshot(&self) -> Result<Vec<StatePart>, OperatorError> {
-        let entries = || {
-            let partitions = self.shards.iter().flat_map(|shard| shard.iter());
-            partitions.flat_map(|(key, partition)| partition.iter().map(move |(row, weight)| (key, row, weight)))
-        };
-        let schema = Schema::new(vec![
-            Field::new("partition", DataType::LargeBinary, false),
-            Field::new("row", DataType::LargeBinary, false),
-            Field::new("weight", DataType::Int64, false),
-        ]);
-        let batch = RecordBatch::try_new(
-            Arc::new(schema),
-            vec![
-                Arc::new(entries().map(|(key, _, _)| Some(key)).collect::<LargeBinaryArray>()),
-                Arc::new(entries().map(|(_, row, _)| Some(row)).collect::<LargeBinaryArray>()),
-                Arc::new(Int64Array::from_iter_values(entries().map(|(_, _, weight)| *weight))),
-            ],
-        )?;
-        Ok(vec![StatePart { name: "rows".to_string(), batch }])
+        self.partitions.snapshot()
     }
 
     /// Takes rows from a snapshot.
     pub fn load(&mut self, parts: &[StatePart]) -> Result<(), OperatorError> {
-        let batch = find_part(parts, "rows")?;
-        let (keys, kept) = (binary_column(batch, 0)?, binary_column(batch, 1)?);
-        let weights = primitive_column::<Int64Type>(batch, 2)?;
-        let shards = self.shards.len();
-        for row in 0..batch.num_rows() {
-            let key = keys.value(row);
-            let shard = &mut self.shards[rows::shard_of(rows::hash_bytes(key), shards)];
-            shard.entry(key.into()).or_default().insert(kept.value(row).into(), weights.value(row));
-        }
-        Ok(())
+        self.partitions.load(parts)
     }
 }
 
@@ -165,18 +132,8 @@ fn add(partition: &mut Partition, row: &[u8], weight: i64, append_only: bool) {
     if append_only && partition.first_key_value().is_some_and(|(best, _)| best.as_ref() <= row) {
         return;
     }
-    match partition.get_mut(row) {
-        Some(known) => {
-            *known += weight;
-            if *known == 0 {
-                partition.remove(row);
-            }
-        }
-        None => {
-            if append_only {
-                partition.clear();
-            }
-            partition.insert(row.into(), weight);
-        }
+    if append_only {
+        partition.clear();
     }
+    partitions::add(partition, row, weight);
 }

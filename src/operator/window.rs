@@ -4,23 +4,18 @@
 //! own window expressions over its rows in order; what differs is the change. The order is made total by the whole
 //! row, so that equal rows stand in no order that arrival decides.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, LargeBinaryArray, RecordBatch};
+use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::SortOptions;
-use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
+use arrow::datatypes::{Schema, SchemaRef};
 use arrow::row::{RowConverter, SortField};
-use hashbrown::HashMap;
 use rayon::prelude::*;
 
 use crate::delta::Delta;
-use crate::operator::state::{binary_column, find_part, primitive_column};
+use crate::operator::partitions::{Partition, Partitions, Shard, add};
 use crate::operator::{OperatorError, StatePart, map, rows};
 use crate::plan::flow::{Scalar, WindowCall};
-
-/// Rows of one partition in their order, with their weights.
-type Partition = BTreeMap<Box<[u8]>, i64>;
 
 /// Keeps partitions and computes window functions over them.
 #[derive(Debug)]
@@ -33,7 +28,7 @@ pub struct Window {
     schema: SchemaRef,
     partition_converter: RowConverter,
     row_converter: RowConverter,
-    shards: Vec<HashMap<Box<[u8]>, Partition>>,
+    partitions: Partitions,
 }
 
 impl Window {
@@ -51,8 +46,8 @@ impl Window {
         let ordered = order.iter().map(|(key, options)| SortField::new_with_options(key.data_type.clone(), *options));
         let whole = input.fields().iter().map(|field| SortField::new(field.data_type().clone()));
         let row_converter = RowConverter::new(ordered.chain(whole).collect())?;
-        let shards = vec![HashMap::new(); shards.max(1)];
-        Ok(Window { partition, order, calls, input, schema, partition_converter, row_converter, shards })
+        let partitions = Partitions::new(shards);
+        Ok(Window { partition, order, calls, input, schema, partition_converter, row_converter, partitions })
     }
 
     /// Takes rows; gives the rows of changed partitions that differ.
@@ -69,8 +64,8 @@ impl Window {
         let keys = if keys.is_empty() { None } else { Some(self.partition_converter.convert_columns(&keys)?) };
         let key = |row: usize| keys.as_ref().map_or(&[][..], |keys| keys.row(row).data());
         let hashes: Vec<u64> = (0..input.num_rows()).map(|row| rows::hash_bytes(key(row))).collect();
-        let by_shard = rows::rows_by_shard(hashes.into_iter(), self.shards.len());
-        let mut shards = std::mem::take(&mut self.shards);
+        let by_shard = rows::rows_by_shard(hashes.into_iter(), self.partitions.shards.len());
+        let mut shards = std::mem::take(&mut self.partitions.shards);
         let changes: Result<Vec<Delta>, OperatorError> = shards
             .par_iter_mut()
             .zip(by_shard)
@@ -92,12 +87,12 @@ impl Window {
                 rows::difference(&self.schema, &before, &after)
             })
             .collect();
-        self.shards = shards;
+        self.partitions.shards = shards;
         Ok(Delta::concat(&self.schema, &changes?)?)
     }
 
     /// The output of some partitions, behind one another.
-    fn compute(&self, shard: &HashMap<Box<[u8]>, Partition>, keys: &[&[u8]]) -> Result<RecordBatch, OperatorError> {
+    fn compute(&self, shard: &Shard, keys: &[&[u8]]) -> Result<RecordBatch, OperatorError> {
         let mut encoded: Vec<&[u8]> = Vec::new();
         let mut lengths = Vec::new();
         for key in keys {
@@ -129,55 +124,16 @@ impl Window {
 
     /// Rows kept, and the bytes they take, estimated.
     pub fn size(&self) -> (usize, usize) {
-        let partitions = || self.shards.iter().flat_map(|shard| shard.iter());
-        let count = partitions().map(|(_, partition)| partition.len()).sum();
-        let bytes = partitions()
-            .map(|(key, partition)| key.len() + 64 + partition.keys().map(|row| row.len() + 32).sum::<usize>())
-            .sum();
-        (count, bytes)
+        self.partitions.size()
     }
 
     /// All rows that are kept.
     pub fn snapshot(&self) -> Result<Vec<StatePart>, OperatorError> {
-        let entries = || {
-            let partitions = self.shards.iter().flat_map(|shard| shard.iter());
-            partitions.flat_map(|(key, partition)| partition.iter().map(move |(row, weight)| (key, row, weight)))
-        };
-        let schema = Schema::new(vec![
-            Field::new("partition", DataType::LargeBinary, false),
-            Field::new("row", DataType::LargeBinary, false),
-            Field::new("weight", DataType::Int64, false),
-        ]);
-        let batch = RecordBatch::try_new(
-            Arc::new(schema),
-            vec![
-                Arc::new(entries().map(|(key, _, _)| Some(key)).collect::<LargeBinaryArray>()),
-                Arc::new(entries().map(|(_, row, _)| Some(row)).collect::<LargeBinaryArray>()),
-                Arc::new(Int64Array::from_iter_values(entries().map(|(_, _, weight)| *weight))),
-            ],
-        )?;
-        Ok(vec![StatePart { name: "rows".to_string(), batch }])
+        self.partitions.snapshot()
     }
 
     /// Takes rows from a snapshot.
     pub fn load(&mut self, parts: &[StatePart]) -> Result<(), OperatorError> {
-        let batch = find_part(parts, "rows")?;
-        let (keys, kept) = (binary_column(batch, 0)?, binary_column(batch, 1)?);
-        let weights = primitive_column::<Int64Type>(batch, 2)?;
-        let shards = self.shards.len();
-        for row in 0..batch.num_rows() {
-            let key = keys.value(row);
-            let shard = &mut self.shards[rows::shard_of(rows::hash_bytes(key), shards)];
-            shard.entry(key.into()).or_default().insert(kept.value(row).into(), weights.value(row));
-        }
-        Ok(())
-    }
-}
-
-fn add(partition: &mut Partition, row: &[u8], weight: i64) {
-    match partition.get_mut(row) {
-        Some(known) if *known + weight == 0 => drop(partition.remove(row)),
-        Some(known) => *known += weight,
-        None => drop(partition.insert(row.into(), weight)),
+        self.partitions.load(parts)
     }
 }

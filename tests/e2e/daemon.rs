@@ -313,9 +313,13 @@ fn forget_history(brokers: &str, topic: &str) {
     let mut offsets = TopicPartitionList::new();
     for partition in metadata.topics()[0].partitions() {
         let (_, end) = consumer.fetch_watermarks(topic, partition.id(), Duration::from_secs(30)).unwrap();
-        assert!(end > 1, "{topic} {}: {end}", partition.id());
+        // A producer may leave a partition out.
+        if end < 2 {
+            continue;
+        }
         offsets.add_partition_offset(topic, partition.id(), Offset::Offset(end - 1)).unwrap();
     }
+    assert!(offsets.count() > 0, "{topic} has no history");
     let admin: AdminClient<_> = config.create().unwrap();
     let deleted = futures::executor::block_on(admin.delete_records(&offsets, &AdminOptions::new())).unwrap();
     assert!(deleted.elements().iter().all(|partition| partition.error().is_ok()), "{deleted:?}");
@@ -384,16 +388,17 @@ fn values_without_a_label_are_counted() {
     let text = fs::read_to_string(&vip).unwrap();
     fs::write(&vip, text.replace("gold = \"金卡\", silver = \"银卡\", ", "")).unwrap();
     // Labels alone have changed: the table stays, and is counted.
-    let status = daemon.until("values are outside the labels", |status| outside(status) > 0);
-    assert_eq!(outside(&status), expected(&shop));
+    let counted = |status: &Status| outside(status) > 0 && outside(status) == expected(&shop);
+    daemon.until("values outside the labels are counted", counted);
     shop.until_registry("SELECT CONCAT(version) FROM _tagflow_tags WHERE tag = 'vip_level'", "1");
     shop.produce("10000", "10");
-    let status = daemon.until_quiet(tags);
-    assert_eq!(outside(&status), expected(&shop));
+    daemon.until_quiet(tags);
+    // What is on its way to the store is counted already.
+    daemon.until("new values are counted", counted);
     daemon.kill();
     let mut daemon = shop.start();
-    let status = daemon.until_quiet(tags);
-    assert_eq!(outside(&status), expected(&shop));
+    daemon.until_quiet(tags);
+    daemon.until("they are counted after a crash", counted);
     daemon.interrupt();
 }
 

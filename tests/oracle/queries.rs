@@ -303,4 +303,9 @@ pub const ALL: &[(&str, &str)] = &[
          LEFT JOIN (SELECT user_id, category AS last FROM (SELECT user_id, category, ROW_NUMBER() OVER (PARTITION BY user_id \
          ORDER BY order_time DESC, order_id) AS n FROM orders) WHERE n = 1) c ON c.user_id = a.user_id",
     ),
+    (
+        "whole_rows_joined",
+        "SELECT a.user_id, COUNT(*) AS n, MIN(b.view_time) AS t FROM (SELECT * FROM orders) a JOIN (SELECT * FROM page_views) b \
+         ON a.user_id = b.user_id AND a.quantity = b.duration_ms / 40 GROUP BY a.user_id",
+    ),
 ];

@@ -67,17 +67,23 @@ impl Compiler<'_> {
         ));
         let plain = |node, exprs: &[Expr]| exprs.iter().map(|expr| self.plain(node, expr)).collect::<Vec<_>>();
         let (plain_left, plain_right) = (plain(left.node, &left_exprs), plain(right.node, &right_exprs));
+        // Equal keys alone decide who is whose partner.
+        let is_plain = condition.is_none() && plain_left.iter().chain(&plain_right).all(Option::is_some);
         let equal: Vec<(usize, usize)> = plain_left
             .iter()
             .zip(&plain_right)
             .filter_map(|(left, right)| Some(((*left)?, (*right)? + width)))
             .collect();
-        let unique = unique(
-            kind,
-            &Input { unique: &self.facts[left.node].unique, keys: &plain_left, start: 0 },
-            &Input { unique: &self.facts[right.node].unique, keys: &plain_right, start: width },
-            &equal,
-        );
+        let of_left = Input { unique: &self.facts[left.node].unique, keys: &plain_left, start: 0, null_equals_null };
+        let of_right =
+            Input { unique: &self.facts[right.node].unique, keys: &plain_right, start: width, null_equals_null };
+        let mut unique = unique(kind, &of_left, &of_right, &equal);
+        let is_merged = is_plain && of_left.is_single() && of_right.is_single();
+        let merged = if kind == JoinKind::Full && is_merged { equal } else { Vec::new() };
+        if kind == JoinKind::Full && !is_merged {
+            // A row of either side alone may have the key of the other's.
+            unique.clear();
+        }
         let reach = match (self.facts[left.node].reach, self.facts[right.node].reach) {
             (Reach::Within(left), Reach::Within(right)) => Reach::Within(left.max(right)),
             _ => Reach::Unbounded,
@@ -90,7 +96,6 @@ impl Compiler<'_> {
             _ => pair_fields,
         };
         let out_fields: Vec<Field> = out_fields.into_iter().map(|field| field.with_nullable(true)).collect();
-        let merged = if kind == JoinKind::Full { equal } else { Vec::new() };
         let facts = Facts { columns: canonical_columns(&out_fields), unique, merged, reach, output: output.clone() };
         let node = FlowNode {
             fingerprint: output,
@@ -102,11 +107,7 @@ impl Compiler<'_> {
             kind: NodeKind::Join(JoinPlan { kind, left_keys, right_keys, null_equals_null, condition }),
         };
         let node = self.push(node, facts);
-        let mut relation = self.whole(node);
-        if swapped && kind.gives_pairs() {
-            relation.columns.rotate_left(width);
-        }
-        Ok(relation)
+        Ok(self.whole(node))
     }
 }
 
@@ -145,12 +146,15 @@ struct Input<'a> {
     keys: &'a [Option<usize>],
     /// Where its columns begin in a pair.
     start: usize,
+    /// True where NULL keys match, of which a unique column may have several.
+    null_equals_null: bool,
 }
 
 impl Input<'_> {
     /// True when no row of the other input has two partners here.
     fn is_single(&self) -> bool {
-        self.unique.iter().any(|unique| unique.iter().all(|column| self.keys.contains(&Some(*column))))
+        let is_key = |column: &usize| self.keys.contains(&Some(*column));
+        !self.null_equals_null && self.unique.iter().any(|unique| unique.iter().all(is_key))
     }
 
     fn placed(&self) -> impl Iterator<Item = Vec<usize>> {

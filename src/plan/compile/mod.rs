@@ -288,7 +288,9 @@ impl Compiler<'_> {
                 exprs.push(row.clone());
             }
         }
-        let identity = exprs.len() == self.facts[relation.node].columns.fields().len()
+        // The columns of a stream may become more; what keeps whole rows must know which it keeps.
+        let identity = !matches!(self.nodes[relation.node].kind, NodeKind::Source { .. })
+            && exprs.len() == self.facts[relation.node].columns.fields().len()
             && exprs.iter().enumerate().all(|(index, expr)| self.plain(relation.node, expr) == Some(index));
         let mapped = if identity && relation.filters.is_empty() {
             relation.node
