@@ -1,7 +1,6 @@
 //! Rows by partition and in their order: the state of operators that look at the rows of a partition together.
 
 use std::collections::BTreeMap;
-
 use std::sync::Arc;
 
 use arrow::array::{Int64Array, LargeBinaryArray, RecordBatch};
@@ -55,8 +54,8 @@ impl Partitions {
         let batch = RecordBatch::try_new(
             Arc::new(schema),
             vec![
-                Arc::new(LargeBinaryArray::from_iter_values(self.rows().map(|(key, _, _)| key))),
-                Arc::new(LargeBinaryArray::from_iter_values(self.rows().map(|(_, row, _)| row))),
+                Arc::new(self.rows().map(|(key, _, _)| Some(key)).collect::<LargeBinaryArray>()),
+                Arc::new(self.rows().map(|(_, row, _)| Some(row)).collect::<LargeBinaryArray>()),
                 Arc::new(Int64Array::from_iter_values(self.rows().map(|(_, _, weight)| weight))),
             ],
         )?;

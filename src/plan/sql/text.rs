@@ -16,8 +16,10 @@ use crate::plan::codes;
 const MOST_OPERATORS: usize = 1000;
 /// More comparisons: a CASE has one for every branch, side by side.
 const MOST_COMPARISONS: usize = 5000;
-/// More joins, casts and other rare things.
+/// More casts and other rare things.
 const MOST_CLAUSES: usize = 200;
+/// More joins: planning them takes time by the cube of their number.
+const MOST_JOINS: usize = 50;
 
 /// The SQL of a file in the places that it has there.
 #[derive(Debug)]
@@ -187,7 +189,7 @@ impl<'a> SqlText<'a> {
     /// and evaluating it needs stack.
     fn too_long(&self) -> Option<Range<usize>> {
         let tokens = Tokenizer::new(&GenericDialect {}, &self.text).tokenize_with_location().ok()?;
-        let (mut operators, mut logic, mut clauses, mut comparisons) = (0, 0, 0, 0);
+        let (mut operators, mut logic, mut clauses, mut comparisons, mut joins) = (0, 0, 0, 0, 0);
         for token in tokens {
             let (count, most) = match &token.token {
                 // What separates is no chain, and a CASE or an IN may have many.
@@ -205,7 +207,7 @@ impl<'a> SqlText<'a> {
                 Token::Word(word) => match word.keyword {
                     Keyword::AND | Keyword::OR | Keyword::UNION | Keyword::NOT => (&mut logic, MOST_OPERATORS),
                     Keyword::JOIN | Keyword::INTERSECT | Keyword::EXCEPT | Keyword::MINUS | Keyword::CROSS => {
-                        (&mut clauses, MOST_CLAUSES)
+                        (&mut joins, MOST_JOINS)
                     }
                     Keyword::COLLATE | Keyword::AT | Keyword::OVERLAPS | Keyword::SELECT => {
                         (&mut operators, MOST_OPERATORS)
