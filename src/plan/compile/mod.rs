@@ -534,9 +534,14 @@ fn canonical_columns(fields: &[Field]) -> SchemaRef {
     Arc::new(Schema::new(named.collect::<Vec<_>>()))
 }
 
-/// A name without the hash that tells a source's columns apart.
+/// A name without the hashes that tell a source's columns apart.
 fn readable(name: &str) -> String {
-    name.split('#').next().filter(|name| !name.is_empty()).unwrap_or(name).to_string()
+    let mut parts = name.split('#');
+    let first = parts.next().unwrap_or_default().to_string();
+    if first.is_empty() {
+        return name.to_string();
+    }
+    parts.fold(first, |readable, part| readable + part.trim_start_matches(|c: char| c.is_ascii_hexdigit()))
 }
 
 fn split_between(conjunct: &Expr) -> Vec<Expr> {
