@@ -89,6 +89,8 @@ pub struct Fill {
     pub rows: u64,
     /// Records known to wait.
     pub lag: i64,
+    /// The clock of its epochs.
+    pub clock: Clock,
     meetings: Sender<Meeting>,
     cancelled: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -101,9 +103,10 @@ impl Fill {
         let (meetings, meeting) = channel();
         let cancelled = Arc::new(AtomicBool::new(false));
         let tags = request.tags.iter().map(|(name, tag)| (name.clone(), tag.plan.fingerprint.clone())).collect();
+        let clock = request.clock;
         let run = Run { request, events: sender, meeting, cancelled: Arc::clone(&cancelled), rows: 0 };
         let thread = std::thread::Builder::new().name("fill".to_string()).stack_size(STACK).spawn(move || run.run())?;
-        Ok(Fill { tags, events, rows: 0, lag: 0, meetings, cancelled, thread: Some(thread) })
+        Ok(Fill { tags, events, rows: 0, lag: 0, clock, meetings, cancelled, thread: Some(thread) })
     }
 
     /// Says where to meet.

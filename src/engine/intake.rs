@@ -130,7 +130,7 @@ impl Intake {
             };
             let SourceEvent::Batch(batch) = event else {
                 let ended = matches!(&event, SourceEvent::Finished { .. } | SourceEvent::Failed { .. });
-                self.note(event);
+                self.note(event, &mut arrived);
                 if ended && self.is_finished() {
                     break;
                 }
@@ -161,7 +161,7 @@ impl Intake {
         Ok(arrived)
     }
 
-    fn note(&mut self, event: SourceEvent) {
+    fn note(&mut self, event: SourceEvent, arrived: &mut Arrived) {
         match event {
             SourceEvent::Batch(_) => {}
             SourceEvent::Finished { stream } => {
@@ -177,6 +177,8 @@ impl Intake {
                     newest_timestamp: None,
                 };
                 self.missing.remove(&partition.stream);
+                // Where reading begins is a place too: a partition without records must not begin elsewhere next time.
+                arrived.next.push((Arc::clone(&partition), next));
                 self.partitions.insert(partition.as_ref().clone(), state);
             }
             SourceEvent::Missing { stream } => {

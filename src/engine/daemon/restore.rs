@@ -117,6 +117,8 @@ impl Daemon {
         let mut rows = 0;
         while !intake.is_finished() {
             if self.stopping() {
+                // Half-way, nothing may be committed or saved: the store is further than this state.
+                self.forget_all();
                 return Ok(());
             }
             let arrived = intake
@@ -135,6 +137,11 @@ impl Daemon {
             let faults = self.dataflow.replay(&arrived.events, clock);
             self.faults(faults);
             self.write_status(&intake.troubles.values().cloned().collect::<Vec<_>>());
+        }
+        if !self.stands_at(&target.offsets) {
+            warn!("the replay has ended elsewhere than the tables are; tags are filled anew");
+            self.forget_all();
+            return Ok(());
         }
         let faults = self.dataflow.replay(&HashMap::new(), target.clock);
         self.faults(faults);

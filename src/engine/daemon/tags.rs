@@ -54,7 +54,7 @@ impl Daemon {
     }
 
     /// True when exactly the records before `offsets` were taken of every stream that the running tags read.
-    fn stands_at(&self, offsets: &Offsets) -> bool {
+    pub(super) fn stands_at(&self, offsets: &Offsets) -> bool {
         let reads = reads(self.running.values().map(|tag| tag.plan.as_ref()));
         let own = offsets.0.iter().filter(|(partition, _)| reads.contains_key(&partition.stream));
         own.into_iter().all(|(partition, next)| self.dataflow.offsets.next(partition) == Some(*next))
@@ -187,7 +187,9 @@ impl Daemon {
         for (partition, next) in &filled.0 {
             offsets.advance(partition, *next);
         }
-        let meeting = Meeting { offsets, clock: wall_clock().max(self.dataflow.clock) };
+        // Neither side's clock goes back, whatever the machine's does meanwhile.
+        let begun = self.fill.as_ref().map_or(0, |fill| fill.clock);
+        let meeting = Meeting { offsets, clock: wall_clock().max(self.dataflow.clock).max(begun) };
         if let Some(fill) = &self.fill {
             fill.meet(meeting.clone());
         }
