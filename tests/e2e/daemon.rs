@@ -370,6 +370,32 @@ fn shortened_history_never_replaces_a_complete_tag_until_accepted() {
 }
 
 #[test]
+fn stream_that_moves_to_another_topic_is_filled_from_there() {
+    let (shop, other) = (Shop::new("moves"), Shop::new("goal"));
+    let tags = sample_tags();
+    shop.produce("20000", "11");
+    other.produce("4000", "12");
+    let mut daemon = shop.start();
+    daemon.until_quiet(tags);
+    // The new topic is shorter than what was read of the old one.
+    fs::copy(other.path("schemas/orders.toml"), shop.path("schemas/orders.toml")).unwrap();
+    shop.until_registry("SELECT CONCAT(version) FROM _tagflow_tags WHERE tag = 'spend_total'", "2");
+    daemon.until_quiet(tags);
+    shop.until_registry("SELECT CONCAT(version) FROM _tagflow_tags WHERE tag = 'night_owl'", "1");
+    daemon.interrupt();
+    shop.verify();
+    // The same while no daemon runs.
+    let schema = fs::read_to_string(shop.path("schemas/page_views.toml")).unwrap();
+    let topic = |text: &str| text.split('"').find(|word| word.ends_with(".page_views")).unwrap().to_string();
+    let goal = topic(&fs::read_to_string(other.path("schemas/page_views.toml")).unwrap());
+    fs::write(shop.path("schemas/page_views.toml"), schema.replace(&topic(&schema), &goal)).unwrap();
+    let mut daemon = shop.start();
+    daemon.until_quiet(tags);
+    daemon.interrupt();
+    shop.verify();
+}
+
+#[test]
 fn values_without_a_label_are_counted() {
     let shop = Shop::new("labels");
     let tags = sample_tags();

@@ -57,6 +57,7 @@ impl Daemon {
         }
         drop(state);
         self.dataflow.offsets = manifest.offsets.clone();
+        self.prune_offsets();
         self.dataflow.clock = manifest.clock;
         info!(epoch = manifest.epoch, tags = self.running.len(), "the checkpoint is loaded");
         update(&self.status, |status| status.phase = Phase::Replaying);

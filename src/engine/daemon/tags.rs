@@ -183,6 +183,7 @@ impl Daemon {
 
     /// Both go to the later of the two offsets in every partition, and there meet.
     pub(super) fn agree_on_meeting(&mut self, filled: Offsets) -> Result<(), DaemonError> {
+        self.leave_moved_streams()?;
         let mut offsets = self.dataflow.offsets.clone();
         for (partition, next) in &filled.0 {
             offsets.advance(partition, *next);
@@ -196,6 +197,37 @@ impl Daemon {
         self.restart_intake(Some(&meeting.offsets))?;
         self.meeting = Some(meeting);
         Ok(())
+    }
+
+    /// Tags whose stream now reads another topic stop: offsets of the one mean nothing in the other. Their tables stay as
+    /// they are until the versions that are being filled replace them.
+    fn leave_moved_streams(&mut self) -> Result<(), DaemonError> {
+        let wanted = streams(self.desired.tags.values().map(|tag| tag.plan.as_ref()));
+        let is_moved = |tag: &PlannedTag| {
+            tag.plan.sources().any(|(stream, _)| {
+                wanted
+                    .get(&stream.name)
+                    .is_some_and(|wanted| (&wanted.connection, &wanted.topic) != (&stream.connection, &stream.topic))
+            })
+        };
+        let moved: Vec<String> =
+            self.running.iter().filter(|(_, tag)| is_moved(tag)).map(|(name, _)| name.clone()).collect();
+        if !moved.is_empty() {
+            self.settle()?;
+            warn!(?moved, "streams read other topics now; their tags stand still until they are filled");
+        }
+        for tag in moved {
+            self.dataflow.remove_tag(&tag);
+            self.running.remove(&tag);
+        }
+        self.prune_offsets();
+        Ok(())
+    }
+
+    /// Forgets the offsets of streams that no tag reads.
+    pub(super) fn prune_offsets(&mut self) {
+        let reads = reads(self.running.values().map(|tag| tag.plan.as_ref()));
+        self.dataflow.offsets.0.retain(|partition, _| reads.contains_key(&partition.stream));
     }
 
     /// The filled tags join: their tables are renamed, their state is taken over, all sources read on.
