@@ -265,8 +265,11 @@ impl Daemon {
                     self.complete_from.insert(tag.clone(), complete_from);
                 }
                 Err(DaemonError::Store(StoreError::Sink(error @ SinkError::Table { .. }))) => {
+                    // The version that runs, if there is one, goes on.
                     filled.dataflow.remove_tag(tag);
-                    self.set_aside(TagFault { tag: tag.clone(), reason: error.to_string() }, TagState::Failed);
+                    error!(tag, %error, "the filled table cannot be swapped in");
+                    let (fingerprint, reason) = (fingerprint.clone(), error.to_string());
+                    self.aside.insert(tag.clone(), Aside { fingerprint, state: TagState::Failed, reason });
                 }
                 Err(error) => return Err(error),
             }
