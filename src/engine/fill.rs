@@ -178,7 +178,6 @@ impl Run {
             self.epoch(&mut dataflow, &mut intake, clock)?;
         }
         let complete_from = self.completeness(&intake, clock);
-        self.give_up_failed(&mut dataflow, &intake);
         drop(intake);
         self.write(&mut dataflow)?;
         self.tell(FillEvent::CaughtUp(dataflow.offsets.clone()));
@@ -190,7 +189,6 @@ impl Run {
         while !intake.is_finished() {
             self.epoch(&mut dataflow, &mut intake, clock)?;
         }
-        self.give_up_failed(&mut dataflow, &intake);
         let faults = dataflow.step(&Default::default(), meeting.clock);
         self.report(faults);
         self.write(&mut dataflow)?;

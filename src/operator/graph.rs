@@ -237,14 +237,7 @@ impl Graph {
         self.nodes
             .iter()
             .filter_map(|node| {
-                let (rows, bytes) = match &node.operator {
-                    Operator::ClockFilter(filter) => filter.size(),
-                    Operator::Aggregate(aggregate) => aggregate.size(),
-                    Operator::TopRow(top) => top.size(),
-                    Operator::Window(window) => window.size(),
-                    Operator::Join(join) => join.size(),
-                    _ => return None,
-                };
+                let (rows, bytes) = node.operator.size()?;
                 let uses = |tag: &TagOutput| tag.outputs.iter().any(|output| output.node == node.fingerprint);
                 let tags = self.tags.iter().filter(|(_, tag)| uses(tag)).map(|(name, _)| name.clone()).collect();
                 Some(NodeSize { node: node.fingerprint.clone(), rows, bytes, tags })
@@ -259,12 +252,8 @@ impl Graph {
         for output in &tag.outputs {
             let Some(node) = self.nodes.iter().find(|node| node.fingerprint == output.node) else { continue };
             let (rows, bytes) = match &node.operator {
-                Operator::ClockFilter(filter) => filter.size(),
                 Operator::Aggregate(aggregate) => aggregate.member_size(&output.member),
-                Operator::TopRow(top) => top.size(),
-                Operator::Window(window) => window.size(),
-                Operator::Join(join) => join.size(),
-                _ => (0, 0),
+                operator => operator.size().unwrap_or_default(),
             };
             total = (total.0 + rows, total.1 + bytes);
         }
@@ -367,6 +356,18 @@ impl Operator {
                 let results = aggregate.step(inputs[0]);
                 aggregate.members().map(str::to_string).zip(results).collect()
             }
+        }
+    }
+
+    /// Keys or rows, and bytes; `None` without state.
+    fn size(&self) -> Option<(usize, usize)> {
+        match self {
+            Operator::ClockFilter(filter) => Some(filter.size()),
+            Operator::Aggregate(aggregate) => Some(aggregate.size()),
+            Operator::TopRow(top) => Some(top.size()),
+            Operator::Window(window) => Some(window.size()),
+            Operator::Join(join) => Some(join.size()),
+            Operator::Source(_) | Operator::Map(_) | Operator::Union(_) => None,
         }
     }
 

@@ -1,17 +1,86 @@
 //! Rows by partition and in their order: the state of operators that look at the rows of a partition together.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Int64Array, LargeBinaryArray, RecordBatch};
-use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+use arrow::array::{ArrayRef, Int64Array, LargeBinaryArray, RecordBatch};
+use arrow::compute::SortOptions;
+use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, Schema};
+use arrow::row::{RowConverter, Rows, SortField};
 use hashbrown::HashMap;
 
+use crate::operator::rows::Multiset;
 use crate::operator::state::{binary_column, find_part, primitive_column};
-use crate::operator::{OperatorError, StatePart, rows};
+use crate::operator::{OperatorError, StatePart, map, rows};
+use crate::plan::flow::Scalar;
 
 /// Encoded rows of one partition in their order, with their weights.
-pub type Partition = BTreeMap<Box<[u8]>, i64>;
+pub type Partition = Multiset;
+
+/// Which partition a row falls into, and its place there: by the order, then by the whole row.
+#[derive(Debug)]
+pub struct Placement {
+    partition: Vec<Scalar>,
+    order: Vec<(Scalar, SortOptions)>,
+    key_converter: RowConverter,
+    row_converter: RowConverter,
+}
+
+/// The rows of one batch, encoded.
+#[derive(Debug)]
+pub struct Placed {
+    /// `None` without PARTITION BY: all rows are one partition.
+    keys: Option<Rows>,
+    rows: Rows,
+}
+
+impl Placement {
+    /// Of rows with the columns `input`.
+    pub fn new<'a>(
+        partition: Vec<Scalar>,
+        order: Vec<(Scalar, SortOptions)>,
+        input: impl IntoIterator<Item = &'a FieldRef>,
+    ) -> Result<Self, OperatorError> {
+        let key_converter = rows::converter(partition.iter().map(|key| &key.data_type))?;
+        let ordered = order.iter().map(|(key, options)| SortField::new_with_options(key.data_type.clone(), *options));
+        let whole = input.into_iter().map(|field| SortField::new(field.data_type().clone()));
+        let row_converter = RowConverter::new(ordered.chain(whole).collect())?;
+        Ok(Placement { partition, order, key_converter, row_converter })
+    }
+
+    /// Encodes the rows of a batch.
+    pub fn place(&self, batch: &RecordBatch) -> Result<Placed, OperatorError> {
+        let evaluate = |scalar: &Scalar| map::evaluate(scalar, batch);
+        let keys: Vec<ArrayRef> = self.partition.iter().map(evaluate).collect::<Result<_, _>>()?;
+        let mut columns: Vec<ArrayRef> = self.order.iter().map(|(key, _)| evaluate(key)).collect::<Result<_, _>>()?;
+        columns.extend(batch.columns().iter().cloned());
+        let keys = if keys.is_empty() { None } else { Some(self.key_converter.convert_columns(&keys)?) };
+        Ok(Placed { keys, rows: self.row_converter.convert_columns(&columns)? })
+    }
+
+    /// The input's columns of encoded rows.
+    pub fn decode<'a>(&self, encoded: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<ArrayRef>, OperatorError> {
+        let mut columns = rows::decode(&self.row_converter, encoded)?;
+        Ok(columns.split_off(self.order.len()))
+    }
+}
+
+impl Placed {
+    /// The partition of a row.
+    pub fn key(&self, row: usize) -> &[u8] {
+        self.keys.as_ref().map_or(&[][..], |keys| keys.row(row).data())
+    }
+
+    /// A row as it is kept.
+    pub fn row(&self, row: usize) -> &[u8] {
+        self.rows.row(row).data()
+    }
+
+    /// The rows of each shard.
+    pub fn by_shard(&self, shards: usize) -> Vec<Vec<u32>> {
+        let hashes: Vec<u64> = (0..self.rows.num_rows()).map(|row| rows::hash_bytes(self.key(row))).collect();
+        rows::rows_by_shard(hashes.into_iter(), shards)
+    }
+}
 
 /// The partitions of one shard, by encoded key.
 pub type Shard = HashMap<Box<[u8]>, Partition>;
@@ -74,14 +143,5 @@ impl Partitions {
             shard.entry(key.into()).or_default().insert(kept.value(row).into(), weights.value(row));
         }
         Ok(())
-    }
-}
-
-/// Adds `weight` to a row; a row of weight zero is not kept.
-pub fn add(partition: &mut Partition, row: &[u8], weight: i64) {
-    match partition.get_mut(row) {
-        Some(known) if *known + weight == 0 => drop(partition.remove(row)),
-        Some(known) => *known += weight,
-        None => drop(partition.insert(row.into(), weight)),
     }
 }

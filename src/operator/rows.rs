@@ -1,5 +1,7 @@
 //! Rows as bytes (the order-preserving row format of arrow) and the shards that keys fall into.
 
+use std::collections::BTreeMap;
+
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::kernels::cmp::distinct;
 use arrow::datatypes::{DataType, SchemaRef};
@@ -8,6 +10,23 @@ use hashbrown::HashMap;
 
 use crate::delta::Delta;
 use crate::operator::OperatorError;
+
+/// Encoded rows in their order, with their weights.
+pub type Multiset = BTreeMap<Box<[u8]>, i64>;
+
+/// Adds `weight` to a row; a row of weight zero is not kept.
+pub fn add(rows: &mut Multiset, row: &[u8], weight: i64) {
+    match rows.get_mut(row) {
+        Some(known) if *known + weight == 0 => drop(rows.remove(row)),
+        Some(known) => *known += weight,
+        None => drop(rows.insert(row.into(), weight)),
+    }
+}
+
+/// Every row as often as its weight says.
+pub fn repeated(rows: &Multiset) -> impl Iterator<Item = &[u8]> {
+    rows.iter().flat_map(|(row, weight)| (0..*weight).map(|_| row.as_ref()))
+}
 
 /// A converter for columns of these types, ascending and NULLs first.
 pub fn converter<'a>(types: impl IntoIterator<Item = &'a DataType>) -> Result<RowConverter, OperatorError> {

@@ -6,27 +6,23 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, UInt64Array};
+use arrow::array::{RecordBatch, UInt64Array};
 use arrow::compute::SortOptions;
 use arrow::datatypes::SchemaRef;
-use arrow::row::{RowConverter, SortField};
 use hashbrown::HashMap;
 use rayon::prelude::*;
 
 use crate::delta::Delta;
-use crate::operator::partitions::{self, Partition, Partitions};
-use crate::operator::{OperatorError, StatePart, map, rows};
+use crate::operator::partitions::{Partition, Partitions, Placement};
+use crate::operator::{OperatorError, StatePart, rows};
 use crate::plan::flow::Scalar;
 
 /// Keeps the rows of each partition, or only the first where no row is ever retracted.
 #[derive(Debug)]
 pub struct TopRow {
-    partition: Vec<Scalar>,
-    order: Vec<(Scalar, SortOptions)>,
+    placement: Placement,
     /// Of the output: the input's columns, then `row_number`.
     schema: SchemaRef,
-    partition_converter: RowConverter,
-    row_converter: RowConverter,
     append_only: bool,
     partitions: Partitions,
 }
@@ -40,13 +36,9 @@ impl TopRow {
         append_only: bool,
         shards: usize,
     ) -> Result<Self, OperatorError> {
-        let partition_converter = rows::converter(partition.iter().map(|key| &key.data_type))?;
-        let ordered = order.iter().map(|(key, options)| SortField::new_with_options(key.data_type.clone(), *options));
         let width = schema.fields().len() - 1;
-        let whole = schema.fields().iter().take(width).map(|field| SortField::new(field.data_type().clone()));
-        let row_converter = RowConverter::new(ordered.chain(whole).collect())?;
-        let partitions = Partitions::new(shards);
-        Ok(TopRow { partition, order, schema, partition_converter, row_converter, append_only, partitions })
+        let placement = Placement::new(partition, order, schema.fields().iter().take(width))?;
+        Ok(TopRow { placement, schema, append_only, partitions: Partitions::new(shards) })
     }
 
     /// Takes rows; gives the first rows that changed.
@@ -54,19 +46,9 @@ impl TopRow {
         if input.is_empty() {
             return Ok(Delta::empty(Arc::clone(&self.schema)));
         }
-        let count = input.num_rows();
-        let evaluate = |scalar: &Scalar| map::evaluate(scalar, &input.batch);
-        let keys: Vec<ArrayRef> = self.partition.iter().map(evaluate).collect::<Result<_, _>>()?;
-        let mut columns: Vec<ArrayRef> = self.order.iter().map(|(key, _)| evaluate(key)).collect::<Result<_, _>>()?;
-        columns.extend(input.batch.columns().iter().cloned());
-        let encoded = self.row_converter.convert_columns(&columns)?;
-        // Without PARTITION BY all rows are one partition.
-        let keys = if keys.is_empty() { None } else { Some(self.partition_converter.convert_columns(&keys)?) };
-        let key = |row: usize| keys.as_ref().map_or(&[][..], |keys| keys.row(row).data());
-        let hashes: Vec<u64> = (0..count).map(|row| rows::hash_bytes(key(row))).collect();
-        let by_shard = rows::rows_by_shard(hashes.into_iter(), self.partitions.shards.len());
+        let placed = self.placement.place(&input.batch)?;
+        let by_shard = placed.by_shard(self.partitions.shards.len());
         let append_only = self.append_only;
-        let keys = keys.as_ref();
         let changes: Vec<Vec<(Box<[u8]>, i64)>> = self
             .partitions
             .shards
@@ -76,12 +58,12 @@ impl TopRow {
                 let mut before: HashMap<Box<[u8]>, Option<Box<[u8]>>> = HashMap::new();
                 for row in rows {
                     let row = row as usize;
-                    let key = keys.map_or(&[][..], |keys| keys.row(row).data());
+                    let key = placed.key(row);
                     let partition = shard.entry(key.into()).or_default();
                     if !before.contains_key(key) {
                         before.insert(key.into(), first(partition));
                     }
-                    add(partition, encoded.row(row).data(), input.weight(row), append_only);
+                    add(partition, placed.row(row), input.weight(row), append_only);
                 }
                 let mut changes = Vec::new();
                 for (key, before) in before {
@@ -101,8 +83,7 @@ impl TopRow {
         if changes.is_empty() {
             return Ok(Delta::empty(Arc::clone(&self.schema)));
         }
-        let mut columns = rows::decode(&self.row_converter, changes.iter().map(|(row, _)| row.as_ref()))?;
-        let mut columns = columns.split_off(self.order.len());
+        let mut columns = self.placement.decode(changes.iter().map(|(row, _)| row.as_ref()))?;
         columns.push(Arc::new(UInt64Array::from(vec![1; changes.len()])));
         let batch = RecordBatch::try_new(Arc::clone(&self.schema), columns)?;
         Ok(Delta::weighted(batch, changes.iter().map(|(_, weight)| *weight).collect::<Vec<_>>().into()))
@@ -135,5 +116,5 @@ fn add(partition: &mut Partition, row: &[u8], weight: i64, append_only: bool) {
     if append_only {
         partition.clear();
     }
-    partitions::add(partition, row, weight);
+    rows::add(partition, row, weight);
 }

@@ -9,25 +9,21 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::SortOptions;
 use arrow::datatypes::{Schema, SchemaRef};
-use arrow::row::{RowConverter, SortField};
 use rayon::prelude::*;
 
 use crate::delta::Delta;
-use crate::operator::partitions::{Partition, Partitions, Shard, add};
-use crate::operator::{OperatorError, StatePart, map, rows};
+use crate::operator::partitions::{Partition, Partitions, Placement, Shard};
+use crate::operator::{OperatorError, StatePart, rows};
 use crate::plan::flow::{Scalar, WindowCall};
 
 /// Keeps partitions and computes window functions over them.
 #[derive(Debug)]
 pub struct Window {
-    partition: Vec<Scalar>,
-    order: Vec<(Scalar, SortOptions)>,
+    placement: Placement,
     calls: Vec<WindowCall>,
     input: SchemaRef,
     /// The input's columns, then one for each call.
     schema: SchemaRef,
-    partition_converter: RowConverter,
-    row_converter: RowConverter,
     partitions: Partitions,
 }
 
@@ -42,12 +38,8 @@ impl Window {
     ) -> Result<Self, OperatorError> {
         let width = schema.fields().len() - calls.len();
         let input = Arc::new(Schema::new(schema.fields().iter().take(width).cloned().collect::<Vec<_>>()));
-        let partition_converter = rows::converter(partition.iter().map(|key| &key.data_type))?;
-        let ordered = order.iter().map(|(key, options)| SortField::new_with_options(key.data_type.clone(), *options));
-        let whole = input.fields().iter().map(|field| SortField::new(field.data_type().clone()));
-        let row_converter = RowConverter::new(ordered.chain(whole).collect())?;
-        let partitions = Partitions::new(shards);
-        Ok(Window { partition, order, calls, input, schema, partition_converter, row_converter, partitions })
+        let placement = Placement::new(partition, order, input.fields())?;
+        Ok(Window { placement, calls, input, schema, partitions: Partitions::new(shards) })
     }
 
     /// Takes rows; gives the rows of changed partitions that differ.
@@ -55,28 +47,21 @@ impl Window {
         if input.is_empty() {
             return Ok(Delta::empty(Arc::clone(&self.schema)));
         }
-        let evaluate = |scalar: &Scalar| map::evaluate(scalar, &input.batch);
-        let keys: Vec<ArrayRef> = self.partition.iter().map(evaluate).collect::<Result<_, _>>()?;
-        let mut columns: Vec<ArrayRef> = self.order.iter().map(|(key, _)| evaluate(key)).collect::<Result<_, _>>()?;
-        columns.extend(input.batch.columns().iter().cloned());
-        let encoded = self.row_converter.convert_columns(&columns)?;
-        // Without PARTITION BY all rows are one partition.
-        let keys = if keys.is_empty() { None } else { Some(self.partition_converter.convert_columns(&keys)?) };
-        let key = |row: usize| keys.as_ref().map_or(&[][..], |keys| keys.row(row).data());
-        let hashes: Vec<u64> = (0..input.num_rows()).map(|row| rows::hash_bytes(key(row))).collect();
-        let by_shard = rows::rows_by_shard(hashes.into_iter(), self.partitions.shards.len());
+        let placed = self.placement.place(&input.batch)?;
+        let by_shard = placed.by_shard(self.partitions.shards.len());
         let mut shards = std::mem::take(&mut self.partitions.shards);
         let changes: Result<Vec<Delta>, OperatorError> = shards
             .par_iter_mut()
             .zip(by_shard)
-            .map(|(shard, rows)| {
-                let mut touched: Vec<&[u8]> = rows.iter().map(|row| key(*row as usize)).collect();
+            .map(|(shard, taken)| {
+                let mut touched: Vec<&[u8]> = taken.iter().map(|row| placed.key(*row as usize)).collect();
                 touched.sort_unstable();
                 touched.dedup();
                 let before = self.compute(shard, &touched)?;
-                for row in rows {
+                for row in taken {
                     let row = row as usize;
-                    add(shard.entry(key(row).into()).or_default(), encoded.row(row).data(), input.weight(row));
+                    let partition = shard.entry(placed.key(row).into()).or_default();
+                    rows::add(partition, placed.row(row), input.weight(row));
                 }
                 let after = self.compute(shard, &touched)?;
                 for key in touched {
@@ -97,14 +82,10 @@ impl Window {
         let mut lengths = Vec::new();
         for key in keys {
             let start = encoded.len();
-            for (row, weight) in shard.get(*key).into_iter().flatten() {
-                encoded.extend((0..*weight).map(|_| row.as_ref()));
-            }
+            encoded.extend(shard.get(*key).into_iter().flat_map(rows::repeated));
             lengths.push(encoded.len() - start);
         }
-        let mut columns = rows::decode(&self.row_converter, encoded)?;
-        let columns = columns.split_off(self.order.len());
-        let input = RecordBatch::try_new(Arc::clone(&self.input), columns)?;
+        let input = RecordBatch::try_new(Arc::clone(&self.input), self.placement.decode(encoded)?)?;
         let mut outputs = Vec::new();
         for call in &self.calls {
             let mut start = 0;

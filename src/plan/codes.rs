@@ -46,8 +46,6 @@ pub const SUBQUERY: &str = "T0509";
 pub const ORDER_BY: &str = "T0510";
 /// LIMIT of the whole.
 pub const LIMIT: &str = "T0511";
-/// UNION without ALL, INTERSECT, EXCEPT.
-pub const SET_OPERATION: &str = "T0512";
 /// DISTINCT ON.
 pub const DISTINCT_ON: &str = "T0513";
 /// WITH RECURSIVE.

@@ -268,6 +268,16 @@ pub enum Reach {
     Within(i64),
 }
 
+impl Reach {
+    /// Of an answer that depends on both.
+    pub fn and(self, other: Reach) -> Reach {
+        match (self, other) {
+            (Reach::Within(one), Reach::Within(other)) => Reach::Within(one.max(other)),
+            _ => Reach::Unbounded,
+        }
+    }
+}
+
 impl FlowPlan {
     /// The streams that are read, each with the columns that are needed.
     pub fn sources(&self) -> impl Iterator<Item = (&Arc<Stream>, &BTreeSet<usize>)> {

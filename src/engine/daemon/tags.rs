@@ -134,9 +134,9 @@ impl Daemon {
 
     /// Fills tags that wait once `tagflow accept` has let them in.
     pub(super) fn follow_acceptance(&mut self) -> Result<(), DaemonError> {
-        let waiting = self.aside.iter().filter(|(_, aside)| aside.state == TagState::Waiting);
-        let accepted = waiting.filter(|(tag, aside)| self.is_accepted(tag, &aside.fingerprint)).count();
-        if accepted > 0 && self.fill.is_none() { self.reconcile() } else { Ok(()) }
+        let mut waiting = self.aside.iter().filter(|(_, aside)| aside.state == TagState::Waiting);
+        let may_fill = self.fill.is_none() && waiting.any(|(tag, aside)| self.is_accepted(tag, &aside.fingerprint));
+        if may_fill { self.reconcile() } else { Ok(()) }
     }
 
     /// Lets a fill go; the running tags read on.

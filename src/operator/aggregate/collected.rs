@@ -44,9 +44,7 @@ impl Collected {
         let mut encoded: Vec<&[u8]> = Vec::new();
         let mut ends = Vec::with_capacity(slots.len());
         for slot in slots {
-            for (row, weight) in self.values.of(*slot as usize) {
-                encoded.extend((0..*weight).map(|_| row.as_ref()));
-            }
+            encoded.extend(rows::repeated(self.values.of(*slot as usize)));
             ends.push(encoded.len());
         }
         let columns = rows::decode(&self.converter, encoded)?;

@@ -1,11 +1,11 @@
 //! Sets of encoded values by slot: for COUNT(DISTINCT), MIN and MAX.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use hashbrown::HashTable;
 
 use crate::operator::aggregate::accumulator::Entries;
-use crate::operator::rows;
+use crate::operator::rows::{self, Multiset};
 
 /// How often each value occurs in each slot.
 #[derive(Debug, Default)]
@@ -88,26 +88,21 @@ impl ValueCounts {
 
 /// All values of each slot in their order, with their weights.
 #[derive(Debug, Default)]
-pub struct Multisets(Vec<BTreeMap<Box<[u8]>, i64>>);
+pub struct Multisets(Vec<Multiset>);
 
 impl Multisets {
     /// Makes room for that many slots.
     pub fn grow(&mut self, slots: usize) {
-        self.0.resize(slots, BTreeMap::new());
+        self.0.resize(slots, Multiset::new());
     }
 
     /// Adds `weight` occurrences.
     pub fn add(&mut self, slot: usize, value: &[u8], weight: i64) {
-        let values = &mut self.0[slot];
-        match values.get_mut(value) {
-            Some(known) if *known + weight == 0 => drop(values.remove(value)),
-            Some(known) => *known += weight,
-            None => drop(values.insert(value.into(), weight)),
-        }
+        rows::add(&mut self.0[slot], value, weight);
     }
 
     /// The values of a slot.
-    pub fn of(&self, slot: usize) -> &BTreeMap<Box<[u8]>, i64> {
+    pub fn of(&self, slot: usize) -> &Multiset {
         &self.0[slot]
     }
 
@@ -127,7 +122,7 @@ impl Multisets {
 
     /// Bytes in use, estimated.
     pub fn bytes(&self) -> usize {
-        self.0.capacity() * 24 + self.0.iter().flat_map(BTreeMap::keys).map(|value| value.len() + 32).sum::<usize>()
+        self.0.capacity() * 24 + self.0.iter().flat_map(Multiset::keys).map(|value| value.len() + 32).sum::<usize>()
     }
 }
 

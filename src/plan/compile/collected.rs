@@ -13,6 +13,7 @@ use datafusion::physical_expr::expressions::col;
 use datafusion::physical_expr::{PhysicalExpr, PhysicalSortExpr};
 
 use super::{Compiler, Refusal, Relation, physical, substitute};
+use crate::plan::codes;
 use crate::plan::flow::{AggregateCall, AggregateFunction};
 use crate::plan::functions::{is_estimate, is_ordered};
 
@@ -54,25 +55,28 @@ impl Compiler<'_> {
         let upper = name.to_uppercase();
         if is_estimate(name) {
             return Err(Refusal::new(
-                "T0505",
+                codes::AGGREGATE,
                 format!("{upper} depends on the order of its input, which a stream does not have"),
                 "write the exact function: percentile_cont or median",
-            ));
+            )
+            .at(name));
         }
         if name == "bit_xor" && params.distinct {
             // DataFusion's batch answer leaves the DISTINCT out: nothing could be checked against it.
             return Err(Refusal::new(
-                "T0505",
+                codes::AGGREGATE,
                 "BIT_XOR(DISTINCT …) does not stream",
                 "group by the value first in a sub-query, then aggregate",
-            ));
+            )
+            .at(name));
         }
         if is_ordered(name) && params.order_by.is_empty() && !matches!(name, "array_agg" | "string_agg") {
             return Err(Refusal::new(
-                "T0506",
+                codes::ORDERED_AGGREGATE,
                 format!("{upper} without ORDER BY is any of the values"),
                 format!("say which comes first: {name}(… ORDER BY …)"),
-            ));
+            )
+            .at(name));
         }
         let resolve = |expr: &Expr| substitute(expr, schema, &relation.columns);
         let node_columns = DFSchema::try_from(self.facts[relation.node].columns.as_ref().clone())?;
@@ -122,10 +126,11 @@ impl Compiler<'_> {
             .build()?;
         if let Err(error) = function.create_accumulator() {
             return Err(Refusal::new(
-                "T0505",
+                codes::AGGREGATE,
                 format!("{upper} cannot be computed like this: {}", error.strip_backtrace()),
                 "aggregate one expression; for several columns concat_ws('|', a, b)",
-            ));
+            )
+            .at(name));
         }
         let argument = self.scalar(relation.node, &named_struct().call(kept.exprs))?;
         let filter =

@@ -7,8 +7,8 @@ use datafusion::common::DFSchema;
 use datafusion::logical_expr::{Aggregate, Expr, ExprSchemable, Union};
 
 use super::{Compiler, Facts, Refusal, Relation, canonical_columns, clock_in, ranked, readable, substitute};
-use crate::plan::clock;
 use crate::plan::flow::{AggregateCall, AggregateFunction, FlowNode, Member, NodeKind, Reach, Scalar, fingerprint};
+use crate::plan::{clock, codes};
 
 impl Compiler<'_> {
     pub(super) fn aggregate(&mut self, aggregate: &Aggregate) -> Result<Relation, Refusal> {
@@ -95,7 +95,7 @@ impl Compiler<'_> {
     ) -> Result<AggregateCall, Refusal> {
         let Expr::AggregateFunction(function) = expr.clone().unalias() else {
             return Err(Refusal::new(
-                "T0505",
+                codes::AGGREGATE,
                 format!("`{expr}` is not an aggregate that streams"),
                 "use COUNT, SUM, AVG, MIN or MAX",
             ));
@@ -155,11 +155,7 @@ impl Compiler<'_> {
             .iter()
             .map(|field| Field::new(field.name(), field.data_type().clone(), true))
             .collect();
-        let reach =
-            inputs.iter().map(|input| self.facts[*input].reach).fold(Reach::Within(0), |all, one| match (all, one) {
-                (Reach::Within(all), Reach::Within(one)) => Reach::Within(all.max(one)),
-                _ => Reach::Unbounded,
-            });
+        let reach = inputs.iter().map(|input| self.facts[*input].reach).fold(Reach::Within(0), Reach::and);
         let facts = Facts {
             columns: canonical_columns(&fields),
             unique: vec![],

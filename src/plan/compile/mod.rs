@@ -24,6 +24,7 @@ use datafusion::physical_expr::create_physical_expr;
 
 use crate::catalog::{Catalog, Stream};
 use crate::plan::clock::{self, ClockBound, Comparison};
+use crate::plan::codes;
 use crate::plan::fallible::is_fallible;
 use crate::plan::flow::{FlowNode, FlowPlan, NodeIndex, NodeKind, Reach, Scalar, fingerprint};
 
@@ -36,11 +37,18 @@ pub struct Refusal {
     pub message: String,
     /// What to write instead.
     pub help: String,
+    /// A word of the query that shows the place, where the code alone does not tell it.
+    pub word: Option<String>,
 }
 
 impl Refusal {
     fn new(code: &'static str, message: impl Into<String>, help: impl Into<String>) -> Self {
-        Refusal { code, message: message.into(), help: help.into() }
+        Refusal { code, message: message.into(), help: help.into(), word: None }
+    }
+
+    /// Shown at a word.
+    fn at(self, word: &str) -> Self {
+        Refusal { word: Some(word.to_string()), ..self }
     }
 }
 
@@ -511,7 +519,7 @@ fn substitute(expr: &Expr, schema: &DFSchema, columns: &[Expr]) -> Result<Expr, 
     let is_query = |expr: &Expr| Ok(matches!(expr, Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_)));
     if expr.exists(is_query)? {
         return Err(Refusal::new(
-            "T0509",
+            codes::SUBQUERY,
             "a sub-query over the whole population does not stream yet",
             "tie it to the row: WHERE b.user_id = a.user_id, or write the number itself",
         ));

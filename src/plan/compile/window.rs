@@ -15,8 +15,8 @@ use datafusion::logical_expr::{Expr, ExprSchemable, Filter, LogicalPlan, Window}
 use datafusion::physical_planner::create_window_expr;
 
 use super::{Compiler, Facts, Refusal, Relation, canonical_columns, clock_in, is_first_rank, substitute};
-use crate::plan::clock;
 use crate::plan::flow::{FlowNode, NodeIndex, NodeKind, Scalar, WindowCall, fingerprint};
+use crate::plan::{clock, codes};
 
 /// The order within a partition.
 type Order = Vec<(Scalar, SortOptions)>;
@@ -35,7 +35,7 @@ pub(super) fn first_row_windows(plan: &LogicalPlan) -> Result<HashSet<usize>, Da
     Ok(found)
 }
 
-pub(super) fn address(window: &Window) -> usize {
+fn address(window: &Window) -> usize {
     std::ptr::from_ref(window) as usize
 }
 
@@ -92,7 +92,7 @@ impl Compiler<'_> {
                 return Err(clock_in("a window function"));
             }
             let function = function(&resolved).ok_or_else(|| {
-                Refusal::new("T0507", format!("`{expr}` is no window function"), "write a function with OVER (…)")
+                Refusal::new(codes::WINDOW, format!("`{expr}` is no window function"), "write a function with OVER (…)")
             })?;
             functions.push(function);
         }
@@ -100,9 +100,6 @@ impl Compiler<'_> {
             return self.top_row(&input, &functions[0]);
         }
         // What has the same partitions and order is computed together, the rest on top of it.
-        let width = input.columns.len();
-        let mut relation = self.whole(input.node);
-        relation.columns.truncate(width);
         let mut columns = input.columns;
         let mut left: Vec<(usize, WindowFunction)> = functions.into_iter().enumerate().collect();
         let mut places = vec![0; left.len()];

@@ -261,20 +261,19 @@ pub fn plan_tag(
             warnings.extend(null_key(&planned.plan, tag, &entity.key));
             Ok(PlannedTagQuery { logical: planned.plan, flow, warnings })
         }
-        Err(Refusal { code, message, help }) => {
+        Err(Refusal { code, message, help, word }) => {
             let sql = SqlText::new(&tag.file, &tag.text);
-            // These messages begin with the function's name.
-            let function = message.split(['(', ' ']).next().unwrap_or_default().to_lowercase();
             let words: &[&str] = match code {
-                "T0505" | "T0506" => &[function.as_str(), "select"],
                 "T0520" | "T0521" | "T0522" | "T0523" => &["now", "current_date", "current_timestamp", "current_time"],
                 "T0508" => &["row_number"],
                 "T0603" | "T0604" | "T0605" => &[entity.key.as_str(), "select"],
                 _ => &["select"],
             };
+            let named = word.and_then(|word| sql.find_word(&[&word]));
             let innermost = sql.text().to_ascii_lowercase().rfind("select").map(|at| at..at + "select".len());
             let span = innermost
-                .filter(|_| code == "T0509")
+                .filter(|_| code == codes::SUBQUERY)
+                .or(named)
                 .or_else(|| words.iter().find_map(|word| sql.find_word(&[word])))
                 .unwrap_or_else(|| sql.first_word());
             let refusal = Diagnostic::error(code, &tag.file, span, message).help(help);
