@@ -16,7 +16,7 @@ use crate::delta::{Clock, Offsets};
 use crate::operator::StatePart;
 
 /// The version of the format; a checkpoint of another one is refused.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// How many checkpoints are kept.
 const KEPT: usize = 2;
 
@@ -36,6 +36,8 @@ pub struct Manifest {
     pub offsets: Offsets,
     /// Plan fingerprints of the tags whose state it holds.
     pub tags: BTreeMap<String, String>,
+    /// Where the state of each of them begins in history, partitions that begin at 0 left out.
+    pub beginnings: BTreeMap<String, Offsets>,
     /// The files of operators: fingerprint to length and CRC-32.
     pub operators: BTreeMap<String, FileCheck>,
 }
@@ -245,6 +247,7 @@ mod tests {
             clock: 7,
             offsets: Offsets::default(),
             tags: BTreeMap::from([("spend".to_string(), "f00d".to_string())]),
+            beginnings: BTreeMap::new(),
             operators: BTreeMap::new(),
         }
     }
@@ -292,6 +295,6 @@ mod tests {
         checkpoints.write(Manifest { version: 9, ..manifest(1) }, &state()).unwrap();
         let (found, skipped) = checkpoints.latest().unwrap();
         assert!(found.is_none());
-        assert!(skipped[0].to_string().ends_with("has format 9, this tagflow reads format 1"), "{}", skipped[0]);
+        assert!(skipped[0].to_string().ends_with("has format 9, this tagflow reads format 2"), "{}", skipped[0]);
     }
 }

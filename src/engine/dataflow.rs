@@ -23,6 +23,20 @@ pub struct TagFault {
     pub tag: String,
     /// What happened.
     pub reason: String,
+    /// True where the world around the tag is at fault, which may mend itself: worth another try.
+    pub may_pass: bool,
+}
+
+impl TagFault {
+    /// A fault of the tag's own SQL or data: the same would come of another try.
+    pub fn lasting(tag: impl Into<String>, reason: impl ToString) -> Self {
+        TagFault { tag: tag.into(), reason: reason.to_string(), may_pass: false }
+    }
+
+    /// A fault of what the tag reads or writes.
+    pub fn passing(tag: impl Into<String>, reason: impl ToString) -> Self {
+        TagFault { tag: tag.into(), reason: reason.to_string(), may_pass: true }
+    }
 }
 
 /// A graph and where it stands.
@@ -43,6 +57,8 @@ pub struct Dataflow {
 struct TagOutput {
     fingerprint: String,
     streams: BTreeSet<String>,
+    /// Where its state begins in history, see [`FlowPlan::since`].
+    beginnings: Offsets,
     table: Arc<TagTable>,
     /// Key columns, then value columns, by the names of the table.
     schema: SchemaRef,
@@ -68,25 +84,29 @@ impl Dataflow {
         }
     }
 
-    /// Adds a tag without state; `rows` is how many its table has.
+    /// Adds a tag whose state begins at `beginnings` and is loaded later, if there is any; `rows` is how many its table
+    /// has.
     pub fn add_tag(
         &mut self,
         table: &Arc<TagTable>,
         tag: &str,
-        plan: &Arc<FlowPlan>,
+        plan: &FlowPlan,
         rows: u64,
+        beginnings: &Offsets,
     ) -> Result<(), TagFault> {
-        let fault = |reason: String| TagFault { tag: tag.to_string(), reason };
-        self.graph.add_tag(tag, plan).map_err(|error| fault(error.to_string()))?;
+        let plan = Arc::new(plan.since(beginnings));
+        self.graph.add_tag(tag, &plan).map_err(|error| TagFault::lasting(tag, error))?;
         let columns = || plan.key.iter().chain(&plan.columns);
         let fields: Vec<Field> =
             columns().map(|column| Field::new(&column.name, column.data_type.clone(), true)).collect();
         let schema = Arc::new(Schema::new(fields));
         let key: Vec<usize> = (0..plan.key.len()).collect();
-        let pending = PendingChanges::new(tag, Arc::clone(&schema), &key).map_err(|error| fault(error.to_string()))?;
+        let pending =
+            PendingChanges::new(tag, Arc::clone(&schema), &key).map_err(|error| TagFault::lasting(tag, error))?;
         let output = TagOutput {
             fingerprint: plan.fingerprint.clone(),
             streams: plan.sources().map(|(stream, _)| stream.name.clone()).collect(),
+            beginnings: beginnings.clone(),
             table: Arc::clone(table),
             schema,
             positions: columns().map(|column| column.index).collect(),
@@ -110,6 +130,23 @@ impl Dataflow {
         self.outputs.iter().map(|(tag, output)| (tag.as_str(), output.fingerprint.as_str()))
     }
 
+    /// Where the state of each tag begins.
+    pub fn beginnings(&self) -> BTreeMap<String, Offsets> {
+        self.outputs.iter().map(|(tag, output)| (tag.clone(), output.beginnings.clone())).collect()
+    }
+
+    /// Says of all tags where their state begins, which is known only once their streams have been seen.
+    pub fn begin_at(&mut self, beginnings: &Offsets) {
+        let mut plans = BTreeMap::new();
+        for (tag, output) in &mut self.outputs {
+            let Some(plan) = self.graph.plan(tag) else { continue };
+            plans.insert(tag.clone(), Arc::new(plan.since(beginnings)));
+            let own = beginnings.0.iter().filter(|(partition, _)| output.streams.contains(&partition.stream));
+            output.beginnings = Offsets(own.map(|(partition, next)| (partition.clone(), *next)).collect());
+        }
+        self.graph.rename(&plans);
+    }
+
     /// The tags that read a stream.
     pub fn tags_reading(&self, stream: &str) -> Vec<String> {
         let reading = self.outputs.iter().filter(|(_, output)| output.streams.contains(stream));
@@ -131,7 +168,7 @@ impl Dataflow {
             let Some(output) = self.outputs.get_mut(&tag) else { continue };
             let added = delta.map_err(|error| error.to_string()).and_then(|delta| output.add(&delta));
             if let Err(reason) = added {
-                faults.push(TagFault { tag, reason });
+                faults.push(TagFault::lasting(tag, reason));
             }
         }
         for fault in &faults {
@@ -146,7 +183,7 @@ impl Dataflow {
         let deltas = self.graph.step(events, self.clock);
         let faults: Vec<TagFault> = deltas
             .into_iter()
-            .filter_map(|(tag, delta)| delta.err().map(|error| TagFault { tag, reason: error.to_string() }))
+            .filter_map(|(tag, delta)| delta.err().map(|error| TagFault::lasting(tag, error)))
             .collect();
         for fault in &faults {
             self.remove_tag(&fault.tag);
@@ -159,6 +196,11 @@ impl Dataflow {
         self.outputs.values().map(|output| output.pending.len()).sum()
     }
 
+    /// Bytes of the rows that wait for the store, over all tags.
+    pub fn pending_bytes(&self) -> usize {
+        self.outputs.values().map(|output| output.pending.bytes()).sum()
+    }
+
     /// Everything that the store does not have yet, and each tag's progress with it.
     pub fn drain(&mut self) -> (Vec<TagChanges>, Vec<TagFault>) {
         let mut changes = Vec::new();
@@ -166,7 +208,7 @@ impl Dataflow {
         for (tag, output) in &mut self.outputs {
             match output.drain(tag, self.epoch, &self.offsets, self.clock) {
                 Ok(drained) => changes.push(drained),
-                Err(error) => faults.push(TagFault { tag: tag.clone(), reason: error.to_string() }),
+                Err(error) => faults.push(TagFault::lasting(tag, error)),
             }
         }
         for fault in &faults {
@@ -232,12 +274,12 @@ impl Dataflow {
         Ok(())
     }
 
-    /// The same tags over plans that lay the streams out anew; state is carried over.
+    /// The same tags over plans that lay the streams out anew, and no tag without one; state is carried over.
     pub fn relay(&mut self, plans: &BTreeMap<String, Arc<FlowPlan>>) -> Result<(), OperatorError> {
         let mut graph = Graph::new(self.shards, self.timezone);
-        for tag in self.outputs.keys() {
-            if let Some(plan) = plans.get(tag).or_else(|| self.graph.plan(tag)) {
-                graph.add_tag(tag, plan)?;
+        for (tag, output) in &self.outputs {
+            if let Some(plan) = plans.get(tag) {
+                graph.add_tag(tag, &Arc::new(plan.since(&output.beginnings)))?;
             }
         }
         let all = graph.outputs();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
@@ -23,6 +23,8 @@ use crate::plan::flow::Reach;
 
 /// Keys that may wait before they are written to the tables that are being filled.
 const PENDING_KEYS: usize = 200_000;
+/// Bytes of the rows that may wait likewise.
+const PENDING_BYTES: usize = 128 << 20;
 
 /// Expressions are evaluated recursively, also deep ones.
 const STACK: usize = 64 << 20;
@@ -60,6 +62,8 @@ pub enum FillEvent {
         rows: u64,
         /// Records known to wait.
         lag: i64,
+        /// What keeps it from reading.
+        troubles: Vec<String>,
     },
     /// A tag cannot be filled; the others go on.
     Fault(TagFault),
@@ -67,7 +71,7 @@ pub enum FillEvent {
     CaughtUp(Offsets),
     /// It is where it was told to be, and its tables hold what its dataflow says.
     Filled(Box<Filled>),
-    /// Nothing of it can be used.
+    /// Nothing of it can be used; another try may go better.
     Failed(String),
 }
 
@@ -81,14 +85,18 @@ pub struct Filled {
 
 /// A fill that is under way.
 pub struct Fill {
-    /// Plan fingerprints of the tags that it fills.
-    pub tags: BTreeMap<String, String>,
+    /// The tags that it fills.
+    pub tags: BTreeMap<String, PlannedTag>,
     /// What it tells.
     pub events: Receiver<FillEvent>,
     /// Rows read so far.
     pub rows: u64,
     /// Records known to wait.
     pub lag: i64,
+    /// What keeps it from reading.
+    pub troubles: Vec<String>,
+    /// Since when something has.
+    pub troubled_since: Option<Instant>,
     /// The clock of its epochs.
     pub clock: Clock,
     meetings: Sender<Meeting>,
@@ -102,11 +110,40 @@ impl Fill {
         let (sender, events) = channel();
         let (meetings, meeting) = channel();
         let cancelled = Arc::new(AtomicBool::new(false));
-        let tags = request.tags.iter().map(|(name, tag)| (name.clone(), tag.plan.fingerprint.clone())).collect();
+        let tags = request.tags.clone();
         let clock = request.clock;
-        let run = Run { request, events: sender, meeting, cancelled: Arc::clone(&cancelled), rows: 0 };
+        let run = Run {
+            request,
+            events: sender,
+            meeting,
+            cancelled: Arc::clone(&cancelled),
+            rows: 0,
+            beginnings: Offsets::default(),
+        };
         let thread = std::thread::Builder::new().name("fill".to_string()).stack_size(STACK).spawn(move || run.run())?;
-        Ok(Fill { tags, events, rows: 0, lag: 0, clock, meetings, cancelled, thread: Some(thread) })
+        Ok(Fill {
+            tags,
+            events,
+            rows: 0,
+            lag: 0,
+            troubles: Vec::new(),
+            troubled_since: None,
+            clock,
+            meetings,
+            cancelled,
+            thread: Some(thread),
+        })
+    }
+
+    /// Takes note of how far it is.
+    pub fn note(&mut self, rows: u64, lag: i64, troubles: Vec<String>) {
+        if troubles.is_empty() || rows != self.rows {
+            self.troubled_since = None;
+        }
+        if !troubles.is_empty() {
+            self.troubled_since.get_or_insert_with(Instant::now);
+        }
+        (self.rows, self.lag, self.troubles) = (rows, lag, troubles);
     }
 
     /// Says where to meet.
@@ -132,6 +169,8 @@ struct Run {
     meeting: Receiver<Meeting>,
     cancelled: Arc<AtomicBool>,
     rows: u64,
+    /// The first records taken of partitions whose first ever are gone or not asked for.
+    beginnings: Offsets,
 }
 
 /// Why a fill ends early: cancelled (`None`), or with a reason.
@@ -161,8 +200,10 @@ impl Run {
         for (name, tag) in &self.request.tags {
             let table = Arc::clone(&tag.shadow);
             let created = self.request.store.call("create table", move |sink| sink.create_table(&table));
-            let added = created.map_err(|error| TagFault { tag: name.clone(), reason: error.to_string() });
-            if let Err(fault) = added.and_then(|()| dataflow.add_tag(&tag.shadow, name, &tag.plan, 0)) {
+            let created = created.map_err(|error| TagFault::passing(name, error));
+            // Where history begins is known once the streams have been read.
+            let added = |()| dataflow.add_tag(&tag.shadow, name, &tag.plan, 0, &Offsets::default());
+            if let Err(fault) = created.and_then(added) {
                 self.tell(FillEvent::Fault(fault));
             }
             dataflow.watch_labels(name, OutsideLabels::of(&tag.registration.columns));
@@ -174,7 +215,8 @@ impl Run {
         let mut intake =
             Intake::start(&world, &reads, &Offsets::default(), None).map_err(|error| Some(error.to_string()))?;
         let clock = self.request.clock;
-        while !intake.is_caught_up() {
+        // The running tags wait where they meet the fill, so it goes on until little is left between them.
+        while !intake.is_caught_up() || intake.lag() > self.request.epoch_rows as i64 {
             self.epoch(&mut dataflow, &mut intake, clock)?;
         }
         let complete_from = self.completeness(&intake, clock);
@@ -192,6 +234,7 @@ impl Run {
         let faults = dataflow.step(&Default::default(), meeting.clock);
         self.report(faults);
         self.write(&mut dataflow)?;
+        dataflow.begin_at(&self.beginnings);
         Ok(Filled { dataflow, complete_from })
     }
 
@@ -208,6 +251,10 @@ impl Run {
             .map_err(|error| Some(error.to_string()))?;
         self.give_up_failed(dataflow, intake);
         for (partition, next) in &arrived.next {
+            // A partition is told before its first record.
+            if *next > 0 && dataflow.offsets.next(partition).is_none() {
+                self.beginnings.advance(partition, *next);
+            }
             dataflow.offsets.advance(partition, *next);
         }
         if arrived.rows > 0 {
@@ -218,8 +265,9 @@ impl Run {
         if dataflow.is_empty() {
             return Err(Some("all of its tags have failed".to_string()));
         }
-        self.tell(FillEvent::Progress { rows: self.rows, lag: intake.lag() });
-        if dataflow.pending_keys() > PENDING_KEYS {
+        let troubles = intake.troubles.iter().map(|(stream, message)| format!("stream `{stream}`: {message}"));
+        self.tell(FillEvent::Progress { rows: self.rows, lag: intake.lag(), troubles: troubles.collect() });
+        if dataflow.pending_keys() > PENDING_KEYS || dataflow.pending_bytes() > PENDING_BYTES {
             self.write(dataflow)?;
         }
         Ok(())
@@ -231,7 +279,7 @@ impl Run {
             let reading = dataflow.tags_reading(stream);
             for tag in reading {
                 dataflow.remove_tag(&tag);
-                self.tell(FillEvent::Fault(TagFault { tag, reason: format!("stream `{stream}`: {reason}") }));
+                self.tell(FillEvent::Fault(TagFault::passing(tag, format!("stream `{stream}`: {reason}"))));
             }
         }
     }
@@ -277,7 +325,8 @@ impl Run {
         let incomplete_from = |tag: &PlannedTag| {
             let reads = reads([tag.plan.as_ref()]);
             let partitions = intake.partitions.iter().filter(|(partition, _)| reads.contains_key(&partition.stream));
-            let cut = partitions.filter(|(_, state)| state.beginning > 0);
+            // What `start` leaves out counts as little as what the broker has dropped.
+            let cut = partitions.filter(|(partition, _)| self.beginnings.next(partition).is_some());
             let from = cut.map(|(_, state)| state.first_timestamp.unwrap_or(clock / 1_000_000)).max()?;
             match tag.plan.reach {
                 Reach::Within(reach) if from.saturating_mul(1_000_000) <= clock - reach => None,

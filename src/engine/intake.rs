@@ -40,6 +40,8 @@ pub struct PartitionState {
     pub first_end: i64,
     /// The next record that the engine takes.
     pub next: i64,
+    /// All that could be read was taken once, whatever offsets are left.
+    pub was_at_end: bool,
     /// Broker time of the first records that were read, milliseconds.
     pub first_timestamp: Option<i64>,
     /// Broker time of the newest record that was read, milliseconds.
@@ -63,6 +65,8 @@ pub struct Intake {
     events: Receiver<SourceEvent>,
     streams: BTreeSet<String>,
     finished: BTreeSet<String>,
+    /// Streams that have told all their partitions.
+    announced: BTreeSet<String>,
     /// Streams whose topic does not exist yet.
     missing: BTreeSet<String>,
     /// By partition.
@@ -87,6 +91,7 @@ impl Intake {
             events,
             streams: reads.keys().cloned().collect(),
             finished: BTreeSet::new(),
+            announced: BTreeSet::new(),
             missing: BTreeSet::new(),
             partitions: BTreeMap::new(),
             troubles: BTreeMap::new(),
@@ -141,6 +146,7 @@ impl Intake {
                 end: 0,
                 first_end: 0,
                 next: 0,
+                was_at_end: false,
                 first_timestamp: None,
                 newest_timestamp: None,
             });
@@ -173,6 +179,7 @@ impl Intake {
                     end,
                     first_end: end,
                     next,
+                    was_at_end: false,
                     first_timestamp: None,
                     newest_timestamp: None,
                 };
@@ -180,6 +187,15 @@ impl Intake {
                 // Where reading begins is a place too: a partition without records must not begin elsewhere next time.
                 arrived.next.push((Arc::clone(&partition), next));
                 self.partitions.insert(partition.as_ref().clone(), state);
+            }
+            SourceEvent::Announced { stream } => {
+                self.announced.insert(stream);
+            }
+            SourceEvent::AtEnd { partition } => {
+                if let Some(state) = self.partitions.get_mut(partition.as_ref()) {
+                    state.was_at_end = true;
+                    state.end = state.next;
+                }
             }
             SourceEvent::Missing { stream } => {
                 self.missing.insert(stream);
@@ -196,20 +212,26 @@ impl Intake {
         }
     }
 
+    /// True when a stream has told its partitions.
+    pub fn is_announced(&self, stream: &str) -> bool {
+        self.announced.contains(stream)
+    }
+
     /// True when every source has delivered all that was asked for, or cannot go on.
     pub fn is_finished(&self) -> bool {
         self.streams.iter().all(|stream| self.finished.contains(stream) || self.failed.contains_key(stream))
     }
 
-    /// True when every stream has told its partitions and they were read up to the end that was first heard of;
-    /// a topic that does not exist has nothing to read.
+    /// True when every stream has told all its partitions and they were read up to the end that was first heard of, or
+    /// as far as anything can be read; a topic that does not exist has nothing to read.
     pub fn is_caught_up(&self) -> bool {
         self.streams.iter().all(|stream| {
-            let mut own = self.partitions.iter().filter(|(partition, _)| partition.stream == *stream).peekable();
+            let mut own = self.partitions.iter().filter(|(partition, _)| partition.stream == *stream);
             self.finished.contains(stream)
                 || self.failed.contains_key(stream)
                 || self.missing.contains(stream)
-                || own.peek().is_some() && own.all(|(_, state)| state.next >= state.first_end)
+                || self.announced.contains(stream)
+                    && own.all(|(_, state)| state.was_at_end || state.next >= state.first_end)
         })
     }
 

@@ -177,7 +177,7 @@ impl Worker {
                     };
                     let refused = changes.remove(position);
                     let reason = format!("table `{table}`: {message}");
-                    faults.push(TagFault { tag: refused.progress.tag, reason });
+                    faults.push(TagFault::passing(refused.progress.tag, reason));
                 }
                 Err(error) => return Err(error),
             }

@@ -62,6 +62,8 @@ struct Source {
     stream: String,
     /// The stream's columns, all nullable: those that no tag needs are NULL.
     schema: SchemaRef,
+    /// Columns that a tag needs.
+    needed: BTreeSet<usize>,
     nulls: HashMap<DataType, ArrayRef>,
 }
 
@@ -101,7 +103,49 @@ impl Graph {
             outputs.push(self.add_node(node, &outputs, plan)?);
         }
         self.tags.insert(tag.to_string(), TagOutput { plan: Arc::clone(plan), outputs });
+        self.note_needs();
         Ok(())
+    }
+
+    /// Tells the sources which columns their tags need.
+    fn note_needs(&mut self) {
+        for node in &mut self.nodes {
+            let Operator::Source(source) = &mut node.operator else { continue };
+            let of_tags = self.tags.values().flat_map(|tag| &tag.plan.nodes);
+            let needs = of_tags.filter(|wanted| wanted.fingerprint == node.fingerprint);
+            source.needed = needs
+                .filter_map(|wanted| match &wanted.kind {
+                    NodeKind::Source { columns, .. } => Some(columns),
+                    _ => None,
+                })
+                .flatten()
+                .copied()
+                .collect();
+        }
+    }
+
+    /// Lets a tag go by the fingerprints of `plan`, which differs from its own in nothing else.
+    pub fn rename(&mut self, plans: &BTreeMap<String, Arc<FlowPlan>>) {
+        let mut names: HashMap<String, String> = HashMap::new();
+        for (tag, output) in &mut self.tags {
+            let Some(plan) = plans.get(tag) else { continue };
+            for (old, new) in output.plan.nodes.iter().zip(&plan.nodes) {
+                names.insert(old.fingerprint.clone(), new.fingerprint.clone());
+            }
+            output.plan = Arc::clone(plan);
+        }
+        let rename = |name: &mut String| {
+            if let Some(new) = names.get(name) {
+                name.clone_from(new);
+            }
+        };
+        for node in &mut self.nodes {
+            rename(&mut node.fingerprint);
+            node.inputs.iter_mut().for_each(|input| rename(&mut input.node));
+        }
+        for output in self.tags.values_mut().flat_map(|tag| &mut tag.outputs) {
+            rename(&mut output.node);
+        }
     }
 
     fn add_node(&mut self, node: &FlowNode, outputs: &[OutputId], plan: &FlowPlan) -> Result<OutputId, OperatorError> {
@@ -181,6 +225,7 @@ impl Graph {
             }
             used.iter().any(|output| output.node == node.fingerprint)
         });
+        self.note_needs();
     }
 
     /// Names of the tags that run.
@@ -389,13 +434,21 @@ fn nullable(schema: &SchemaRef) -> SchemaRef {
 
 impl Source {
     fn new(stream: &str, schema: &SchemaRef) -> Self {
-        Source { stream: stream.to_string(), schema: nullable(schema), nulls: HashMap::new() }
+        Source { stream: stream.to_string(), schema: nullable(schema), needed: BTreeSet::new(), nulls: HashMap::new() }
     }
 
-    /// The stream's new rows in its full schema.
+    /// The stream's new rows in its full schema. A column that a tag needs and the reader did not read is an error:
+    /// NULL in its place would be a wrong answer.
     fn step(&mut self, events: &HashMap<String, RecordBatch>) -> Result<Delta, OperatorError> {
         let Some(batch) = events.get(&self.stream) else { return Ok(Delta::empty(Arc::clone(&self.schema))) };
         let rows = batch.num_rows();
+        let missing = self.needed.iter().map(|index| self.schema.field(*index).name());
+        if let Some(column) = missing.into_iter().find(|column| batch.column_by_name(column).is_none()) {
+            return Err(OperatorError::Expression(format!(
+                "column `{column}` of stream `{}` was not read",
+                self.stream
+            )));
+        }
         let columns = self.schema.fields().iter().map(|field| match batch.column_by_name(field.name()) {
             Some(column) => Arc::clone(column),
             None => {

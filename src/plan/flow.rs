@@ -14,6 +14,7 @@ use datafusion::physical_expr::window::WindowExpr;
 use sha2::{Digest, Sha256};
 
 use crate::catalog::Stream;
+use crate::delta::Offsets;
 use crate::plan::clock::ClockBound;
 
 /// A scalar expression over the columns of one node.
@@ -278,7 +279,41 @@ impl Reach {
     }
 }
 
+impl NodeKind {
+    /// True for operators whose output depends on more than the rows of one epoch.
+    fn keeps_state(&self) -> bool {
+        !matches!(self, NodeKind::Source { .. } | NodeKind::Map { .. } | NodeKind::Union)
+    }
+}
+
 impl FlowPlan {
+    /// The same plan for state that begins at `beginnings`: the first records taken, where they are not a partition's
+    /// first ever. State that saw another part of history is another relation, so its fingerprints differ.
+    pub fn since(&self, beginnings: &Offsets) -> FlowPlan {
+        let mut plan = self.clone();
+        let mut streams: Vec<BTreeSet<&str>> = Vec::new();
+        let mut keeps_state: Vec<bool> = Vec::new();
+        for (node, begun) in self.nodes.iter().zip(&mut plan.nodes) {
+            let mut below: BTreeSet<&str> = node.inputs.iter().flat_map(|input| streams[*input].clone()).collect();
+            if let NodeKind::Source { stream, .. } = &node.kind {
+                below.insert(&stream.name);
+            }
+            let stateful = node.kind.keeps_state() || node.inputs.iter().any(|input| keeps_state[*input]);
+            let own: Vec<String> = beginnings
+                .0
+                .iter()
+                .filter(|(partition, next)| **next > 0 && below.contains(partition.stream.as_str()))
+                .map(|(partition, next)| format!("{} {} {next}", partition.stream, partition.number))
+                .collect();
+            if stateful && !own.is_empty() {
+                begun.fingerprint = fingerprint(&format!("{} since {}", node.fingerprint, own.join(", ")));
+            }
+            streams.push(below);
+            keeps_state.push(stateful);
+        }
+        plan
+    }
+
     /// The streams that are read, each with the columns that are needed.
     pub fn sources(&self) -> impl Iterator<Item = (&Arc<Stream>, &BTreeSet<usize>)> {
         self.nodes.iter().filter_map(|node| match &node.kind {

@@ -219,9 +219,7 @@ impl PendingChanges {
 
     /// Bytes held, for limits and metrics.
     pub fn bytes(&self) -> usize {
-        self.arena.capacity()
-            + self.entries.capacity() * size_of::<Entry>()
-            + self.index.capacity() * (size_of::<u32>() + 1)
+        self.arena.len() + self.entries.len() * size_of::<Entry>() + self.index.len() * (size_of::<u32>() + 1)
     }
 
     /// Takes all output rows of one epoch, in whatever order they come.

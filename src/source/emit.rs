@@ -5,6 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{SourceBatch, SourceEvent};
+use crate::delta::Partition;
 
 /// The reader was told to stop, or nobody listens any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +88,15 @@ impl Emitter {
         let message = message.into();
         tracing::warn!(stream = %self.stream, message, "source in trouble");
         self.send(SourceEvent::Trouble { stream: self.stream.to_string(), message })
+    }
+
+    pub(super) fn announced(&self) -> Result<(), Stopped> {
+        self.send(SourceEvent::Announced { stream: self.stream.to_string() })
+    }
+
+    pub(super) fn at_end(&self, number: i32) -> Result<(), Stopped> {
+        let partition = Arc::new(Partition { stream: self.stream.to_string(), number });
+        self.send(SourceEvent::AtEnd { partition })
     }
 
     pub(super) fn missing(&self) -> Result<(), Stopped> {

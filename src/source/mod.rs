@@ -89,6 +89,18 @@ pub enum SourceEvent {
         /// The next record to be read.
         next: i64,
     },
+    /// All partitions that the stream has were told; those that turn up from now on are new.
+    Announced {
+        /// The stream.
+        stream: String,
+    },
+    /// A read without an end has given all that can be read of a partition for now, whatever offsets are left before its
+    /// end: transaction markers, records that compaction took, the beginning of a line. Told once for each partition,
+    /// and again where offsets are left.
+    AtEnd {
+        /// Which.
+        partition: Arc<Partition>,
+    },
     /// A passing fault (broker away): for status and log; the source goes on trying.
     Trouble {
         /// The stream.
@@ -96,7 +108,7 @@ pub enum SourceEvent {
         /// What happened.
         message: String,
     },
-    /// The broker answers, but the topic does not exist: there is nothing to read until it is made.
+    /// The broker answers, again and again, that the topic does not exist: there is nothing to read until it is made.
     Missing {
         /// The stream.
         stream: String,

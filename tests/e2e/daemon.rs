@@ -396,6 +396,24 @@ fn stream_that_moves_to_another_topic_is_filled_from_there() {
 }
 
 #[test]
+fn table_that_goes_back_under_a_running_daemon_is_filled_again() {
+    let shop = Shop::new("back");
+    let tags = sample_tags();
+    shop.produce("10000", "13");
+    let mut daemon = shop.start();
+    daemon.until_quiet(tags);
+    // As a replica that takes over, or a backup: the last transactions are gone.
+    shop.registry("DELETE FROM spend_total WHERE user_id % 3 = 0");
+    shop.registry("UPDATE _tagflow_progress SET epoch = 0 WHERE tag = 'spend_total'");
+    shop.produce("2000", "14");
+    shop.until_registry("SELECT CONCAT(version) FROM _tagflow_tags WHERE tag = 'spend_total'", "2");
+    daemon.until_quiet(tags);
+    shop.until_registry("SELECT CONCAT(version) FROM _tagflow_tags WHERE tag = 'night_owl'", "1");
+    daemon.interrupt();
+    shop.verify();
+}
+
+#[test]
 fn values_without_a_label_are_counted() {
     let shop = Shop::new("labels");
     let tags = sample_tags();

@@ -2,7 +2,7 @@
 //!
 //! Every test makes a topic of its own, so that they may run side by side and again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -117,7 +117,16 @@ impl Topic {
         let connection = Connection::Kafka { brokers: brokers(), properties };
         let (sender, events) = sync_channel(4);
         let handle = start_source(request, &connection, &context, sender).unwrap();
-        Reading { events, handle, dead_letters, _dir: dir, rows: BTreeMap::new(), next: BTreeMap::new() }
+        Reading {
+            events,
+            handle,
+            dead_letters,
+            _dir: dir,
+            rows: BTreeMap::new(),
+            next: BTreeMap::new(),
+            is_announced: false,
+            ended: BTreeSet::new(),
+        }
     }
 }
 
@@ -156,12 +165,23 @@ struct Reading {
     /// (offset, id) by partition.
     rows: BTreeMap<i32, Vec<(i64, i64)>>,
     next: BTreeMap<i32, i64>,
+    is_announced: bool,
+    /// Partitions that were read as far as it goes.
+    ended: BTreeSet<i32>,
 }
 
 impl Reading {
     /// Takes one event; batches are checked and counted here, others are given back.
     fn step(&mut self) -> Option<SourceEvent> {
         match self.events.recv_timeout(PATIENCE).expect("an event should come") {
+            SourceEvent::Announced { .. } => {
+                self.is_announced = true;
+                None
+            }
+            SourceEvent::AtEnd { partition } => {
+                self.ended.insert(partition.number);
+                None
+            }
             SourceEvent::Batch(batch) => {
                 let number = batch.partition.number;
                 let ids = batch.batch.column(0).as_primitive::<Int64Type>();
@@ -337,6 +357,12 @@ fn bounded_read_ends_although_its_last_offsets_are_transaction_markers() {
         assert_eq!(reading.ids(0), (0..8).collect::<Vec<_>>());
         assert_eq!(reading.next[&0], until, "the holes at the end are behind the reader as well");
     }
+    let mut endless = topic.read(topic.request());
+    while !endless.ended.contains(&0) {
+        endless.step();
+    }
+    assert!(endless.is_announced);
+    assert_eq!(endless.ids(0), (0..8).collect::<Vec<_>>(), "the end is told behind all that can be read");
 }
 
 #[test]
@@ -386,12 +412,14 @@ fn topic_that_is_made_later_is_waited_for_and_read_from_its_beginning() {
     let mut request = topic.request();
     Arc::make_mut(&mut request.stream).start = Start::Latest;
     let mut reading = topic.read(request);
-    let first = reading.step();
-    assert!(matches!(first, Some(SourceEvent::Missing { .. })), "{first:?}");
     match reading.step() {
         Some(SourceEvent::Trouble { message, .. }) => assert!(message.contains("does not exist"), "{message}"),
         other => panic!("{other:?}"),
     }
+    // Only after a while: a cluster that starts may not know its topics yet.
+    let missing = reading.step();
+    assert!(matches!(missing, Some(SourceEvent::Missing { .. })), "{missing:?}");
+    assert!(!reading.is_announced);
     topic.create(1);
     topic.write_ids(0, 0..3);
     let mut has_recovered = false;

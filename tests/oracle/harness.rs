@@ -14,7 +14,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use tagflow::catalog::Catalog;
-use tagflow::delta::{Clock, Delta};
+use tagflow::delta::{Clock, Delta, Offsets, Partition};
 use tagflow::engine::desired::plan_project;
 use tagflow::operator::graph::Graph;
 use tagflow::oracle;
@@ -52,6 +52,8 @@ struct Tag {
     sql: String,
     logical: LogicalPlan,
     plan: Arc<FlowPlan>,
+    /// Its history begins behind so many rows of a stream: retention has taken them before the tag was filled.
+    missed: HashMap<String, usize>,
     /// Its table: key to row, kept by the deltas alone.
     table: BTreeMap<Vec<String>, Row>,
 }
@@ -84,7 +86,7 @@ impl Run {
                 let plan = compile(&logical, &catalog, timezone, &key)
                     .unwrap_or_else(|refusal| panic!("{name}: {refusal:?}\n{}", logical.display_indent()));
                 let (name, sql) = (name.to_string(), sql.to_string());
-                Tag { name, sql, logical, plan: Arc::new(plan), table: BTreeMap::new() }
+                Tag { name, sql, logical, plan: Arc::new(plan), missed: HashMap::new(), table: BTreeMap::new() }
             })
             .collect();
         Run::new(seed, timezone, catalog, state, tags, runtime)
@@ -108,6 +110,7 @@ impl Run {
                 sql: tag.definition.text,
                 logical: tag.logical,
                 plan: tag.plan,
+                missed: HashMap::new(),
                 table: BTreeMap::new(),
             })
             .collect();
@@ -191,7 +194,7 @@ impl Run {
         }
     }
 
-    /// A graph of its own reads the whole history, in other batches, and is then absorbed.
+    /// A graph of its own reads the history, in other batches and sometimes without its beginning, and is then absorbed.
     fn fill(
         &mut self,
         graph: &mut Graph,
@@ -205,8 +208,14 @@ impl Run {
             filling.add_tag(&tag.name, &tag.plan).unwrap();
         }
         let whole = self.whole(history);
+        let mut missed: HashMap<String, usize> = HashMap::new();
+        if self.random.random_bool(0.4) {
+            for (stream, batch) in &whole {
+                missed.insert(stream.clone(), self.random.random_range(0..=batch.num_rows()));
+            }
+        }
         let mut deltas = Vec::new();
-        let mut start: HashMap<&str, usize> = HashMap::new();
+        let mut start: HashMap<&str, usize> = missed.iter().map(|(stream, rows)| (stream.as_str(), *rows)).collect();
         loop {
             let mut events = HashMap::new();
             for (stream, batch) in &whole {
@@ -228,6 +237,15 @@ impl Run {
                 tag.apply(delta[&tag.name].as_ref().unwrap(), "fill");
             }
         }
+        let beginning =
+            |(stream, rows): (&String, &usize)| (Partition { stream: stream.clone(), number: 0 }, *rows as i64);
+        let beginnings = Offsets(missed.iter().map(beginning).collect());
+        for tag in &mut self.tags[running..joined] {
+            tag.plan = Arc::new(tag.plan.since(&beginnings));
+            tag.missed.clone_from(&missed);
+        }
+        let filled = &self.tags[running..joined];
+        filling.rename(&filled.iter().map(|tag| (tag.name.clone(), Arc::clone(&tag.plan))).collect());
         graph.absorb(&filling).unwrap();
         joined
     }
@@ -257,9 +275,13 @@ impl Run {
     fn compare(&self, running: usize, history: &HashMap<String, Vec<RecordBatch>>, clock: Clock, epoch: usize) {
         let whole = self.whole(history);
         for tag in &self.tags[..running] {
+            let seen = whole.iter().map(|(stream, batch)| {
+                let missed = tag.missed.get(stream).copied().unwrap_or_default();
+                (stream.clone(), batch.slice(missed, batch.num_rows() - missed))
+            });
             let answer = self
                 .runtime
-                .block_on(oracle::answer(&self.state, &tag.logical, &whole, clock))
+                .block_on(oracle::answer(&self.state, &tag.logical, &seen.collect(), clock))
                 .unwrap_or_else(|error| panic!("the oracle of {} failed: {error}", tag.name));
             let mut expected = BTreeMap::new();
             for (_, (key, row)) in tag.rows(&answer) {

@@ -4,6 +4,7 @@
 //! Everything that the loop decides on comes through it: arrivals, the clock, outcomes of the store, of fills and of
 //! reloads. The order of the commit protocol is in `ARCHITECTURE.md`.
 
+mod fills;
 mod report;
 mod restore;
 mod tags;
@@ -32,12 +33,19 @@ use crate::source::{DeadLetters, SourceContext, SourceError};
 
 /// Keys that may wait for a store that is busy before no more is read.
 const MOST_PENDING_KEYS: usize = 1_000_000;
+/// Bytes of the rows that may wait likewise.
+const MOST_PENDING_BYTES: usize = 512 << 20;
 /// How often the status is written anew.
 const STATUS_INTERVAL: Duration = Duration::from_millis(250);
 /// How often sizes of state are counted: it looks at all of it.
 const SIZES_INTERVAL: Duration = Duration::from_secs(5);
 /// How often it is looked for tables whose grace period is over.
 const RETIRED_INTERVAL: Duration = Duration::from_secs(600);
+/// When a tag is tried again whose surroundings failed it: doubled from the first wait to the last.
+const FIRST_RETRY: Duration = Duration::from_secs(5);
+const LAST_RETRY: Duration = Duration::from_secs(600);
+/// How long after a failure streams are tried again.
+const STREAM_RETRY: Duration = Duration::from_secs(60);
 
 /// Why the daemon ends without being told to.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +67,9 @@ pub enum DaemonError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// A run up to the end of the streams left tags out.
+    #[error("{0}")]
+    Incomplete(String),
     /// State does not fit its operators.
     #[error("{0}")]
     State(#[from] OperatorError),
@@ -129,15 +140,20 @@ struct Daemon {
     in_flight: Option<InFlight>,
     fill: Option<Fill>,
     meeting: Option<Meeting>,
+    meeting_since: Instant,
     filled: Option<Box<Filled>>,
     /// Tags that were set aside or must wait, with the fingerprint that this is true of and the reason.
     aside: BTreeMap<String, Aside>,
+    /// How often a tag was set aside since it last ran.
+    attempts: BTreeMap<String, u32>,
     reloader: Option<Reloader>,
-    vanished: Vec<String>,
+    /// Tags that are gone, with the files that they were in.
+    vanished: Vec<(String, PathBuf)>,
     shutdown: Arc<AtomicBool>,
     status: SharedStatus,
     accept_removals: bool,
     until_caught_up: bool,
+    last_intake: Instant,
     last_flush: Instant,
     last_checkpoint: Instant,
     last_status: Instant,
@@ -157,6 +173,7 @@ struct Aside {
     fingerprint: String,
     state: TagState,
     reason: String,
+    retry_at: Option<Instant>,
 }
 
 impl Daemon {
@@ -205,14 +222,17 @@ impl Daemon {
             in_flight: None,
             fill: None,
             meeting: None,
+            meeting_since: Instant::now(),
             filled: None,
             aside: BTreeMap::new(),
+            attempts: BTreeMap::new(),
             reloader,
             vanished: Vec::new(),
             shutdown: options.shutdown,
             status: options.status,
             accept_removals: options.accept_removals,
             until_caught_up: options.until_caught_up,
+            last_intake: Instant::now(),
             last_flush: Instant::now(),
             last_checkpoint: Instant::now(),
             last_status: Instant::now(),
@@ -252,7 +272,7 @@ impl Daemon {
                 self.drop_retired()?;
             }
             if self.last_status.elapsed() >= STATUS_INTERVAL {
-                self.follow_acceptance()?;
+                self.try_again()?;
             }
             self.write_status(&[]);
             // What was taken with the last epoch is written when the daemon stops.
@@ -264,16 +284,29 @@ impl Daemon {
         Ok(())
     }
 
+    /// What a run up to the end of the streams has left out.
+    fn left_out(&self) -> Option<String> {
+        let tags = self.aside.iter().map(|(tag, aside)| format!("tag `{tag}`: {}", aside.reason));
+        let streams = self.intake.failed.iter().map(|(stream, reason)| format!("stream `{stream}`: {reason}"));
+        let all: Vec<String> = streams.chain(tags).collect();
+        (self.until_caught_up && !all.is_empty()).then(|| format!("not all tags are at the end: {}", all.join("; ")))
+    }
+
     /// One epoch, if anything has arrived or is due.
     fn epoch(&mut self) -> Result<(), DaemonError> {
-        let rows = if self.dataflow.pending_keys() > MOST_PENDING_KEYS { 0 } else { self.config.engine.epoch_rows };
-        let arrived = if rows == 0 {
+        let is_behind =
+            self.dataflow.pending_keys() > MOST_PENDING_KEYS || self.dataflow.pending_bytes() > MOST_PENDING_BYTES;
+        let arrived = if is_behind {
             // The store is behind: nothing is read until it has caught up.
             std::thread::sleep(Duration::from_millis(5));
             Default::default()
         } else {
-            self.intake.collect(self.config.engine.epoch_interval, rows).map_err(OperatorError::from)?
+            self.intake
+                .collect(self.config.engine.epoch_interval, self.config.engine.epoch_rows)
+                .map_err(OperatorError::from)?
         };
+        let intake = &self.intake;
+        self.stream_errors.retain(|stream, _| intake.failed.contains_key(stream) || !intake.is_announced(stream));
         for (stream, reason) in &self.intake.failed {
             if self.stream_errors.insert(stream.clone(), reason.clone()).is_none() {
                 error!(stream, reason, "the stream cannot go on; its tags stand still");
@@ -306,6 +339,7 @@ impl Daemon {
         // The old sources have ended before the new ones begin: a broker need not serve both.
         self.intake = Intake::start(&self.world, &Default::default(), &Offsets::default(), None)?;
         self.intake = Intake::start(&self.world, &reads, &self.dataflow.offsets, until)?;
+        self.last_intake = Instant::now();
         Ok(())
     }
 
@@ -398,6 +432,7 @@ impl Daemon {
             clock: self.dataflow.clock,
             offsets: self.dataflow.offsets.clone(),
             tags: same.1.clone(),
+            beginnings: self.dataflow.beginnings(),
             operators: BTreeMap::new(),
         };
         let begun = Instant::now();
@@ -426,7 +461,9 @@ impl Daemon {
         self.reloader = None;
         self.fill = None;
         outcome?;
+        let left_out = self.left_out();
         self.checkpoint()?;
-        self.drop_retired()
+        self.drop_retired()?;
+        left_out.map_or(Ok(()), |message| Err(DaemonError::Incomplete(message)))
     }
 }

@@ -74,6 +74,7 @@ impl Daemon {
             .iter()
             .chain(&self.stream_errors)
             .map(|(stream, message)| format!("stream `{stream}`: {message}"))
+            .chain(self.fill.iter().flat_map(|fill| fill.troubles.clone()))
             .chain(self.store.trouble())
             .chain(more_troubles.iter().cloned())
             .collect();

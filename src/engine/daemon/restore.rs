@@ -44,7 +44,8 @@ impl Daemon {
         let Some(target) = self.resumable(&manifest, progress)? else { return Ok(()) };
         for (tag, rows) in &target.rows {
             let planned = &self.desired.tags[tag];
-            let added = self.dataflow.add_tag(&planned.table, tag, &planned.plan, *rows);
+            let beginnings = manifest.beginnings.get(tag).cloned().unwrap_or_default();
+            let added = self.dataflow.add_tag(&planned.table, tag, &planned.plan, *rows, &beginnings);
             match added {
                 Ok(()) => drop(self.running.insert(tag.clone(), planned.clone())),
                 Err(fault) => self.set_aside(fault, TagState::Failed),

@@ -207,6 +207,12 @@ impl Compiler<'_> {
                 Field::new(format!("{}#{}", field.name(), &hash[..8]), field.data_type().clone(), true)
             })
             .collect();
+        // A record without one of them is a dead letter, whether or not the tag reads the column.
+        let mut required: Vec<&str> = (canonical.iter().zip(&stream.columns))
+            .filter(|(_, column)| !column.nullable)
+            .map(|(field, _)| field.name().as_str())
+            .collect();
+        required.sort_unstable();
         let mut columns = BTreeSet::new();
         let mut exprs = Vec::new();
         for field in projected.fields() {
@@ -217,7 +223,7 @@ impl Compiler<'_> {
             exprs.push(Expr::Column(Column::from_name(canonical[index].name())));
         }
         let identity = fingerprint(&format!(
-            "source {} {} {} {:?} {:?} {:?}",
+            "source {} {} {} {:?} {:?} {:?} {required:?}",
             stream.name, stream.connection, stream.topic, stream.format, stream.start, self.timezone
         ));
         let node = match self.by_fingerprint.get(&identity) {

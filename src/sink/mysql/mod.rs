@@ -49,6 +49,8 @@ struct Store {
     generation: Option<u64>,
     /// True when a COMMIT was sent and its answer was lost.
     uncertain: bool,
+    /// The last epoch that the database has confirmed, by tag and table.
+    confirmed: BTreeMap<(String, String), u64>,
     bulk_load: bool,
     /// True while the named lock is held: a connection lost then is not replaced, since the lock went with it.
     holds_lock: bool,
@@ -71,6 +73,7 @@ impl MysqlSink {
             session: None,
             generation: None,
             uncertain: false,
+            confirmed: BTreeMap::new(),
             bulk_load: true,
             holds_lock: false,
             zone: timezone,
@@ -111,6 +114,7 @@ impl Sink for MysqlSink {
     }
 
     fn create_table(&mut self, table: &TagTable) -> Result<(), SinkError> {
+        self.store.confirmed.retain(|(_, confirmed), _| *confirmed != table.table);
         self.runtime.block_on(self.store.create_table(table))
     }
 
@@ -129,10 +133,14 @@ impl Sink for MysqlSink {
         progress: &TagProgress,
         registration: &TagRegistration,
     ) -> Result<(), SinkError> {
-        self.runtime.block_on(self.store.swap_table(filled, live, progress, registration))
+        self.store.confirmed.retain(|(_, table), _| table != filled && table != live);
+        self.runtime.block_on(self.store.swap_table(filled, live, progress, registration))?;
+        self.store.confirmed.insert((progress.tag.clone(), live.to_string()), progress.epoch);
+        Ok(())
     }
 
     fn retire_table(&mut self, tag: &str) -> Result<(), SinkError> {
+        self.store.confirmed.retain(|(confirmed, _), _| confirmed != tag);
         self.runtime.block_on(self.store.retire_table(tag))
     }
 
@@ -296,21 +304,30 @@ impl Store {
 
     async fn commit(&mut self, changes: &[TagChanges]) -> Result<CommitStats, SinkError> {
         let (zone, uncertain) = (self.zone, self.uncertain);
+        let confirmed = self.confirmed.clone();
+        let keys = changes.iter().map(|change| (change.progress.tag.clone(), change.table.table.clone()));
+        let keys: Vec<(String, String)> = keys.collect();
         let stats = self
             .transaction(async |session| {
-                let committed = match uncertain {
-                    true => committed_progress(session).await?,
-                    false => BTreeMap::new(),
-                };
+                let committed = committed_progress(session).await?;
                 let mut stats = CommitStats::default();
                 let mut written = Vec::new();
-                for change in changes {
-                    let done = committed.get(&(change.progress.tag.clone(), change.table.table.clone())).is_some_and(
-                        |there| {
-                            there.fingerprint == change.progress.fingerprint && there.epoch >= change.progress.epoch
-                        },
-                    );
-                    if done {
+                for (change, key) in changes.iter().zip(&keys) {
+                    let there = committed.get(key);
+                    // Changes only mean something over the rows that they were made for.
+                    if confirmed.get(key).is_some_and(|epoch| there.is_none_or(|there| there.epoch < *epoch)) {
+                        return Err(SinkError::Table {
+                            table: change.table.table.clone(),
+                            message:
+                                "the database is older than what it had confirmed (a backup, or a replica that took \
+                                      over); the table has to be filled again"
+                                    .to_string(),
+                        });
+                    }
+                    let is_done = |there: &TagProgress| {
+                        there.fingerprint == change.progress.fingerprint && there.epoch >= change.progress.epoch
+                    };
+                    if uncertain && there.is_some_and(is_done) {
                         stats.upserted += change.upserts.num_rows() as u64;
                         stats.deleted += change.deletes.num_rows() as u64;
                         continue;
@@ -323,6 +340,7 @@ impl Store {
             })
             .await?;
         self.uncertain = false;
+        self.confirmed.extend(keys.into_iter().zip(changes.iter().map(|change| change.progress.epoch)));
         Ok(stats)
     }
 

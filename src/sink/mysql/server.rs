@@ -175,7 +175,14 @@ impl Server {
 /// Away, busy, full, read-only, shutting down, chosen as the victim of a deadlock: the same may succeed later.
 fn is_passing(code: u16, message: &str) -> bool {
     match code {
-        1020
+        // Errors of the storage engine and of proxies say little; a disk that is full is among them.
+        3
+        | 1026
+        | 1030
+        | 1105
+        | 1135
+        | 9001
+        | 1020
         | 1021
         | 1037
         | 1038

@@ -109,12 +109,19 @@ impl Store {
                  WHERE TIMESTAMPDIFF(MICROSECOND, `retired_at`, UTC_TIMESTAMP(3)) >= {micros} ORDER BY `table_name`"
             );
             let due: Vec<String> = session.texts(&due).await?.into_iter().flatten().flatten().collect();
-            for table in &due {
-                session.execute(format!("DROP TABLE IF EXISTS {}", quote_name(table)), Some(table)).await?;
-                let forget = format!("DELETE FROM `_tagflow_retired` WHERE `table_name` = {}", quote_text(table));
+            let mut dropped = Vec::new();
+            for table in due {
+                let drop = session.execute(format!("DROP TABLE IF EXISTS {}", quote_name(&table)), Some(&table)).await;
+                match drop {
+                    // Somebody reads it still: it can wait.
+                    Err(SinkError::Unavailable { .. }) if !session.broken => continue,
+                    other => other?,
+                }
+                let forget = format!("DELETE FROM `_tagflow_retired` WHERE `table_name` = {}", quote_text(&table));
                 session.execute(forget, None).await?;
+                dropped.push(table);
             }
-            Ok(due)
+            Ok(dropped)
         })
         .await
     }

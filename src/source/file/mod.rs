@@ -53,6 +53,7 @@ pub(super) fn start(
         emitter,
         files: BTreeMap::new(),
         was_seen,
+        is_announced: false,
         in_trouble: false,
         is_clean: true,
     };
@@ -69,6 +70,8 @@ struct FileSource {
     files: BTreeMap<i32, OpenFile>,
     /// Files that turn up from now on are new, and read from their beginning.
     was_seen: bool,
+    /// All files of the first look were told.
+    is_announced: bool,
     in_trouble: bool,
     /// This look at the files met no trouble.
     is_clean: bool,
@@ -82,6 +85,8 @@ struct OpenFile {
     batcher: PartitionBatcher,
     until: Option<i64>,
     is_done: bool,
+    /// It was read as far as it goes, and that was told.
+    was_at_end: bool,
     has_header: bool,
 }
 
@@ -93,6 +98,9 @@ impl FileSource {
                 Ok(found) => {
                     self.admit(&found)?;
                     self.was_seen = true;
+                    if self.is_clean && !std::mem::replace(&mut self.is_announced, true) {
+                        self.emitter.announced()?;
+                    }
                     let numbers = self.reading_order();
                     for number in numbers {
                         self.read_file(number)?;
@@ -180,6 +188,7 @@ impl FileSource {
                 batcher,
                 until,
                 is_done: until.is_some_and(|until| next >= until),
+                was_at_end: false,
                 has_header: false,
             };
             self.files.insert(*number, file);
@@ -200,6 +209,10 @@ impl FileSource {
         let follow = self.follow;
         let Some(file) = self.files.get_mut(&number) else { return Ok(()) };
         match file.read(format, follow, &self.emitter) {
+            // What is left may be a line whose end is not written yet.
+            Ok(()) if file.until.is_none() && !std::mem::replace(&mut file.was_at_end, true) => {
+                self.emitter.at_end(number)
+            }
             Ok(()) => Ok(()),
             Err(Setback::Stopped(stopped)) => Err(stopped),
             Err(Setback::Failed(message)) => Err(self.emitter.failed(message)),

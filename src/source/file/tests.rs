@@ -81,7 +81,7 @@ impl Reading {
                     let ids = batch.batch.column(0).as_primitive::<Int64Type>();
                     rows.extend(ids.values().iter().copied().zip(batch.offsets));
                 }
-                SourceEvent::Partition { .. } => {}
+                SourceEvent::Partition { .. } | SourceEvent::Announced { .. } | SourceEvent::AtEnd { .. } => {}
                 other => panic!("{other:?} after {rows:?}"),
             }
         }
@@ -97,7 +97,7 @@ impl Reading {
                     ids.extend_from_slice(batch.batch.column(0).as_primitive::<Int64Type>().values());
                     ends.insert(batch.partition.number, batch.next_offset);
                 }
-                SourceEvent::Partition { .. } => {}
+                SourceEvent::Partition { .. } | SourceEvent::Announced { .. } | SourceEvent::AtEnd { .. } => {}
                 SourceEvent::Finished { .. } => return (ids, ends),
                 other => panic!("{other:?}"),
             }
@@ -125,6 +125,7 @@ fn file_is_read_to_its_end_with_the_bytes_as_offsets() {
     append(&dir.path().join("orders.jsonl"), "{\"id\":1}\n\n{\"id\":\"x\"}\r\n{\"id\":2}");
     let reading = read(dir.path(), "orders.jsonl", false);
     assert_eq!(reading.rows(2), [(1, 0), (2, 22)]);
+    assert!(matches!(reading.event(), SourceEvent::AtEnd { .. }));
     assert!(matches!(reading.event(), SourceEvent::Finished { .. }));
     let letters = reading.dead_letters.read("orders").unwrap();
     assert_eq!((letters.len(), letters[0].offset), (1, 10));
@@ -158,6 +159,8 @@ fn follow_waits_for_the_rest_of_a_line_and_finds_new_files() {
     append(&folder.join("a.jsonl"), "{\"id\":1}\n{\"id\"");
     let reading = read(dir.path(), "orders", true);
     assert_eq!(reading.rows(1), [(1, 0)]);
+    // Whoever waits for what is there already must not wait for the rest of the line.
+    assert!(matches!(reading.event(), SourceEvent::AtEnd { .. }));
     append(&folder.join("a.jsonl"), ":2}\n");
     assert_eq!(reading.rows(1), [(2, 9)]);
     append(&folder.join("b.jsonl"), "{\"id\":3}\n");

@@ -164,6 +164,7 @@ fn bounded_read_delivers_each_offset_once_and_finishes() {
                 assert_eq!(batch.batch.num_rows(), batch.offsets.len());
                 reached = batch.next_offset;
             }
+            SourceEvent::Announced { .. } => assert_eq!(reached, 100),
             SourceEvent::Finished { .. } => assert_eq!(reached, 9_000),
             other => panic!("{other:?}"),
         }

@@ -25,6 +25,8 @@ const REFRESH: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_secs(1);
 /// How often a reader's suspicion is looked into at most.
 const SUSPICION_PAUSE: Duration = Duration::from_millis(500);
+/// How long a topic must be unknown before it counts as one that does not exist: a cluster that starts may not know yet.
+const MISSING_AFTER: Duration = Duration::from_secs(8);
 /// How long the cluster may take for an answer.
 const ANSWER: Duration = Duration::from_secs(5);
 
@@ -38,6 +40,10 @@ pub(super) struct Coordinator {
     known: BTreeMap<i32, i64>,
     /// The topic was found at least once, or found missing: partitions that turn up from now on are new ones.
     was_seen: bool,
+    /// All partitions were told at least once.
+    is_announced: bool,
+    /// Since when the cluster has been saying that it does not know the topic.
+    unknown_since: Option<Instant>,
     in_trouble: bool,
 }
 
@@ -65,6 +71,8 @@ impl Coordinator {
             threads: Vec::new(),
             known: BTreeMap::new(),
             was_seen,
+            is_announced: false,
+            unknown_since: None,
             in_trouble: false,
         }
     }
@@ -88,6 +96,9 @@ impl Coordinator {
         loop {
             let pause = match self.refresh() {
                 Ok(()) => {
+                    if !std::mem::replace(&mut self.is_announced, true) {
+                        self.shared.emitter.announced()?;
+                    }
                     if std::mem::take(&mut self.in_trouble) {
                         self.shared.emitter.recovered()?;
                     }
@@ -162,15 +173,18 @@ impl Coordinator {
                 return Err(shared.emitter.failed(format!("topic {topic:?} at {brokers}: {code}")).into());
             }
             if matches!(code, RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) {
-                // Whatever it will hold is written after the stream's start, so `latest` skips none of it.
-                self.was_seen = true;
-                if !self.in_trouble {
+                let unknown = self.unknown_since.get_or_insert_with(Instant::now).elapsed();
+                // A topic that was read before has not gone without its records.
+                if unknown >= MISSING_AFTER && !self.was_seen {
+                    // Whatever it will hold is written after the stream's start, so `latest` skips none of it.
+                    self.was_seen = true;
                     shared.emitter.missing()?;
                 }
                 return Err(Setback::Trouble(format!("topic {topic:?} does not exist at {brokers}; waiting for it")));
             }
             return Err(Setback::Trouble(format!("topic {topic:?} at {brokers}: {code}")));
         }
+        self.unknown_since = None;
         let mut numbers: Vec<i32> = found.partitions().iter().map(|partition| partition.id()).collect();
         numbers.sort_unstable();
         if let Some(until) = &shared.request.until {
@@ -243,15 +257,17 @@ impl Coordinator {
         }
         let partition = Arc::new(Partition { stream: shared.request.stream.name.clone(), number });
         shared.emitter.send(SourceEvent::Partition { partition, beginning, end, next })?;
-        self.known.insert(number, next);
         if is_read {
+            self.known.insert(number, next);
             // One that was known to be read was never counted.
             if !shared.request.from.contains_key(&number) && shared.finish_one() {
                 shared.emitter.finished()?;
             }
             return Ok(());
         }
-        self.assign(Assignment { number, next, end, until })
+        self.assign(Assignment { number, next, end, until })?;
+        self.known.insert(number, next);
+        Ok(())
     }
 
     fn assign(&mut self, assignment: Assignment) -> Result<(), Setback> {

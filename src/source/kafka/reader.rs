@@ -51,6 +51,8 @@ struct Reading {
     until: Option<i64>,
     /// Everything before `until` can be read by now: when the end is met once more, there is nothing left.
     is_complete: bool,
+    /// The end was met, and that was told.
+    was_at_end: bool,
 }
 
 impl Reader {
@@ -120,7 +122,13 @@ impl Reader {
                 assignment.next,
             )
             .map_err(|error| shared.emitter.failed(error.to_string()))?;
-            let reading = Reading { batcher, end: assignment.end, until: assignment.until, is_complete: false };
+            let reading = Reading {
+                batcher,
+                end: assignment.end,
+                until: assignment.until,
+                is_complete: false,
+                was_at_end: false,
+            };
             self.partitions.insert(number, reading);
             let mut list = TopicPartitionList::new();
             list.add_partition_offset(&self.topic, number, Offset::Offset(assignment.next))
@@ -201,8 +209,17 @@ impl Reader {
     /// The last offsets before `until` may belong to transaction markers or to records that compaction took, and never
     /// come. Once the cluster says that it has everything up to `until`, meeting the end again proves that.
     fn at_end(&mut self, number: i32) -> Result<(), Stopped> {
+        let known_end = self.known_end(number);
         let Some(reading) = self.partitions.get_mut(&number) else { return Ok(()) };
-        let Some(until) = reading.until else { return Ok(()) };
+        let Some(until) = reading.until else {
+            // Where records end before the partition does, only this tells that none are left.
+            let is_short = known_end > reading.batcher.next_offset();
+            if !std::mem::replace(&mut reading.was_at_end, true) || is_short {
+                self.send(number)?;
+                self.shared.emitter.at_end(number)?;
+            }
+            return Ok(());
+        };
         if reading.is_complete || reading.batcher.next_offset() >= until {
             return self.finish(number);
         }

@@ -74,7 +74,7 @@ fn broker_that_goes_away_is_one_trouble_and_reading_goes_on_when_it_is_back() {
     let mut is_down = false;
     loop {
         match events.recv_timeout(PATIENCE).unwrap() {
-            SourceEvent::Partition { .. } => {}
+            SourceEvent::Partition { .. } | SourceEvent::Announced { .. } | SourceEvent::AtEnd { .. } => {}
             SourceEvent::Batch(batch) => offsets.extend(batch.offsets),
             SourceEvent::Trouble { message, .. } => {
                 troubles.push(message);
