@@ -176,8 +176,12 @@ pub fn registrations_from(tags: Vec<Texts>, columns: Vec<Texts>, zone: Tz) -> Re
             method: row[10].take(),
             status,
             sql,
+            // It was written in the zone of then.
+            complete_from: row[15]
+                .take()
+                .map(|text| millis_of(&text, timezone.parse().unwrap_or(zone)))
+                .transpose()?,
             timezone,
-            complete_from: row[15].take().map(|text| millis_of(&text, zone)).transpose()?,
         })
     };
     tags.into_iter().map(registration).collect()

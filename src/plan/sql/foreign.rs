@@ -48,10 +48,10 @@ pub(crate) fn instead_of(name: &str, function: &Function) -> Option<String> {
                 path.replace('\'', "\"")
             )
         }
-        ("collect_set" | "collect_list" | "group_concat" | "wm_concat", [value, ..]) => {
-            format!(
-                "lists do not stream yet; COUNT(DISTINCT {value}) counts the values, ROW_NUMBER() … = 1 keeps the first"
-            )
+        ("collect_set", [value]) => format!("write `ARRAY_AGG(DISTINCT {value})`"),
+        ("collect_list", [value]) => format!("write `ARRAY_AGG({value})`, with ORDER BY behind the value for an order"),
+        ("group_concat" | "wm_concat", [value, ..]) => {
+            format!("write `STRING_AGG({value}, ',')`, with ORDER BY behind the comma for an order")
         }
         // A TIMESTAMP is wall time: only as an instant has it seconds since 1970.
         ("unix_timestamp" | "to_unix_timestamp", [value]) => {
@@ -86,8 +86,8 @@ pub(crate) fn instead_of(name: &str, function: &Function) -> Option<String> {
         ("len", [value]) => format!("write `length({value})`"),
         ("regexp" | "rlike", [value, pattern]) => format!("write `regexp_like({value}, {pattern})`"),
         ("str_to_date", [value, format]) => format!("write `to_date({value}, {format})`"),
-        ("percentile" | "percentile_approx", [value, ..]) => {
-            format!("percentiles do not stream yet; COUNT(*) FILTER (WHERE {value} > …) counts above a limit")
+        ("percentile" | "percentile_approx", [value, part]) => {
+            format!("write `PERCENTILE_CONT({part}) WITHIN GROUP (ORDER BY {value})`")
         }
         _ => return None,
     })

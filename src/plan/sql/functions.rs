@@ -32,7 +32,7 @@ pub(crate) fn unknown(text: &SqlText<'_>, function: &Function, state: &SessionSt
     }
     if state.window_functions().contains_key(&name) {
         let error = text.error(codes::WINDOW, span, format!("`{name}` is a window function and has no OVER (…)"));
-        let help = "of the window functions ROW_NUMBER() OVER (PARTITION BY … ORDER BY …) streams, filtered = 1";
+        let help = format!("write `{name}(…) OVER (PARTITION BY … ORDER BY …)`");
         return function.over.is_none().then(|| error.help(help));
     }
     if let Some(instead) = foreign::instead_of(&name, function) {

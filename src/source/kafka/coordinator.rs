@@ -27,6 +27,8 @@ const RETRY: Duration = Duration::from_secs(1);
 const SUSPICION_PAUSE: Duration = Duration::from_millis(500);
 /// How long a topic must be unknown before it counts as one that does not exist: a cluster that starts may not know yet.
 const MISSING_AFTER: Duration = Duration::from_secs(8);
+/// After how many suspicions in a row they are told.
+const SUSPICIONS: u32 = 4;
 /// How long the cluster may take for an answer.
 const ANSWER: Duration = Duration::from_secs(5);
 
@@ -45,6 +47,8 @@ pub(super) struct Coordinator {
     /// Since when the cluster has been saying that it does not know the topic.
     unknown_since: Option<Instant>,
     in_trouble: bool,
+    /// Rounds in a row that a reader asked for.
+    suspicions: u32,
 }
 
 /// Why a round could not be ended.
@@ -74,6 +78,7 @@ impl Coordinator {
             is_announced: false,
             unknown_since: None,
             in_trouble: false,
+            suspicions: 0,
         }
     }
 
@@ -99,7 +104,7 @@ impl Coordinator {
                     if !std::mem::replace(&mut self.is_announced, true) {
                         self.shared.emitter.announced()?;
                     }
-                    if std::mem::take(&mut self.in_trouble) {
+                    if self.suspicions == 0 && std::mem::take(&mut self.in_trouble) {
                         self.shared.emitter.recovered()?;
                     }
                     REFRESH
@@ -115,7 +120,16 @@ impl Coordinator {
             if self.shared.is_bounded() && self.is_read() {
                 return Ok(());
             }
-            self.wait(pause)?;
+            match self.wait(pause)? {
+                None => self.suspicions = 0,
+                Some(suspicion) => {
+                    self.suspicions += 1;
+                    // The cluster answers and yet a reader gets no further: a batch that cannot be unpacked, for one.
+                    if self.suspicions >= SUSPICIONS && !std::mem::replace(&mut self.in_trouble, true) {
+                        self.shared.emitter.trouble(suspicion)?;
+                    }
+                }
+            }
         }
     }
 
@@ -124,7 +138,7 @@ impl Coordinator {
     }
 
     /// Waits for the next round; a reader's suspicion makes it come sooner.
-    fn wait(&mut self, pause: Duration) -> Result<(), Stopped> {
+    fn wait(&mut self, pause: Duration) -> Result<Option<String>, Stopped> {
         let began = Instant::now();
         while began.elapsed() < pause {
             self.shared.emitter.stop().wait(Duration::from_millis(50))?;
@@ -135,14 +149,16 @@ impl Coordinator {
                     return Err(self.refused(&error));
                 }
             }
-            if began.elapsed() > SUSPICION_PAUSE && self.shared.take_suspicion().is_some() {
-                return Ok(());
+            if began.elapsed() > SUSPICION_PAUSE
+                && let Some(suspicion) = self.shared.take_suspicion()
+            {
+                return Ok(Some(suspicion));
             }
             if self.shared.is_bounded() && self.is_read() {
-                return Ok(());
+                break;
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     fn refused(&self, error: &KafkaError) -> Stopped {
