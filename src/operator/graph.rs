@@ -13,6 +13,7 @@ use chrono_tz::Tz;
 use crate::delta::{Clock, Delta};
 use crate::operator::aggregate::Aggregate;
 use crate::operator::clock_filter::ClockFilter;
+use crate::operator::clock_flags::ClockFlags;
 use crate::operator::join::Join;
 use crate::operator::map::Map;
 use crate::operator::top_row::TopRow;
@@ -50,6 +51,7 @@ enum Operator {
     Source(Source),
     Map(Map),
     ClockFilter(Box<ClockFilter>),
+    ClockFlags(Box<ClockFlags>),
     Aggregate(Box<Aggregate>),
     TopRow(Box<TopRow>),
     Window(Box<Window>),
@@ -164,6 +166,11 @@ impl Graph {
                         let schema = Arc::clone(&node.schema);
                         Operator::ClockFilter(Box::new(ClockFilter::new(bounds.clone(), schema, self.timezone)?))
                     }
+                    NodeKind::ClockFlags { flags } => {
+                        let input = nullable(&plan.nodes[node.inputs[0]].schema);
+                        let output = Arc::clone(&node.schema);
+                        Operator::ClockFlags(Box::new(ClockFlags::new(flags.clone(), input, output, self.timezone)?))
+                    }
                     NodeKind::Aggregate { keys, .. } => {
                         Operator::Aggregate(Box::new(Aggregate::new(keys.clone(), input_append_only, self.shards)?))
                     }
@@ -272,6 +279,7 @@ impl Graph {
     pub fn next_timer(&self) -> Option<Clock> {
         let timers = self.nodes.iter().filter_map(|node| match &node.operator {
             Operator::ClockFilter(filter) => filter.next_timer(),
+            Operator::ClockFlags(flags) => flags.next_timer(),
             _ => None,
         });
         timers.min()
@@ -321,6 +329,7 @@ impl Graph {
         for node in &self.nodes {
             let parts = match &node.operator {
                 Operator::ClockFilter(filter) => filter.snapshot()?,
+                Operator::ClockFlags(flags) => flags.snapshot()?,
                 Operator::Aggregate(aggregate) => aggregate.snapshot()?,
                 Operator::TopRow(top) => top.snapshot()?,
                 Operator::Window(window) => window.snapshot()?,
@@ -344,6 +353,7 @@ impl Graph {
             let Some(parts) = snapshot.get(&node.fingerprint) else { continue };
             match &mut node.operator {
                 Operator::ClockFilter(filter) if wanted("") => filter.load(parts)?,
+                Operator::ClockFlags(flags) if wanted("") => flags.load(parts)?,
                 Operator::TopRow(top) if wanted("") => top.load(parts)?,
                 Operator::Window(window) if wanted("") => window.load(parts)?,
                 Operator::Join(join) if wanted("") => join.load(parts)?,
@@ -382,6 +392,7 @@ impl Operator {
             Operator::Source(source) => whole(source.step(events)),
             Operator::Map(map) => whole(map.step(inputs[0])),
             Operator::ClockFilter(filter) => whole(filter.step(inputs[0], clock)),
+            Operator::ClockFlags(flags) => whole(flags.step(inputs[0], clock)),
             Operator::TopRow(top) => whole(top.step(inputs[0])),
             Operator::Window(window) => whole(window.step(inputs[0])),
             Operator::Join(join) => whole(join.step(inputs[0], inputs[1])),
@@ -408,6 +419,7 @@ impl Operator {
     fn size(&self) -> Option<(usize, usize)> {
         match self {
             Operator::ClockFilter(filter) => Some(filter.size()),
+            Operator::ClockFlags(flags) => Some(flags.size()),
             Operator::Aggregate(aggregate) => Some(aggregate.size()),
             Operator::TopRow(top) => Some(top.size()),
             Operator::Window(window) => Some(window.size()),

@@ -7,6 +7,7 @@
 pub mod aggregate;
 pub mod bisect;
 pub mod clock_filter;
+pub mod clock_flags;
 pub mod error;
 pub mod graph;
 pub mod join;

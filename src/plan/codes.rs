@@ -56,6 +56,8 @@ pub const TABLE_FUNCTION: &str = "T0515";
 pub const VOLATILE: &str = "T0516";
 /// Clauses of other databases.
 pub const OTHER_CLAUSE: &str = "T0517";
+/// A use of the clock that cannot be followed.
+pub const CLOCK_PLACE: &str = "T0523";
 /// Integer divided by integer.
 pub const INTEGER_DIVISION: &str = "T0701";
 /// A divisor that may be zero.

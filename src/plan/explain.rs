@@ -2,7 +2,7 @@
 
 use arrow::compute::SortOptions;
 
-use crate::plan::clock::Comparison;
+use crate::plan::clock::{ClockBound, Comparison};
 use crate::plan::flow::{FlowNode, FlowPlan, NodeIndex, NodeKind, Reach, Scalar};
 
 /// The tree of a tag; `sharing` has, for each node, the other tags that use it.
@@ -42,6 +42,19 @@ fn node(plan: &FlowPlan, sharing: &[Vec<String>], index: NodeIndex, depth: usize
     }
 }
 
+fn comparison(bound: &ClockBound, show: &dyn Fn(&Scalar) -> String) -> String {
+    let sign = match bound.comparison {
+        Comparison::AtLeast => ">=",
+        Comparison::After => ">",
+        Comparison::AtMost => "<=",
+        Comparison::Before => "<",
+    };
+    let clock = bound.clock_text.replace("__clock", "NOW()").replace("__today", "CURRENT_DATE");
+    let clock = crate::plan::clock::with_plain_intervals(&clock);
+    let steps = if bound.stepped { "in steps" } else { "row by row" };
+    format!("{} {sign} {clock}, {steps}", show(&bound.row))
+}
+
 fn lines(plan: &FlowPlan, flow: &FlowNode) -> Vec<String> {
     let input = flow.inputs.first().map(|input| &plan.nodes[*input]);
     let show = |scalar: &Scalar| readable(&scalar.text, input);
@@ -63,20 +76,12 @@ fn lines(plan: &FlowPlan, flow: &FlowNode) -> Vec<String> {
             lines
         }
         NodeKind::ClockFilter { bounds } => {
-            let mut lines = vec!["clock filter: keeps the rows that will enter or leave".to_string()];
-            for bound in bounds {
-                let sign = match bound.comparison {
-                    Comparison::AtLeast => ">=",
-                    Comparison::After => ">",
-                    Comparison::AtMost => "<=",
-                    Comparison::Before => "<",
-                };
-                let clock = bound.clock_text.replace("__clock", "NOW()").replace("__today", "CURRENT_DATE");
-                let clock = crate::plan::clock::with_plain_intervals(&clock);
-                let steps = if bound.stepped { "in steps" } else { "row by row" };
-                lines.push(format!("{} {sign} {clock}, {steps}", show(&bound.row)));
-            }
-            lines
+            let lines = ["clock filter: keeps the rows that will enter or leave".to_string()];
+            lines.into_iter().chain(bounds.iter().map(|bound| comparison(bound, &show))).collect()
+        }
+        NodeKind::ClockFlags { flags } => {
+            let lines = ["clock flags: keeps the rows of which a comparison is still to turn".to_string()];
+            lines.into_iter().chain(flags.iter().map(|flag| comparison(flag, &show))).collect()
         }
         NodeKind::Aggregate { keys, member } => {
             let mut lines = vec![format!("aggregate by {}: one entry a key", list(keys))];

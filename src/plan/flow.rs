@@ -76,6 +76,11 @@ pub enum NodeKind {
         /// All must hold.
         bounds: Vec<ClockBound>,
     },
+    /// The rows, and for each comparison with the clock whether it holds now, NULL where the row's side is.
+    ClockFlags {
+        /// The comparisons, one more column each.
+        flags: Vec<ClockBound>,
+    },
     /// One row a group: key columns, then the member's aggregates.
     Aggregate {
         /// Group keys.

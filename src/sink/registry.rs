@@ -177,10 +177,7 @@ pub fn registrations_from(tags: Vec<Texts>, columns: Vec<Texts>, zone: Tz) -> Re
             status,
             sql,
             // It was written in the zone of then.
-            complete_from: row[15]
-                .take()
-                .map(|text| millis_of(&text, timezone.parse().unwrap_or(zone)))
-                .transpose()?,
+            complete_from: row[15].take().map(|text| millis_of(&text, timezone.parse().unwrap_or(zone))).transpose()?,
             timezone,
         })
     };

@@ -126,6 +126,8 @@ impl Run {
         runtime: tokio::runtime::Runtime,
     ) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
+        let names: BTreeSet<&str> = tags.iter().map(|tag| tag.name.as_str()).collect();
+        assert_eq!(names.len(), tags.len(), "every tag needs a name of its own");
         tags.shuffle(&mut random);
         Run { random, seed, timezone, catalog, state, tags, runtime }
     }

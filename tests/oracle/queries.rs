@@ -308,4 +308,56 @@ pub const ALL: &[(&str, &str)] = &[
         "SELECT a.user_id, COUNT(*) AS n, MIN(b.view_time) AS t FROM (SELECT * FROM orders) a JOIN (SELECT * FROM page_views) b \
          ON a.user_id = b.user_id AND a.quantity = b.duration_ms / 40 GROUP BY a.user_id",
     ),
+    (
+        "lapsed_by_itself",
+        "SELECT user_id, MAX(order_time) AS last, MAX(order_time) < NOW() - INTERVAL '30' DAY AS lapsed, MAX(order_time) >= CURRENT_DATE AS today FROM orders GROUP BY user_id",
+    ),
+    (
+        "clock_in_filter",
+        "SELECT user_id, SUM(amount) FILTER (WHERE order_time >= NOW() - INTERVAL '1' DAY) AS d1, SUM(amount) FILTER (WHERE order_time >= NOW() - INTERVAL '7' DAY) AS d7, COUNT(*) FILTER (WHERE order_time >= CURRENT_DATE - INTERVAL '30' DAY AND status = 'paid') AS d30, SUM(amount) AS whole FROM orders GROUP BY user_id",
+    ),
+    (
+        "clock_in_case",
+        "SELECT user_id, SUM(CASE WHEN order_time >= NOW() - INTERVAL '7' DAY THEN amount ELSE 0 END) AS week, AVG(CASE WHEN order_time < CURRENT_DATE THEN weight END) AS before, COUNT(DISTINCT CASE WHEN NOT (order_time >= NOW() - INTERVAL '3' DAY) THEN category END) AS c FROM orders GROUP BY user_id",
+    ),
+    (
+        "clock_under_or",
+        "SELECT user_id, COUNT(*) AS n FROM orders WHERE order_time >= NOW() - INTERVAL '7' DAY OR amount > 300 OR status = 'refunded' AND NOT order_time < CURRENT_DATE - INTERVAL '2' DAY GROUP BY user_id",
+    ),
+    (
+        "clock_not_between",
+        "SELECT user_id, COUNT(*) AS n FROM orders WHERE order_time NOT BETWEEN NOW() - INTERVAL '14' DAY AND NOW() - INTERVAL '2' DAY AND CAST(order_time AS DATE) <> CURRENT_DATE GROUP BY user_id",
+    ),
+    (
+        "clock_in_having",
+        "SELECT user_id, COUNT(*) AS n FROM orders WHERE order_time < NOW() GROUP BY user_id HAVING MAX(order_time) < NOW() - INTERVAL '3' DAY OR COUNT(*) > 4 AND MIN(order_time) >= CURRENT_DATE - INTERVAL '20' DAY",
+    ),
+    (
+        "clock_in_group",
+        "SELECT user_id, age, COUNT(*) AS n FROM (SELECT user_id, CASE WHEN order_time >= NOW() - INTERVAL '1' DAY THEN 'new' WHEN order_time >= CURRENT_DATE - INTERVAL '10' DAY THEN 'recent' WHEN order_time IS NULL THEN 'unknown' ELSE 'old' END AS age FROM orders WHERE amount > 20) GROUP BY user_id, age",
+    ),
+    (
+        "clock_in_latest",
+        "SELECT user_id, category, order_time >= NOW() - INTERVAL '7' DAY AS fresh FROM (SELECT user_id, category, order_time, ROW_NUMBER() OVER (PARTITION BY user_id ORDER BY order_time DESC, order_id) AS n FROM orders WHERE order_time >= NOW() - INTERVAL '20' DAY) WHERE n = 1",
+    ),
+    (
+        "clock_over_join",
+        "SELECT a.user_id, a.last >= NOW() - INTERVAL '5' DAY AND b.seen < CURRENT_DATE AS back FROM (SELECT user_id, MAX(order_time) AS last FROM orders GROUP BY user_id) a JOIN (SELECT user_id, MAX(view_time) AS seen FROM page_views GROUP BY user_id) b ON a.user_id = b.user_id",
+    ),
+    (
+        "clock_in_list",
+        "SELECT user_id, STRING_AGG(category, ',' ORDER BY order_id) FILTER (WHERE order_time >= NOW() - INTERVAL '9' DAY) AS bought FROM orders GROUP BY user_id",
+    ),
+    (
+        "clock_then_clock",
+        "SELECT user_id, n, lately FROM (SELECT user_id, COUNT(*) AS n, MAX(order_time) AS last, COUNT(*) FILTER (WHERE order_time >= date_trunc('hour', NOW()) - INTERVAL '12' HOUR) AS lately FROM orders WHERE order_time >= NOW() - INTERVAL '20' DAY OR quantity = 1 GROUP BY user_id) WHERE last >= CURRENT_DATE - INTERVAL '2' DAY",
+    ),
+    (
+        "clock_union",
+        "SELECT user_id, SUM(n) AS n FROM (SELECT user_id, CASE WHEN order_time >= NOW() - INTERVAL '2' DAY THEN 2 ELSE 1 END AS n FROM orders UNION ALL SELECT user_id, CASE WHEN view_time >= CURRENT_DATE THEN 3 ELSE 0 END AS n FROM page_views) GROUP BY user_id",
+    ),
+    (
+        "clock_windowed",
+        "SELECT user_id, MAX(run) AS longest FROM (SELECT user_id, ROW_NUMBER() OVER (PARTITION BY user_id, fresh ORDER BY order_time, order_id) AS run FROM (SELECT user_id, order_id, order_time, order_time >= NOW() - INTERVAL '6' DAY AS fresh FROM orders)) GROUP BY user_id",
+    ),
 ];

@@ -6,7 +6,7 @@ use arrow::datatypes::{Field, Schema};
 use datafusion::common::DFSchema;
 use datafusion::logical_expr::{Aggregate, Expr, ExprSchemable, Union};
 
-use super::{Compiler, Facts, Refusal, Relation, canonical_columns, clock_in, ranked, readable, substitute};
+use super::{Compiler, Facts, Refusal, Relation, canonical_columns, ranked, readable, substitute};
 use crate::plan::flow::{AggregateCall, AggregateFunction, FlowNode, Member, NodeKind, Reach, Scalar, fingerprint};
 use crate::plan::{clock, codes};
 
@@ -27,26 +27,30 @@ impl Compiler<'_> {
                 "write one tag for each grouping",
             ));
         }
-        let schema = aggregate.input.schema();
-        let resolve = |relation: &Relation, expr: &Expr| substitute(expr, schema, &relation.columns);
-        let keys = aggregate.group_expr.iter().map(|expr| resolve(&relation, expr)).collect::<Result<Vec<_>, _>>()?;
-        if keys.iter().any(clock::reads_clock) {
-            return Err(clock_in("GROUP BY"));
+        let mut schema = aggregate.input.schema().as_ref().clone();
+        let mut exprs: Vec<Expr> = aggregate.group_expr.iter().chain(&aggregate.aggr_expr).cloned().collect();
+        if exprs.iter().any(clock::reads_clock) {
+            let resolved = exprs.iter().map(|expr| substitute(expr, &schema, &relation.columns));
+            let columns = resolved.collect::<Result<Vec<_>, _>>()?;
+            let settled = self.without_clock(Relation { columns, ..relation }, "an aggregate")?;
+            relation = self.whole(settled.node);
+            exprs = settled.columns;
+            schema = DFSchema::try_from(self.facts[relation.node].columns.as_ref().clone())?;
         }
+        let schema = &schema;
+        let (group_expr, aggr_expr) = exprs.split_at(aggregate.group_expr.len());
+        let resolve = |relation: &Relation, expr: &Expr| substitute(expr, schema, &relation.columns);
+        let keys = group_expr.iter().map(|expr| resolve(&relation, expr)).collect::<Result<Vec<_>, _>>()?;
         let guarded = !relation.filters.is_empty() && keys.iter().any(|key| self.fallible(relation.node, key));
         if !relation.bounds.is_empty() || guarded {
             relation = self.materialise(relation)?;
         }
-        let keys = aggregate
-            .group_expr
+        let keys = group_expr
             .iter()
             .map(|expr| self.scalar(relation.node, &resolve(&relation, expr)?))
             .collect::<Result<Vec<_>, _>>()?;
-        let aggregates = aggregate
-            .aggr_expr
-            .iter()
-            .map(|expr| self.aggregate_call(&relation, expr, schema))
-            .collect::<Result<Vec<_>, _>>()?;
+        let aggregates =
+            aggr_expr.iter().map(|expr| self.aggregate_call(&relation, expr, schema)).collect::<Result<Vec<_>, _>>()?;
         let filter = self.filter_stages(relation.node, &relation.filters)?;
 
         let key_texts: Vec<&str> = keys.iter().map(|key| key.text.as_str()).collect();
@@ -104,13 +108,6 @@ impl Compiler<'_> {
         let name = function.func.name();
         let (_, field) = expr.to_field(schema)?;
         let data_type = field.data_type().clone();
-        let reads =
-            params.args.iter().chain(params.filter.as_deref()).chain(params.order_by.iter().map(|sort| &sort.expr));
-        for read in reads {
-            if clock::reads_clock(&substitute(read, schema, &relation.columns)?) {
-                return Err(clock_in("an aggregate"));
-            }
-        }
         let kind = match (name, params.distinct) {
             ("count", false) => AggregateFunction::Count,
             ("count", true) => AggregateFunction::CountDistinct,

@@ -3,6 +3,7 @@
 //! Projections and filters are kept pending on a [`Relation`] as expressions over the node below, so that they end
 //! where they are cheapest: as an aggregate's own filter and arguments over the shared input, or in one `Map`.
 
+mod clocked;
 mod collected;
 mod join;
 mod key;
@@ -152,13 +153,8 @@ impl Compiler<'_> {
                     .iter()
                     .map(|expr| substitute(expr, projection.input.schema(), &relation.columns))
                     .collect::<Result<Vec<_>, _>>()?;
-                for column in &columns {
-                    if clock::reads_clock(column) {
-                        return Err(clock_in("the SELECT list"));
-                    }
-                }
                 relation.columns = columns;
-                Ok(relation)
+                self.without_clock(relation, "the SELECT list")
             }
             LogicalPlan::Filter(Filter { predicate, input, .. }) => {
                 let mut relation = self.relation(input)?;
@@ -266,6 +262,8 @@ impl Compiler<'_> {
 
     fn push_filter(&mut self, relation: &mut Relation, predicate: &Expr, schema: &DFSchema) -> Result<(), Refusal> {
         let predicate = substitute(predicate, schema, &relation.columns)?;
+        // Conditions on the clock that are no bound by themselves.
+        let mut turning = Vec::new();
         for conjunct in split_conjunction(&predicate).into_iter().flat_map(split_between) {
             if let Some(rank) = &relation.unranked
                 && is_first_rank(&conjunct, rank)
@@ -279,15 +277,15 @@ impl Compiler<'_> {
             }
             match clock::split_comparison(&conjunct) {
                 Some(bounds) => relation.bounds.extend(bounds),
-                None => {
-                    return Err(Refusal::new(
-                        "T0520",
-                        "this condition on the clock does not stream yet",
-                        "compare one column expression with NOW() or CURRENT_DATE plus or minus an interval, joined by AND \
-                         with the other conditions of the WHERE",
-                    ));
-                }
+                None => turning.push(conjunct),
             }
+        }
+        if !turning.is_empty() {
+            let width = relation.columns.len();
+            let columns = relation.columns.iter().cloned().chain(turning).collect();
+            let with_turning = Relation { columns, ..ranked(relation.clone())? };
+            *relation = self.without_clock(with_turning, "this condition")?;
+            relation.filters.extend(relation.columns.split_off(width));
         }
         Ok(())
     }
@@ -347,7 +345,10 @@ impl Compiler<'_> {
         let fields: Vec<Field> = columns
             .iter()
             .zip(exprs)
-            .map(|(column, expr)| Field::new(readable(&expr.schema_name().to_string()), column.data_type.clone(), true))
+            .map(|(column, expr)| {
+                let name = readable(&self.named(input, expr).schema_name().to_string());
+                Field::new(name, column.data_type.clone(), true)
+            })
             .collect();
         let text = format!(
             "map {} where {:?} select {:?}",
@@ -494,6 +495,18 @@ impl Compiler<'_> {
         }
     }
 
+    /// The expression with the node's columns by their names, for people.
+    fn named(&self, node: NodeIndex, expr: &Expr) -> Expr {
+        let name = |expr: Expr| match self.plain(node, &expr) {
+            Some(index) => {
+                let column = Column::from_name(self.nodes[node].schema.field(index).name());
+                Ok(Transformed::yes(Expr::Column(column)))
+            }
+            None => Ok(Transformed::no(expr)),
+        };
+        expr.clone().transform_up(name).map_or_else(|_| expr.clone(), |named| named.data)
+    }
+
     fn fallible(&self, node: NodeIndex, expr: &Expr) -> bool {
         is_fallible(expr, &self.facts[node].columns)
     }
@@ -605,8 +618,8 @@ fn no_limit() -> Refusal {
 
 fn clock_in(place: &str) -> Refusal {
     Refusal::new(
-        "T0523",
-        format!("NOW() and CURRENT_DATE in {place} do not stream yet"),
-        "compare the event time with the clock in WHERE",
+        codes::CLOCK_PLACE,
+        format!("NOW() and CURRENT_DATE in {place} do not stream"),
+        "compare with the clock in a sub-query, in WHERE or as a column of its SELECT list, and use that column",
     )
 }
