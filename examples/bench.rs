@@ -187,7 +187,7 @@ fn run(name: &str, desired: &Desired, events: u64, sink: bool) -> Result<(), Fai
     let shards = rayon::current_num_threads();
     let mut dataflow = Dataflow::new(shards, config.timezone);
     for (tag, planned) in &desired.tags {
-        dataflow.add_tag(&planned.table, tag, &planned.plan, 0)?;
+        dataflow.add_tag(&planned.table, tag, &planned.plan, 0, &Default::default())?;
     }
     let store = if sink {
         let store = StoreThread::start(open_store(&config.store, &config.root, config.timezone)?, Arc::default())?;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use chrono::DateTime;
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::tree_node::Transformed;
 use datafusion::common::{Column, DataFusionError};
 use datafusion::datasource::{MemTable, provider_as_source};
 use datafusion::execution::context::SessionState;
@@ -42,7 +42,7 @@ pub async fn answer(
 const MOST_ROWS: usize = 100_000_000;
 
 fn over_events(plan: LogicalPlan, events: &HashMap<String, RecordBatch>) -> Result<LogicalPlan, DataFusionError> {
-    let replaced = plan.transform_up(|plan| match plan {
+    let replaced = plan.transform_up_with_subqueries(|plan| match plan {
         LogicalPlan::TableScan(mut scan) => {
             let batch = events.get(scan.table_name.table()).ok_or_else(|| {
                 DataFusionError::Plan(format!("no events of stream `{}` were given", scan.table_name.table()))
@@ -57,7 +57,7 @@ fn over_events(plan: LogicalPlan, events: &HashMap<String, RecordBatch>) -> Resu
 
 /// Sorts the input of every window by its partition, its order, and then the whole row.
 fn with_total_orders(plan: LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
-    let replaced = plan.transform_up(|plan| match plan {
+    let replaced = plan.transform_up_with_subqueries(|plan| match plan {
         LogicalPlan::Window(window) => {
             let Some(Expr::WindowFunction(first)) = window.window_expr.first().map(|expr| expr.clone().unalias())
             else {
@@ -80,7 +80,7 @@ fn with_total_orders(plan: LogicalPlan) -> Result<LogicalPlan, DataFusionError> 
 
 /// Lets the values themselves break ties in the order of an aggregate.
 fn with_ordered_aggregates(plan: LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
-    let replaced = plan.transform_up(|plan| match plan {
+    let replaced = plan.transform_up_with_subqueries(|plan| match plan {
         LogicalPlan::Aggregate(aggregate) => {
             let ordered = |expr: &Expr| {
                 let name = expr.schema_name().to_string();

@@ -16,6 +16,7 @@ use crate::operator::clock_filter::ClockFilter;
 use crate::operator::clock_flags::ClockFlags;
 use crate::operator::join::Join;
 use crate::operator::map::Map;
+use crate::operator::seed::Seed;
 use crate::operator::top_row::TopRow;
 use crate::operator::window::Window;
 use crate::operator::{OperatorError, StatePart};
@@ -49,6 +50,7 @@ struct Node {
 #[derive(Debug)]
 enum Operator {
     Source(Source),
+    Seed(Seed),
     Map(Map),
     ClockFilter(Box<ClockFilter>),
     ClockFlags(Box<ClockFlags>),
@@ -159,6 +161,7 @@ impl Graph {
             None => {
                 let operator = match &node.kind {
                     NodeKind::Source { stream, .. } => Operator::Source(Source::new(&stream.name, &node.schema)),
+                    NodeKind::Seed => Operator::Seed(Seed::new(&node.schema)),
                     NodeKind::Map { filter, columns } => {
                         Operator::Map(Map::new(filter.clone(), columns.clone(), Arc::clone(&node.schema)))
                     }
@@ -328,6 +331,7 @@ impl Graph {
         let mut snapshot = BTreeMap::new();
         for node in &self.nodes {
             let parts = match &node.operator {
+                Operator::Seed(seed) => seed.snapshot()?,
                 Operator::ClockFilter(filter) => filter.snapshot()?,
                 Operator::ClockFlags(flags) => flags.snapshot()?,
                 Operator::Aggregate(aggregate) => aggregate.snapshot()?,
@@ -352,6 +356,7 @@ impl Graph {
                 |member: &str| fresh.contains(&OutputId { node: node.fingerprint.clone(), member: member.to_string() });
             let Some(parts) = snapshot.get(&node.fingerprint) else { continue };
             match &mut node.operator {
+                Operator::Seed(seed) if wanted("") => seed.load(parts)?,
                 Operator::ClockFilter(filter) if wanted("") => filter.load(parts)?,
                 Operator::ClockFlags(flags) if wanted("") => flags.load(parts)?,
                 Operator::TopRow(top) if wanted("") => top.load(parts)?,
@@ -390,6 +395,7 @@ impl Operator {
         let whole = |result| vec![(String::new(), result)];
         match self {
             Operator::Source(source) => whole(source.step(events)),
+            Operator::Seed(seed) => whole(seed.step()),
             Operator::Map(map) => whole(map.step(inputs[0])),
             Operator::ClockFilter(filter) => whole(filter.step(inputs[0], clock)),
             Operator::ClockFlags(flags) => whole(flags.step(inputs[0], clock)),
@@ -424,7 +430,7 @@ impl Operator {
             Operator::TopRow(top) => Some(top.size()),
             Operator::Window(window) => Some(window.size()),
             Operator::Join(join) => Some(join.size()),
-            Operator::Source(_) | Operator::Map(_) | Operator::Union(_) => None,
+            Operator::Source(_) | Operator::Seed(_) | Operator::Map(_) | Operator::Union(_) => None,
         }
     }
 

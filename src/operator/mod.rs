@@ -14,6 +14,7 @@ pub mod join;
 pub mod map;
 pub mod partitions;
 pub mod rows;
+pub mod seed;
 pub mod state;
 pub mod top_row;
 pub mod window;

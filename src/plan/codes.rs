@@ -68,6 +68,10 @@ pub const NULL_KEY: &str = "T0703";
 pub const WALL_TIME_EPOCH: &str = "T0704";
 /// An ORDER BY that leaves open which row is the first.
 pub const TIES: &str = "T0705";
+/// A join that keeps all events of a stream.
+pub const UNBOUNDED_JOIN: &str = "T0706";
+/// A value of the whole population, which moves every row.
+pub const POPULATION: &str = "T0707";
 /// A spelling of Hive or MySQL.
 pub const FOREIGN: &str = "T0710";
 /// A date format of Java.

@@ -75,6 +75,7 @@ fn lines(plan: &FlowPlan, flow: &FlowNode) -> Vec<String> {
             lines.extend(columns.as_ref().map(|columns| format!("select {}", list(columns))));
             lines
         }
+        NodeKind::Seed => vec!["one row that always is there".to_string()],
         NodeKind::ClockFilter { bounds } => {
             let lines = ["clock filter: keeps the rows that will enter or leave".to_string()];
             lines.into_iter().chain(bounds.iter().map(|bound| comparison(bound, &show))).collect()

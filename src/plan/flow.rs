@@ -71,6 +71,8 @@ pub enum NodeKind {
         /// The new columns.
         columns: Option<Vec<Scalar>>,
     },
+    /// One row, from the first step on: what is there when nothing else is.
+    Seed,
     /// Rows while they are visible: they enter and leave as the clock moves.
     ClockFilter {
         /// All must hold.

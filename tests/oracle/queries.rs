@@ -360,4 +360,44 @@ pub const ALL: &[(&str, &str)] = &[
         "clock_windowed",
         "SELECT user_id, MAX(run) AS longest FROM (SELECT user_id, ROW_NUMBER() OVER (PARTITION BY user_id, fresh ORDER BY order_time, order_id) AS run FROM (SELECT user_id, order_id, order_time, order_time >= NOW() - INTERVAL '6' DAY AS fresh FROM orders)) GROUP BY user_id",
     ),
+    (
+        "above_the_average",
+        "SELECT user_id, SUM(amount) AS spend FROM orders GROUP BY user_id HAVING SUM(amount) > (SELECT AVG(t) FROM (SELECT SUM(amount) AS t FROM orders GROUP BY user_id))",
+    ),
+    (
+        "share_of_all_again",
+        "SELECT user_id, COUNT(*) AS n, (SELECT COUNT(*) FROM orders) AS whole, CAST(SUM(weight) AS DOUBLE) / NULLIF((SELECT MAX(weight) FROM orders WHERE status = 'paid'), 0) AS part FROM orders GROUP BY user_id",
+    ),
+    (
+        "orders_above_mean",
+        "SELECT user_id, COUNT(*) AS n, SUM(amount) FILTER (WHERE quantity >= (SELECT MIN(quantity) FROM orders)) AS a FROM orders WHERE amount > (SELECT AVG(amount) FROM orders WHERE order_time >= NOW() - INTERVAL '9' DAY) GROUP BY user_id",
+    ),
+    (
+        "above_median",
+        "SELECT user_id, spend, (SELECT MAX(weight) FROM orders) AS w FROM (SELECT user_id, SUM(amount) AS spend FROM orders GROUP BY user_id) WHERE spend >= (SELECT MEDIAN(amount) FROM orders)",
+    ),
+    (
+        "empty_population",
+        "SELECT user_id, COUNT(*) AS n, (SELECT SUM(amount) FROM orders WHERE amount < -1000000) AS nothing, (SELECT COUNT(*) FROM page_views WHERE page = 'nowhere') AS zero FROM orders GROUP BY user_id",
+    ),
+    (
+        "crossed_with_one",
+        "SELECT a.user_id, a.n, b.most, a.n = b.most AS is_most FROM (SELECT user_id, COUNT(*) AS n FROM orders GROUP BY user_id) a CROSS JOIN (SELECT MAX(m) AS most, MIN(m) AS least FROM (SELECT COUNT(*) AS m FROM orders GROUP BY user_id)) b WHERE a.n >= b.least",
+    ),
+    (
+        "not_in_orders",
+        "SELECT user_id, COUNT(*) AS n FROM page_views WHERE user_id NOT IN (SELECT user_id FROM orders WHERE status = 'refunded') GROUP BY user_id",
+    ),
+    (
+        "not_in_known",
+        "SELECT user_id, COUNT(*) AS n FROM page_views WHERE user_id NOT IN (SELECT user_id FROM orders WHERE user_id IS NOT NULL AND quantity > 2) GROUP BY user_id",
+    ),
+    (
+        "not_in_nothing",
+        "SELECT user_id, COUNT(*) AS n FROM page_views WHERE page NOT IN (SELECT category FROM orders WHERE amount < -5000000) GROUP BY user_id",
+    ),
+    (
+        "not_in_rare_null",
+        "SELECT user_id, COUNT(*) AS n FROM page_views WHERE page NOT IN (SELECT CASE WHEN quantity = 1 AND status = 'refunded' THEN category ELSE 'cart' END FROM orders WHERE order_time >= NOW() - INTERVAL '4' DAY) GROUP BY user_id",
+    ),
 ];

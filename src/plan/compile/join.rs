@@ -2,71 +2,113 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{Field, Schema};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::{Column, JoinType, NullEquality};
-use datafusion::logical_expr::{Expr, Join};
+use datafusion::logical_expr::{Expr, Join, lit};
 
 use super::{Compiler, Facts, Refusal, Relation, canonical_columns, clock_in, substitute};
 use crate::plan::flow::{FlowNode, JoinKind, JoinPlan, NodeIndex, NodeKind, fingerprint};
 use crate::plan::{clock, codes};
 
+/// A join of two nodes.
+pub(super) struct Joined {
+    pub kind: JoinKind,
+    pub left: NodeIndex,
+    pub right: NodeIndex,
+    /// Equal expressions over the columns of the left and of the right.
+    pub keys: Vec<(Expr, Expr)>,
+    /// Over the columns of [`Compiler::pair_columns`].
+    pub condition: Option<Expr>,
+    pub null_equals_null: bool,
+}
+
 impl Compiler<'_> {
     pub(super) fn join(&mut self, join: &Join) -> Result<Relation, Refusal> {
-        let (kind, swapped) = kind(join)?;
+        let (kind, swapped) = kind(join);
         let on: Vec<(&Expr, &Expr)> =
             join.on.iter().map(|(left, right)| if swapped { (right, left) } else { (left, right) }).collect();
         let (left_plan, right_plan) = if swapped { (&join.right, &join.left) } else { (&join.left, &join.right) };
-        if on.is_empty() {
-            return Err(Refusal::new(
-                codes::JOIN,
-                "a join without an equality looks at every pair of rows there is",
-                "join by an equality of two columns: ON a.user_id = b.user_id",
-            ));
-        }
         let relation = self.relation(left_plan)?;
         let left = self.narrow(relation)?;
         let relation = self.relation(right_plan)?;
         let right = self.narrow(relation)?;
-        let keys = |side: &Relation, schema, expr: &Expr| -> Result<Expr, Refusal> {
+        let key = |side: &Relation, schema, expr: &Expr| -> Result<Expr, Refusal> {
             let key = substitute(expr, schema, &side.columns)?;
             if clock::reads_clock(&key) { Err(clock_in("the condition of a join")) } else { Ok(key) }
         };
-        let left_exprs =
-            on.iter().map(|(key, _)| keys(&left, left_plan.schema(), key)).collect::<Result<Vec<_>, _>>()?;
-        let right_exprs =
-            on.iter().map(|(_, key)| keys(&right, right_plan.schema(), key)).collect::<Result<Vec<_>, _>>()?;
-        let left_keys = left_exprs.iter().map(|key| self.scalar(left.node, key)).collect::<Result<Vec<_>, _>>()?;
-        let right_keys = right_exprs.iter().map(|key| self.scalar(right.node, key)).collect::<Result<Vec<_>, _>>()?;
-
-        let fields = |node: NodeIndex| self.nodes[node].schema.fields().iter().map(|field| field.as_ref().clone());
-        let width = left.columns.len();
-        let pair_fields: Vec<Field> = fields(left.node).chain(fields(right.node)).collect();
-        let pair_columns = canonical_columns(&pair_fields);
+        let mut keys = on
+            .iter()
+            .map(|(of_left, of_right)| {
+                Ok((key(&left, left_plan.schema(), of_left)?, key(&right, right_plan.schema(), of_right)?))
+            })
+            .collect::<Result<Vec<_>, Refusal>>()?;
+        if keys.is_empty() {
+            // Everything meets everything, which is bearable where that is one row.
+            if !self.is_one_row(left.node) && !self.is_one_row(right.node) {
+                return Err(Refusal::new(
+                    codes::JOIN,
+                    "a join without an equality looks at every pair of rows there is",
+                    "join by an equality of two columns: ON a.user_id = b.user_id",
+                ));
+            }
+            keys.push((lit(0_i64), lit(0_i64)));
+        }
         let condition = match &join.filter {
             None => None,
             Some(filter) => {
                 let schema = left_plan.schema().join(right_plan.schema())?;
-                let columns: Vec<Expr> =
-                    pair_columns.fields().iter().map(|field| Expr::Column(Column::from_name(field.name()))).collect();
+                let columns: Vec<Expr> = self
+                    .pair_columns(left.node, right.node)
+                    .fields()
+                    .iter()
+                    .map(|field| Expr::Column(Column::from_name(field.name())))
+                    .collect();
                 let condition = substitute(filter, &schema, &columns)?;
                 if clock::reads_clock(&condition) {
                     return Err(clock_in("the condition of a join"));
                 }
-                Some(super::scalar_over(&pair_columns, &condition)?)
+                Some(condition)
             }
         };
+        if join.null_aware {
+            return self.not_in(&left, &right, &keys, condition.is_some());
+        }
         let null_equals_null = join.null_equality == NullEquality::NullEqualsNull;
+        let (left, right) = (left.node, right.node);
+        let node = self.joined(Joined { kind, left, right, keys, condition, null_equals_null })?;
+        Ok(self.whole(node))
+    }
+
+    /// The columns of a pair: those of the left, then those of the right.
+    pub(super) fn pair_columns(&self, left: NodeIndex, right: NodeIndex) -> SchemaRef {
+        canonical_columns(&self.pair_fields(left, right))
+    }
+
+    fn pair_fields(&self, left: NodeIndex, right: NodeIndex) -> Vec<Field> {
+        let fields = |node: NodeIndex| self.nodes[node].schema.fields().iter().map(|field| field.as_ref().clone());
+        fields(left).chain(fields(right)).collect()
+    }
+
+    /// The node of a join. Its columns are those of the pair, of the left, or of the left and a mark.
+    pub(super) fn joined(&mut self, joined: Joined) -> Result<NodeIndex, Refusal> {
+        let Joined { kind, left, right, keys, condition, null_equals_null } = joined;
+        let left_keys = keys.iter().map(|(key, _)| self.scalar(left, key)).collect::<Result<Vec<_>, _>>()?;
+        let right_keys = keys.iter().map(|(_, key)| self.scalar(right, key)).collect::<Result<Vec<_>, _>>()?;
+        let width = self.facts[left].columns.fields().len();
+        let pair_fields = self.pair_fields(left, right);
+        let condition =
+            condition.map(|condition| super::scalar_over(&canonical_columns(&pair_fields), &condition)).transpose()?;
         let texts = |keys: &[crate::plan::flow::Scalar]| keys.iter().map(|key| key.text.clone()).collect::<Vec<_>>();
         let output = fingerprint(&format!(
             "join {kind:?} {} by {:?} with {} by {:?} nulls {null_equals_null} where {:?}",
-            self.facts[left.node].output,
+            self.facts[left].output,
             texts(&left_keys),
-            self.facts[right.node].output,
+            self.facts[right].output,
             texts(&right_keys),
             condition.as_ref().map(|condition| &condition.text),
         ));
-        let plain = |node, exprs: &[Expr]| exprs.iter().map(|expr| self.plain(node, expr)).collect::<Vec<_>>();
-        let (plain_left, plain_right) = (plain(left.node, &left_exprs), plain(right.node, &right_exprs));
+        let plain_left: Vec<_> = keys.iter().map(|(key, _)| self.plain(left, key)).collect();
+        let plain_right: Vec<_> = keys.iter().map(|(_, key)| self.plain(right, key)).collect();
         // Equal keys alone decide who is whose partner.
         let is_plain = condition.is_none() && plain_left.iter().chain(&plain_right).all(Option::is_some);
         let equal: Vec<(usize, usize)> = plain_left
@@ -74,9 +116,8 @@ impl Compiler<'_> {
             .zip(&plain_right)
             .filter_map(|(left, right)| Some(((*left)?, (*right)? + width)))
             .collect();
-        let of_left = Input { unique: &self.facts[left.node].unique, keys: &plain_left, start: 0, null_equals_null };
-        let of_right =
-            Input { unique: &self.facts[right.node].unique, keys: &plain_right, start: width, null_equals_null };
+        let of_left = Input { unique: &self.facts[left].unique, keys: &plain_left, start: 0, null_equals_null };
+        let of_right = Input { unique: &self.facts[right].unique, keys: &plain_right, start: width, null_equals_null };
         let mut unique = unique(kind, &of_left, &of_right, &equal);
         let is_merged = is_plain && of_left.is_single() && of_right.is_single();
         let merged = if kind == JoinKind::Full && is_merged { equal } else { Vec::new() };
@@ -84,11 +125,11 @@ impl Compiler<'_> {
             // A row of either side alone may have the key of the other's.
             unique.clear();
         }
-        let reach = self.facts[left.node].reach.and(self.facts[right.node].reach);
+        let reach = self.facts[left].reach.and(self.facts[right].reach);
         let out_fields: Vec<Field> = match kind {
-            JoinKind::Semi | JoinKind::Anti => fields(left.node).collect(),
+            JoinKind::Semi | JoinKind::Anti => pair_fields[..width].to_vec(),
             JoinKind::Mark => {
-                fields(left.node).chain([Field::new("mark", arrow::datatypes::DataType::Boolean, true)]).collect()
+                pair_fields[..width].iter().cloned().chain([Field::new("mark", DataType::Boolean, true)]).collect()
             }
             _ => pair_fields,
         };
@@ -96,28 +137,18 @@ impl Compiler<'_> {
         let facts = Facts { columns: canonical_columns(&out_fields), unique, merged, reach, output: output.clone() };
         let node = FlowNode {
             fingerprint: output,
-            inputs: vec![left.node, right.node],
-            append_only: kind == JoinKind::Inner
-                && self.nodes[left.node].append_only
-                && self.nodes[right.node].append_only,
+            inputs: vec![left, right],
+            append_only: kind == JoinKind::Inner && self.nodes[left].append_only && self.nodes[right].append_only,
             schema: Arc::new(Schema::new(out_fields)),
             kind: NodeKind::Join(JoinPlan { kind, left_keys, right_keys, null_equals_null, condition }),
         };
-        let node = self.push(node, facts);
-        Ok(self.whole(node))
+        Ok(self.push(node, facts))
     }
 }
 
 /// What the join gives, and whether its inputs change places for it.
-fn kind(join: &Join) -> Result<(JoinKind, bool), Refusal> {
-    if join.null_aware {
-        return Err(Refusal::new(
-            codes::JOIN,
-            "NOT IN of a column that may be NULL is never true once one NULL is there",
-            "write WHERE NOT EXISTS (SELECT 1 FROM … WHERE b.user_id = a.user_id)",
-        ));
-    }
-    Ok(match join.join_type {
+fn kind(join: &Join) -> (JoinKind, bool) {
+    match join.join_type {
         JoinType::Inner => (JoinKind::Inner, false),
         JoinType::Left => (JoinKind::Left, false),
         JoinType::Right => (JoinKind::Right, false),
@@ -128,7 +159,7 @@ fn kind(join: &Join) -> Result<(JoinKind, bool), Refusal> {
         JoinType::RightAnti => (JoinKind::Anti, true),
         JoinType::LeftMark => (JoinKind::Mark, false),
         JoinType::RightMark => (JoinKind::Mark, true),
-    })
+    }
 }
 
 /// What is known of one input.

@@ -26,6 +26,13 @@ impl Compiler<'_> {
                     format!("put `{}` into GROUP BY (or PARTITION BY)", required.column),
                 ));
             }
+            None if self.is_one_row(relation.node) => {
+                return Err(Refusal::new(
+                    "T0503",
+                    "an aggregate over the whole population is not keyed by anyone",
+                    "add GROUP BY with the entity's key",
+                ));
+            }
             None => {
                 return Err(Refusal::new(
                     "T0604",

@@ -7,18 +7,16 @@ use datafusion::common::DFSchema;
 use datafusion::logical_expr::{Aggregate, Expr, ExprSchemable, Union};
 
 use super::{Compiler, Facts, Refusal, Relation, canonical_columns, ranked, readable, substitute};
-use crate::plan::flow::{AggregateCall, AggregateFunction, FlowNode, Member, NodeKind, Reach, Scalar, fingerprint};
+use crate::plan::flow::{
+    AggregateCall, AggregateFunction, FlowNode, Member, NodeIndex, NodeKind, Reach, Scalar, fingerprint,
+};
 use crate::plan::{clock, codes};
 
 impl Compiler<'_> {
     pub(super) fn aggregate(&mut self, aggregate: &Aggregate) -> Result<Relation, Refusal> {
-        let mut relation = ranked(self.relation(&aggregate.input)?)?;
+        let relation = ranked(self.relation(&aggregate.input)?)?;
         if aggregate.group_expr.is_empty() {
-            return Err(Refusal::new(
-                "T0503",
-                "an aggregate over the whole population is not keyed by anyone",
-                "add GROUP BY with the entity's key",
-            ));
+            return self.whole_aggregate(relation, aggregate);
         }
         if aggregate.group_expr.iter().any(|expr| matches!(expr, Expr::GroupingSet(_))) {
             return Err(Refusal::new(
@@ -28,7 +26,8 @@ impl Compiler<'_> {
             ));
         }
         let mut schema = aggregate.input.schema().as_ref().clone();
-        let mut exprs: Vec<Expr> = aggregate.group_expr.iter().chain(&aggregate.aggr_expr).cloned().collect();
+        let exprs: Vec<Expr> = aggregate.group_expr.iter().chain(&aggregate.aggr_expr).cloned().collect();
+        let (mut relation, mut exprs) = self.with_queries(relation, &exprs)?;
         if exprs.iter().any(clock::reads_clock) {
             let resolved = exprs.iter().map(|expr| substitute(expr, &schema, &relation.columns));
             let columns = resolved.collect::<Result<Vec<_>, _>>()?;
@@ -39,6 +38,21 @@ impl Compiler<'_> {
         }
         let schema = &schema;
         let (group_expr, aggr_expr) = exprs.split_at(aggregate.group_expr.len());
+        let fields = aggregate.schema.fields().iter();
+        let fields = fields.map(|field| Field::new(readable(field.name()), field.data_type().clone(), true)).collect();
+        let node = self.grouped(relation, schema, group_expr, aggr_expr, fields)?;
+        Ok(self.whole(node))
+    }
+
+    /// The node of an aggregate: `fields` are its keys, then its values.
+    pub(super) fn grouped(
+        &mut self,
+        mut relation: Relation,
+        schema: &DFSchema,
+        group_expr: &[Expr],
+        aggr_expr: &[Expr],
+        fields: Vec<Field>,
+    ) -> Result<NodeIndex, Refusal> {
         let resolve = |relation: &Relation, expr: &Expr| substitute(expr, schema, &relation.columns);
         let keys = group_expr.iter().map(|expr| resolve(&relation, expr)).collect::<Result<Vec<_>, _>>()?;
         let guarded = !relation.filters.is_empty() && keys.iter().any(|key| self.fallible(relation.node, key));
@@ -67,12 +81,6 @@ impl Compiler<'_> {
         let member =
             Member { fingerprint: fingerprint(&format!("member {filter_texts:?} {call_texts:?}")), filter, aggregates };
 
-        let fields: Vec<Field> = aggregate
-            .schema
-            .fields()
-            .iter()
-            .map(|field| Field::new(readable(field.name()), field.data_type().clone(), true))
-            .collect();
         let facts = Facts {
             columns: canonical_columns(&fields),
             unique: vec![(0..keys.len()).collect()],
@@ -87,8 +95,7 @@ impl Compiler<'_> {
             schema: Arc::new(Schema::new(fields)),
             append_only: false,
         };
-        let node = self.push(node, facts);
-        Ok(self.whole(node))
+        Ok(self.push(node, facts))
     }
 
     pub(super) fn aggregate_call(
@@ -144,14 +151,16 @@ impl Compiler<'_> {
             let node = self.narrow(relation)?.node;
             inputs.push(node);
         }
+        let fields = union.schema.fields().iter();
+        let fields = fields.map(|field| Field::new(field.name(), field.data_type().clone(), true)).collect();
+        let node = self.union_node(inputs, fields);
+        Ok(self.whole(node))
+    }
+
+    /// The rows of several nodes with the same columns.
+    pub(super) fn union_node(&mut self, inputs: Vec<NodeIndex>, fields: Vec<Field>) -> NodeIndex {
         let outputs: Vec<&str> = inputs.iter().map(|input| self.facts[*input].output.as_str()).collect();
         let output = fingerprint(&format!("union {outputs:?}"));
-        let fields: Vec<Field> = union
-            .schema
-            .fields()
-            .iter()
-            .map(|field| Field::new(field.name(), field.data_type().clone(), true))
-            .collect();
         let reach = inputs.iter().map(|input| self.facts[*input].reach).fold(Reach::Within(0), Reach::and);
         let facts = Facts {
             columns: canonical_columns(&fields),
@@ -167,7 +176,6 @@ impl Compiler<'_> {
             kind: NodeKind::Union,
             schema: Arc::new(Schema::new(fields)),
         };
-        let node = self.push(node, facts);
-        Ok(self.whole(node))
+        self.push(node, facts)
     }
 }

@@ -8,6 +8,7 @@ mod collected;
 mod join;
 mod key;
 mod keyed;
+mod population;
 mod window;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -147,9 +148,9 @@ impl Compiler<'_> {
             }
             LogicalPlan::SubqueryAlias(alias) => self.relation(&alias.input),
             LogicalPlan::Projection(projection) => {
-                let mut relation = self.relation(&projection.input)?;
-                let columns = projection
-                    .expr
+                let relation = self.relation(&projection.input)?;
+                let (mut relation, exprs) = self.with_queries(relation, &projection.expr)?;
+                let columns = exprs
                     .iter()
                     .map(|expr| substitute(expr, projection.input.schema(), &relation.columns))
                     .collect::<Result<Vec<_>, _>>()?;
@@ -157,8 +158,9 @@ impl Compiler<'_> {
                 self.without_clock(relation, "the SELECT list")
             }
             LogicalPlan::Filter(Filter { predicate, input, .. }) => {
-                let mut relation = self.relation(input)?;
-                self.push_filter(&mut relation, predicate, input.schema())?;
+                let relation = self.relation(input)?;
+                let (mut relation, predicate) = self.with_queries(relation, std::slice::from_ref(predicate))?;
+                self.push_filter(&mut relation, &predicate[0], input.schema())?;
                 Ok(relation)
             }
             LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate),
@@ -539,12 +541,15 @@ fn substitute(expr: &Expr, schema: &DFSchema, columns: &[Expr]) -> Result<Expr, 
     if expr.exists(is_query)? {
         return Err(Refusal::new(
             codes::SUBQUERY,
-            "a sub-query over the whole population does not stream yet",
-            "tie it to the row: WHERE b.user_id = a.user_id, or write the number itself",
+            "this sub-query does not stream yet",
+            "tie it to the row by an equality, WHERE b.user_id = a.user_id, or let it give one value for all rows",
         ));
     }
     let replaced = expr.clone().transform_up(|expr| match &expr {
         Expr::Column(column) => {
+            if let Some(index) = population::stands_for(column) {
+                return Ok(Transformed::yes(Expr::Column(Column::from_name(format!("#{index}")))));
+            }
             let index = schema.index_of_column(column)?;
             Ok(Transformed::yes(columns[index].clone()))
         }

@@ -3,6 +3,7 @@
 //! The syntax tree gives the places of problems, DataFusion their meaning. All problems of a file are told at once,
 //! as far as one does not hide the next.
 
+mod costs;
 mod culprit;
 mod division;
 mod epoch;
@@ -259,6 +260,7 @@ pub fn plan_tag(
         Ok(flow) => {
             let mut warnings = planned.warnings;
             warnings.extend(null_key(&planned.plan, tag, &entity.key));
+            warnings.extend(costs::of(&SqlText::new(&tag.file, &tag.text), &flow));
             Ok(PlannedTagQuery { logical: planned.plan, flow, warnings })
         }
         Err(Refusal { code, message, help, word }) => {

@@ -1,0 +1,50 @@
+//! What a tag costs that its SQL does not show: state without bound, and values that move everybody.
+
+use crate::diagnostic::Diagnostic;
+use crate::plan::codes;
+use crate::plan::flow::{FlowPlan, JoinPlan, NodeIndex, NodeKind};
+use crate::plan::sql::text::SqlText;
+
+/// Warnings for joins that keep every event of a stream, and for values of the whole population.
+pub(crate) fn of(text: &SqlText<'_>, plan: &FlowPlan) -> Vec<Diagnostic> {
+    let mut warnings = Vec::new();
+    for node in &plan.nodes {
+        let NodeKind::Join(join) = &node.kind else { continue };
+        if is_population(join) {
+            let span = text.find_word(&["select"]).unwrap_or_else(|| text.first_word());
+            let span = text.text().to_ascii_lowercase().rfind("select").map_or(span, |at| at..at + "select".len());
+            let message = "a value of the whole population: when it changes, every row is computed again";
+            let help = "let it change seldom, by CURRENT_DATE for one, or compare with a number";
+            warnings.push(text.warning(codes::POPULATION, span, message).help(help));
+            continue;
+        }
+        for stream in node.inputs.iter().filter_map(|input| whole_stream(plan, *input)) {
+            let span = text.find_word(&["join", "exists", "in", "intersect", "except", "union"]);
+            let span = span.unwrap_or_else(|| text.first_word());
+            let message = format!("the join keeps every row of `{stream}` for good");
+            let help = "aggregate before joining (GROUP BY in a sub-query), or bound it: \
+                        WHERE order_time >= CURRENT_DATE - INTERVAL '90' DAY";
+            warnings.push(text.warning(codes::UNBOUNDED_JOIN, span, message).help(help));
+        }
+    }
+    warnings.dedup();
+    warnings
+}
+
+/// True for a join by nothing but a constant.
+fn is_population(join: &JoinPlan) -> bool {
+    join.left_keys.iter().all(|key| key.expr.is::<datafusion::physical_expr::expressions::Literal>())
+}
+
+/// The stream all of whose rows come through a node.
+fn whole_stream(plan: &FlowPlan, node: NodeIndex) -> Option<&str> {
+    let node = &plan.nodes[node];
+    match &node.kind {
+        NodeKind::Source { stream, .. } => Some(&stream.name),
+        NodeKind::Map { .. } | NodeKind::Union | NodeKind::Window { .. } | NodeKind::Join(_) => {
+            node.inputs.iter().find_map(|input| whole_stream(plan, *input))
+        }
+        NodeKind::ClockFlags { .. } => node.inputs.iter().find_map(|input| whole_stream(plan, *input)),
+        NodeKind::Seed | NodeKind::ClockFilter { .. } | NodeKind::Aggregate { .. } | NodeKind::TopRow { .. } => None,
+    }
+}
