@@ -64,7 +64,7 @@ pub fn plan_project(project: &Project) -> (Desired, Vec<Diagnostic>) {
 fn plan_all(project: &Project) -> (Desired, Vec<Diagnostic>) {
     let mut tags = BTreeMap::new();
     let timezone = project.config.timezone;
-    let planner = match QueryPlanner::new(&project.catalog, timezone) {
+    let planner = match QueryPlanner::new(&project.catalog, &project.tags, &project.config.entities, timezone) {
         Ok(planner) => planner,
         Err(error) => {
             let message = format!("the streams cannot be planned with: {}", error.strip_backtrace());

@@ -16,31 +16,32 @@ mod ties;
 mod unsupported;
 mod views;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use chrono_tz::Tz;
 use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::catalog::MemorySchemaProvider;
 use datafusion::common::{DataFusionError, JoinType};
 use datafusion::datasource::{TableProvider, ViewTable};
 use datafusion::execution::context::{SessionContext, SessionState};
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast;
 
 use self::names::Tables;
 use self::text::SqlText;
 use self::views::{Next, Reads};
-use crate::catalog::{Catalog, View};
+use crate::catalog::Catalog;
 use crate::config::Entity;
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::plan::codes;
 use crate::plan::compile::{KeyRequirement, Refusal, compile};
 use crate::plan::flow::FlowPlan;
 use crate::plan::session::{optimise, session_state};
-use crate::tag::TagDefinition;
+use crate::tag::{Status, TagDefinition};
 
 /// Plans queries over the streams and views of a catalog.
 pub struct QueryPlanner {
@@ -72,26 +73,55 @@ pub struct PlannedTagQuery {
     pub warnings: Vec<Diagnostic>,
 }
 
+/// The schema in which tags are read: `FROM tags.spend_30d`.
+const TAGS: &str = "tags";
+
+/// What another query may read by a name of its own: a view, or a tag.
+struct Readable<'a> {
+    file: &'a Path,
+    text: &'a str,
+    /// The key of a tag's entity: rows without it are nobody's.
+    key: Option<&'a str>,
+}
+
 impl QueryPlanner {
-    /// For one catalog and the project's zone.
-    pub fn new(catalog: &Catalog, timezone: Tz) -> Result<Self, DataFusionError> {
+    /// For one catalog, the tags that may read each other with the keys of their entities, and the project's zone.
+    pub fn new(
+        catalog: &Catalog,
+        tags: &BTreeMap<String, TagDefinition>,
+        entities: &BTreeMap<String, Entity>,
+        timezone: Tz,
+    ) -> Result<Self, DataFusionError> {
+        let views = catalog.views.values().map(|view| {
+            let readable = Readable { file: &view.file, text: &view.sql, key: None };
+            (view.name.clone(), readable)
+        });
+        let tags = tags.values().filter(|tag| tag.header.status != Status::Planned).map(|tag| {
+            let key = entities.get(&tag.entity).map(|entity| entity.key.as_str());
+            (format!("{TAGS}.{}", tag.name), Readable { file: &tag.file, text: &tag.text, key })
+        });
+        let readable: BTreeMap<String, Readable<'_>> = views.chain(tags).collect();
         let columns = |stream: &crate::catalog::Stream| -> Vec<String> {
             stream.schema().fields().iter().map(|field| field.name().clone()).collect()
         };
         let sound = catalog.streams.iter().map(|(name, stream)| (name.clone(), columns(stream))).collect();
         // A view is sound once it is planned.
-        let broken = catalog.views.values().map(|view| (view.name.clone(), view.file.clone())).collect();
+        let broken = readable.iter().map(|(name, readable)| (name.clone(), readable.file.to_path_buf())).collect();
         let runtime = tokio::runtime::Builder::new_current_thread().build()?;
         let state = session_state(catalog, timezone)?;
+        if let Some(catalog) = state.catalog_list().catalog(&state.config().options().catalog.default_catalog) {
+            catalog.register_schema(TAGS, Arc::new(MemorySchemaProvider::new()))?;
+        }
         let mut planner = QueryPlanner { state, tables: Tables { sound, broken }, view_problems: Vec::new(), runtime };
-        let reads = planner.views_read(catalog);
+        let reads = planner.reads(&readable);
         for next in views::in_order(&reads) {
             match next {
-                Next::View(view) => planner.add_view(&catalog.views[&view])?,
+                Next::View(name) => planner.add(&name, &readable[&name])?,
                 Next::Circle(circle) => {
                     let span = reads[&circle[0]].get(&circle[1 % circle.len()]).cloned();
-                    let message = format!("views read each other in a circle: {} → {}", circle.join(" → "), circle[0]);
-                    let problem = Diagnostic::error(codes::VIEW_CYCLE, &catalog.views[&circle[0]].file, span, message);
+                    let what = if circle[0].starts_with("tags.") { "tags" } else { "views" };
+                    let message = format!("{what} read each other in a circle: {} → {}", circle.join(" → "), circle[0]);
+                    let problem = Diagnostic::error(codes::VIEW_CYCLE, readable[&circle[0]].file, span, message);
                     planner.view_problems.push(problem.help("let one of them read a stream"));
                 }
             }
@@ -99,34 +129,48 @@ impl QueryPlanner {
         Ok(planner)
     }
 
-    /// What views each view reads, as far as its text can be parsed.
-    fn views_read(&self, catalog: &Catalog) -> Reads {
-        let read_by = |view: &View| {
-            let text = SqlText::new(&view.file, &view.sql);
+    /// What each view, and each tag that is read by anyone, reads of them, as far as its text can be parsed.
+    fn reads(&self, readable: &BTreeMap<String, Readable<'_>>) -> Reads {
+        let read_by = |of: &Readable<'_>| {
+            let text = SqlText::new(of.file, of.text);
             let reads =
                 text.parse().map(|mut query| names::resolve(&text, &mut query, &self.tables, &self.state).reads);
-            reads.unwrap_or_default().into_iter().filter(|(name, _)| catalog.views.contains_key(name)).collect()
+            reads.unwrap_or_default().into_iter().filter(|(name, _)| readable.contains_key(name)).collect()
         };
-        catalog.views.iter().map(|(name, view)| (name.clone(), read_by(view))).collect()
+        let mut reads: Reads = readable.iter().map(|(name, of)| (name.clone(), read_by(of))).collect();
+        let is_read: BTreeSet<String> = reads.values().flat_map(|reads| reads.keys().cloned()).collect();
+        reads.retain(|name, _| readable[name].key.is_none() || is_read.contains(name));
+        reads
     }
 
-    /// Views may read views: those that this one reads must have been added.
-    fn add_view(&mut self, view: &View) -> Result<(), DataFusionError> {
-        match self.plan_file(&SqlText::new(&view.file, &view.sql)) {
+    /// What this one reads must have been added.
+    fn add(&mut self, name: &str, readable: &Readable<'_>) -> Result<(), DataFusionError> {
+        match self.plan_file(&SqlText::new(readable.file, readable.text)) {
             Ok(planned) => {
-                let table = ViewTable::new(planned.plan, Some(view.sql.clone()));
+                let mut plan = planned.plan;
+                let key = readable.key.and_then(|key| {
+                    plan.schema().columns().into_iter().find(|column| column.name.eq_ignore_ascii_case(key))
+                });
+                if let Some(key) = key {
+                    plan = LogicalPlanBuilder::from(plan).filter(Expr::Column(key).is_not_null())?.build()?;
+                }
+                let table = ViewTable::new(plan, Some(readable.text.to_string()));
                 let columns = table.schema().fields().iter().map(|field| field.name().clone()).collect();
                 let context = SessionContext::new_with_state(self.state.clone());
-                context.register_table(view.name.as_str(), Arc::new(table))?;
+                context.register_table(name, Arc::new(table))?;
                 self.state = context.state();
-                self.tables.broken.remove(&view.name);
-                self.tables.sound.insert(view.name.clone(), columns);
-                self.view_problems.extend(planned.warnings);
+                self.tables.broken.remove(name);
+                self.tables.sound.insert(name.to_string(), columns);
+                // A tag's own problems are told when it is planned as one.
+                if readable.key.is_none() {
+                    self.view_problems.extend(planned.warnings);
+                }
             }
             // What is wrong in the views that it reads is told there.
-            Err(problems) => {
+            Err(problems) if readable.key.is_none() => {
                 self.view_problems.extend(problems.into_iter().filter(|problem| problem.code != codes::BROKEN_VIEW));
             }
+            Err(_) => {}
         }
         Ok(())
     }

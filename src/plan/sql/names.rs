@@ -241,9 +241,18 @@ impl Resolver<'_> {
     fn table(&mut self, name: &mut ObjectName) -> (Option<String>, Columns) {
         let unknown = Columns { names: Vec::new(), open: true };
         let span = self.text.span(name.span());
-        let [ObjectNamePart::Identifier(ident)] = name.0.as_mut_slice() else {
-            self.qualified_table(name, span);
-            return (None, unknown);
+        let ident = match name.0.as_mut_slice() {
+            [ObjectNamePart::Identifier(ident)] => ident,
+            [ObjectNamePart::Identifier(schema), ObjectNamePart::Identifier(tag)]
+                if schema.value.eq_ignore_ascii_case("tags") =>
+            {
+                respell(schema, "tags");
+                return self.tag(tag, span);
+            }
+            _ => {
+                self.qualified_table(name, span);
+                return (None, unknown);
+            }
         };
         // The innermost of that name.
         for cte in self.ctes.iter().rev() {
@@ -266,12 +275,42 @@ impl Resolver<'_> {
         }
         let written = ident.value.clone();
         let message = format!("there is no stream or view `{written}`");
+        let tag = format!("tags.{}", written.to_lowercase());
         let help = match nearest(&written, self.known_tables()) {
+            _ if self.tables.sound.contains_key(&tag) || self.tables.broken.contains_key(&tag) => {
+                format!("a tag is read as `{tag}`")
+            }
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("schemas/ declares: {}", self.known_tables().collect::<Vec<_>>().join(", ")),
         };
         self.resolved.problems.push(self.text.error(codes::UNKNOWN_TABLE, span, message).help(help));
         (Some(written.to_lowercase()), unknown)
+    }
+
+    /// A tag that is read as a table, `tags.spend_30d`.
+    fn tag(&mut self, ident: &mut Ident, span: std::ops::Range<usize>) -> (Option<String>, Columns) {
+        let (sound, broken) = (&self.tables.sound, &self.tables.broken);
+        let tags = || sound.keys().chain(broken.keys()).filter_map(|name| name.strip_prefix("tags."));
+        let Some(found) = find(ident, tags()).map(str::to_string) else {
+            let message = format!("there is no tag `{}`", ident.value);
+            let error = self.text.error(codes::UNKNOWN_TABLE, span, message);
+            let help = match nearest(&ident.value, tags()) {
+                Some(near) => format!("did you mean `tags.{near}`?"),
+                None => "a tag is named by its file below tags/, without .sql".to_string(),
+            };
+            self.resolved.problems.push(error.help(help));
+            return (Some(ident.value.to_lowercase()), Columns { names: Vec::new(), open: true });
+        };
+        respell(ident, &found);
+        let name = format!("tags.{found}");
+        self.resolved.reads.entry(name.clone()).or_insert_with(|| span.clone());
+        if let Some(columns) = self.tables.sound.get(&name) {
+            return (Some(found), Columns { names: columns.clone(), open: false });
+        }
+        let message = format!("tag `{found}` cannot be read: its own file has errors");
+        let help = format!("mend {}", self.tables.broken[&name].display());
+        self.resolved.problems.push(self.text.error(codes::BROKEN_VIEW, span, message).help(help));
+        (Some(found), Columns { names: Vec::new(), open: true })
     }
 
     /// Streams have no database before their name.
@@ -287,7 +326,8 @@ impl Resolver<'_> {
 
     fn known_tables(&self) -> impl Iterator<Item = &str> {
         let ctes = self.ctes.iter().filter_map(|cte| cte.name.as_deref());
-        ctes.chain(self.tables.sound.keys().map(String::as_str))
+        let streams_and_views = self.tables.sound.keys().map(String::as_str).filter(|name| !name.starts_with("tags."));
+        ctes.chain(streams_and_views)
     }
 
     /// The relation that a column is said to be of.
