@@ -11,5 +11,6 @@ pub mod fallible;
 pub mod flow;
 pub mod functions;
 pub mod session;
+pub mod signed;
 pub mod sql;
 pub mod zone;

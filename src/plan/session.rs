@@ -8,11 +8,12 @@ use datafusion::datasource::empty::EmptyTable;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::context::{SessionContext, SessionState};
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::optimizer::{Optimizer, OptimizerContext};
+use datafusion::optimizer::{Analyzer, Optimizer, OptimizerContext};
 use datafusion::prelude::SessionConfig;
 
 use crate::catalog::Catalog;
 use crate::plan::clock::with_fixed_days;
+use crate::plan::signed::SignedDifferences;
 use crate::plan::zone::ZoneCasts;
 
 /// Rules of DataFusion that are left out: the first would give distinct aggregates a second layout of state, the
@@ -26,7 +27,10 @@ pub fn session_state(catalog: &Catalog, timezone: Tz) -> Result<SessionState, Da
     options.execution.time_zone = Some(timezone.name().to_string());
     options.sql_parser.map_string_types_to_utf8view = false;
     options.sql_parser.collect_spans = true;
-    let mut state = SessionStateBuilder::new().with_config(config).with_default_features().build();
+    let mut rules = Analyzer::new().rules;
+    rules.insert(0, Arc::new(SignedDifferences));
+    let builder = SessionStateBuilder::new().with_config(config).with_default_features();
+    let mut state = builder.with_analyzer_rules(rules).build();
     state.add_analyzer_rule(Arc::new(ZoneCasts));
     let context = SessionContext::new_with_state(state);
     for stream in catalog.streams.values() {

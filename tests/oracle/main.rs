@@ -3,6 +3,7 @@
 //!
 //! `TAGFLOW_ORACLE_SEED=n` runs one seed alone; `TAGFLOW_ORACLE_SEEDS=n` runs n of them.
 
+mod cases;
 mod events;
 mod harness;
 mod queries;

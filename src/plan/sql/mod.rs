@@ -15,6 +15,7 @@ mod text;
 mod ties;
 mod unsupported;
 mod views;
+mod windows;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -22,8 +23,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use chrono_tz::Tz;
-use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::catalog::MemorySchemaProvider;
+use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DataFusionError, JoinType};
 use datafusion::datasource::{TableProvider, ViewTable};
 use datafusion::execution::context::{SessionContext, SessionState};
@@ -197,6 +198,8 @@ impl QueryPlanner {
         let mut problems = unsupported::find(sql, &query, &self.state);
         problems.extend(names::resolve(sql, &mut query, &self.tables, &self.state).problems);
         problems.sort_by_key(|problem| problem.span.as_ref().map(|span| span.start));
+        // A window in FROM is written out with its column several times.
+        problems.dedup();
         if problems.iter().any(|problem| problem.severity == Severity::Error) {
             return Err(problems);
         }

@@ -11,6 +11,7 @@ use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, Tokenizer};
 
 use crate::diagnostic::Diagnostic;
 use crate::plan::codes;
+use crate::plan::sql::windows;
 
 /// A query that has more operators of a kind is refused.
 const MOST_OPERATORS: usize = 1000;
@@ -158,8 +159,10 @@ impl<'a> SqlText<'a> {
                 .help("name parts of it in WITH, or write IN (…) for many OR"),
             ]);
         }
-        let parsed =
-            Parser::new(&GenericDialect {}).try_with_sql(&self.text).and_then(|mut parser| parser.parse_statements());
+        let tokens = Tokenizer::new(&GenericDialect {}, &self.text).tokenize_with_location();
+        let tokens = tokens.map_err(|error| vec![self.syntax_error(&error.into())])?;
+        let tokens = windows::written_out(self, tokens).map_err(|error| vec![error])?;
+        let parsed = Parser::new(&GenericDialect {}).with_tokens_with_locations(tokens).parse_statements();
         let statements = parsed.map_err(|error| vec![self.syntax_error(&error)])?;
         let mut statements = statements.into_iter();
         match (statements.next(), statements.next()) {

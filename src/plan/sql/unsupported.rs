@@ -224,13 +224,9 @@ impl Visitor for Search<'_> {
         match factor {
             TableFactor::Table { name, args, sample, .. } => {
                 if args.is_some() {
-                    let message = format!("`{name}(…)` in FROM does not stream yet");
-                    self.refuse(
-                        codes::TABLE_FUNCTION,
-                        factor,
-                        message,
-                        "group by `date_trunc('hour', column)` for fixed windows",
-                    );
+                    let message = format!("`{name}(…)` in FROM does not stream");
+                    let help = "windows are FROM TABLE(TUMBLE(TABLE orders, DESCRIPTOR(order_time), INTERVAL '1' HOUR)), HOP and SESSION";
+                    self.refuse(codes::TABLE_FUNCTION, factor, message, help);
                 }
                 if sample.is_some() {
                     self.refuse(codes::OTHER_CLAUSE, factor, "TABLESAMPLE does not stream", "a tag is of all users");
