@@ -31,6 +31,8 @@ pub async fn answer(
     let plan = over_events(plan.clone(), events)?;
     let plan = with_ordered_aggregates(with_total_orders(plan)?)?;
     let mut state = state.clone();
+    // It would make room for as many rows as the limit of a sort says.
+    state.config_mut().options_mut().optimizer.enable_topk_aggregation = false;
     state.execution_props_mut().query_execution_start_time = Some(DateTime::from_timestamp_nanos(clock));
     let physical = state.create_physical_plan(&plan).await?;
     let schema = physical.schema();
@@ -88,7 +90,10 @@ fn with_ordered_aggregates(plan: LogicalPlan) -> Result<LogicalPlan, DataFusionE
                 if let Expr::AggregateFunction(function) = &mut expr
                     && is_ordered(function.func.name())
                 {
-                    let values = function.params.args.iter().filter(|argument| !matches!(argument, Expr::Literal(..)));
+                    let decided: Vec<Expr> = function.params.order_by.iter().map(|sort| sort.expr.clone()).collect();
+                    let is_open =
+                        |argument: &&Expr| !matches!(argument, Expr::Literal(..)) && !decided.contains(argument);
+                    let values = function.params.args.iter().filter(is_open);
                     let ties: Vec<Sort> = values.map(|value| Sort::new(value.clone(), true, true)).collect();
                     function.params.order_by.extend(ties);
                 }

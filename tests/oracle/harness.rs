@@ -58,6 +58,10 @@ struct Tag {
     table: BTreeMap<Vec<String>, Row>,
 }
 
+fn key() -> KeyRequirement {
+    KeyRequirement { entity: "user".to_string(), column: "user_id".to_string(), data_type: DataType::Int64 }
+}
+
 pub struct Run {
     random: StdRng,
     seed: u64,
@@ -74,8 +78,6 @@ impl Run {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let catalog = events::catalog(timezone);
         let state = session_state(&catalog, timezone).unwrap();
-        let key =
-            KeyRequirement { entity: "user".to_string(), column: "user_id".to_string(), data_type: DataType::Int64 };
         let tags = queries
             .iter()
             .map(|(name, sql)| {
@@ -83,13 +85,43 @@ impl Run {
                     .block_on(state.create_logical_plan(sql))
                     .and_then(|plan| optimise(&state, plan))
                     .unwrap_or_else(|error| panic!("{name}: {error}"));
-                let plan = compile(&logical, &catalog, timezone, &key)
+                let plan = compile(&logical, &catalog, timezone, &key())
                     .unwrap_or_else(|refusal| panic!("{name}: {refusal:?}\n{}", logical.display_indent()));
                 let (name, sql) = (name.to_string(), sql.to_string());
                 Tag { name, sql, logical, plan: Arc::new(plan), missed: HashMap::new(), table: BTreeMap::new() }
             })
             .collect();
         Run::new(seed, timezone, catalog, state, tags, runtime)
+    }
+
+    /// Over those of the queries that stream; why the others do not is printed.
+    pub fn of_accepted(seed: u64, timezone: Tz, queries: &[(String, String)]) -> Self {
+        let accepted = |(name, sql): &&(String, String)| {
+            let outcome = std::panic::catch_unwind(|| {
+                let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+                let catalog = events::catalog(timezone);
+                let state = session_state(&catalog, timezone).unwrap();
+                let planned = runtime.block_on(state.create_logical_plan(sql)).and_then(|plan| optimise(&state, plan));
+                let logical = planned.map_err(|error| format!("planning: {}", error.strip_backtrace()))?;
+                compile(&logical, &catalog, timezone, &key()).map(drop).map_err(|refusal| refusal.message)
+            });
+            match outcome {
+                Ok(Ok(())) => true,
+                Ok(Err(reason)) => {
+                    println!("{name} is refused: {reason}\n  {sql}");
+                    false
+                }
+                Err(_) => panic!("planning panicked: {sql}"),
+            }
+        };
+        let accepted: Vec<(&str, &str)> =
+            queries.iter().filter(accepted).map(|(name, sql)| (name.as_str(), sql.as_str())).collect();
+        Run::of_queries(seed, timezone, &accepted)
+    }
+
+    /// How many tags there are.
+    pub fn tags(&self) -> usize {
+        self.tags.len()
     }
 
     /// Over the tags of the sample project, as `tagflow check` plans them.

@@ -7,6 +7,7 @@ mod cases;
 mod events;
 mod harness;
 mod queries;
+mod random_sql;
 mod wall_clock;
 
 use harness::Run;
