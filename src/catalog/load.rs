@@ -18,9 +18,9 @@ use crate::toml_walk::{Section, Walk};
 /// The folder of schema files.
 pub(crate) const FOLDER: &str = "schemas";
 
-const KEYS: &[&str] = &["title", "connection", "topic", "format", "time", "start", "columns"];
+const KEYS: &[&str] = &["title", "connection", "topic", "format", "time", "start", "key", "columns"];
 const LATER_KEYS: &[&str] = &["unique", "kind", "history"];
-const LATER_FORMATS: &[&str] = &["avro", "protobuf", "debezium-json", "canal-json", "maxwell-json"];
+const LATER_FORMATS: &[&str] = &["avro", "protobuf"];
 
 /// Reads every schema file among `sources` (text by path below the root), and adds what is wrong to `diagnostics`.
 /// Gives the streams and views that are sound.
@@ -128,7 +128,9 @@ fn read_stream(
         let format = read_format(&mut walk, &section);
         let connection = read_connection(&mut walk, &section, outline);
         let topic = read_topic(&mut walk, &section, connection.as_ref().is_some_and(|(_, is_file)| *is_file));
-        let columns = read_columns(&mut walk, &section, format.unwrap_or(Format::Json), outline.timezone);
+        let known_format = format.unwrap_or(Format::Json);
+        let mut columns = read_columns(&mut walk, &section, known_format, outline.timezone);
+        let key = read_key(&mut walk, &section, known_format, &mut columns);
         let time = read_time(&mut walk, &section, &columns);
         let start = read_start(&mut walk, &section);
         Some(Stream {
@@ -141,6 +143,7 @@ fn read_stream(
             timezone: outline.timezone,
             start: start?,
             time,
+            key,
             columns,
         })
     });
@@ -156,11 +159,66 @@ fn read_format(walk: &mut Walk<'_>, section: &Section<'_>) -> Option<Format> {
     }
     let text = walk.text(section, "format")?;
     if LATER_FORMATS.contains(&text.raw.as_str()) {
-        walk.error(codes::NOT_YET, text.span, format!("the format \"{}\" is not supported yet", text.raw))
-            .help("this version of Tagflow reads \"json\" and \"csv\"");
+        walk.error(codes::NOT_YET, text.span, format!("the format \"{}\" is not supported yet", text.raw)).help(
+            "this version of Tagflow reads \"json\", \"csv\", \"debezium-json\", \"canal-json\" and \"maxwell-json\"",
+        );
         return None;
     }
-    walk.word(section, "format", &[("json", Format::Json), ("csv", Format::Csv)])
+    let formats = [
+        ("json", Format::Json),
+        ("csv", Format::Csv),
+        ("debezium-json", Format::Debezium),
+        ("canal-json", Format::Canal),
+        ("maxwell-json", Format::Maxwell),
+    ];
+    walk.word(section, "format", &formats)
+}
+
+/// The primary key of a table of changes. Its columns are never NULL, all others may be: a delete may tell the key alone.
+fn read_key(walk: &mut Walk<'_>, section: &Section<'_>, format: Format, columns: &mut [Column]) -> Vec<String> {
+    let Some(value) = section.table.get("key") else {
+        if format.is_changes() {
+            walk.missing(section, "key", "key = [\"id\"], the primary key of the table");
+        }
+        return Vec::new();
+    };
+    let span = walk.at(value.span());
+    if !format.is_changes() {
+        walk.error(codes::BAD_VALUE, span, format!("{} has a \"key\", but its records are events", section.label))
+            .help("remove it; a format of changes, such as \"debezium-json\", has a key");
+        return Vec::new();
+    }
+    let names: Option<Vec<String>> = value.get_ref().as_array().map(|names| {
+        let texts = names.iter().map(|name| name.get_ref().as_str().map(str::to_string));
+        texts.collect::<Option<Vec<_>>>().unwrap_or_default()
+    });
+    let Some(names) = names.filter(|names| !names.is_empty()) else {
+        walk.wrong_type(&section.label, "key", value, "a list of columns, [\"id\"]");
+        return Vec::new();
+    };
+    let mut key = Vec::new();
+    for name in names {
+        let known: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
+        match columns.iter().find(|column| column.name.eq_ignore_ascii_case(&name)) {
+            Some(column) if column.path == [column.name.clone()] => key.push(column.name.clone()),
+            Some(column) => {
+                let message = format!("the key column \"{}\" of {} has a path", column.name, section.label);
+                walk.error(codes::BAD_VALUE, span.clone(), message).help("name the column as the table does");
+            }
+            None => {
+                let help = match nearest(&name, known.iter().copied()) {
+                    Some(near) => format!("did you mean \"{near}\"?"),
+                    None => format!("declared columns: {}", known.join(", ")),
+                };
+                let message = format!("the key column \"{name}\" is not among the columns of {}", section.label);
+                walk.error(codes::BAD_VALUE, span.clone(), message).help(help);
+            }
+        }
+    }
+    for column in columns {
+        column.nullable = !key.contains(&column.name);
+    }
+    key
 }
 
 /// The connection's name, and whether it is one of files.

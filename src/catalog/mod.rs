@@ -32,6 +32,19 @@ pub enum Format {
     Json,
     /// One line of comma separated values a record; a file's first line names the columns.
     Csv,
+    /// Changes of a table, as Debezium writes them.
+    Debezium,
+    /// As Canal does: one record may hold several rows.
+    Canal,
+    /// As Maxwell does.
+    Maxwell,
+}
+
+impl Format {
+    /// True where records are changes of a table, and not events.
+    pub fn is_changes(self) -> bool {
+        matches!(self, Format::Debezium | Format::Canal | Format::Maxwell)
+    }
 }
 
 /// One stream: where it comes from, its columns, its event time.
@@ -55,6 +68,8 @@ pub struct Stream {
     pub start: Start,
     /// The event time and how late events may be.
     pub time: Option<EventTime>,
+    /// The primary key of the table whose changes the records are; empty for events.
+    pub key: Vec<String>,
     /// The declared columns in order. System columns (`_offset` …) are not among them: see [`SYSTEM_COLUMNS`].
     pub columns: Vec<Column>,
 }
@@ -129,9 +144,13 @@ impl Stream {
     pub fn schema(&self) -> SchemaRef {
         let declared =
             self.columns.iter().map(|column| Field::new(&column.name, column.data_type.clone(), column.nullable));
-        Arc::new(Schema::new(declared.chain(system_columns(self.timezone)).collect::<Vec<_>>()))
+        let deleted = self.format.is_changes().then(|| Field::new(DELETED, DataType::Boolean, false));
+        Arc::new(Schema::new(declared.chain(system_columns(self.timezone)).chain(deleted).collect::<Vec<_>>()))
     }
 }
+
+/// The column of a stream of changes that says that a key is gone; SQL does not see it.
+pub const DELETED: &str = "_deleted";
 
 /// Names of the columns that every stream has beside the declared ones.
 pub const SYSTEM_COLUMNS: &[&str] = &["_topic", "_partition", "_offset", "_timestamp", "_key"];

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use chrono_tz::Tz;
-use datafusion::common::DataFusionError;
+use datafusion::catalog::MemorySchemaProvider;
+use datafusion::common::{DataFusionError, TableReference};
 use datafusion::datasource::empty::EmptyTable;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::context::{SessionContext, SessionState};
@@ -12,6 +13,7 @@ use datafusion::optimizer::{Analyzer, Optimizer, OptimizerContext};
 use datafusion::prelude::SessionConfig;
 
 use crate::catalog::Catalog;
+use crate::plan::changes::{self, CHANGES};
 use crate::plan::clock::with_fixed_days;
 use crate::plan::signed::SignedDifferences;
 use crate::plan::zone::ZoneCasts;
@@ -33,7 +35,16 @@ pub fn session_state(catalog: &Catalog, timezone: Tz) -> Result<SessionState, Da
     let mut state = builder.with_analyzer_rules(rules).build();
     state.add_analyzer_rule(Arc::new(ZoneCasts));
     let context = SessionContext::new_with_state(state);
+    if let Some(catalog) = context.catalog(&context.copied_config().options().catalog.default_catalog) {
+        catalog.register_schema(CHANGES, Arc::new(MemorySchemaProvider::new()))?;
+    }
     for stream in catalog.streams.values() {
+        if stream.format.is_changes() {
+            let records = Arc::new(EmptyTable::new(stream.schema()));
+            context.register_table(stream.name.as_str(), Arc::new(changes::table(stream, &records)?))?;
+            context.register_table(TableReference::partial(CHANGES, stream.name.as_str()), records)?;
+            continue;
+        }
         context.register_table(stream.name.as_str(), Arc::new(EmptyTable::new(stream.schema())))?;
     }
     Ok(context.state())

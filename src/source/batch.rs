@@ -26,6 +26,8 @@ pub(super) struct PartitionBatcher {
     next_offset: i64,
     newest_timestamp: Option<i64>,
     records: usize,
+    /// A record became a dead letter.
+    has_letters: bool,
     raw_bytes: usize,
     since: Option<Instant>,
 }
@@ -49,6 +51,7 @@ impl PartitionBatcher {
             next_offset: next,
             newest_timestamp: None,
             records: 0,
+            has_letters: false,
             raw_bytes: 0,
             since: None,
         })
@@ -75,9 +78,13 @@ impl PartitionBatcher {
     ) {
         let record =
             RawRecord { topic: &self.topic, partition: self.partition.number, offset, timestamp, key, payload };
+        let before = self.decoder.rows();
         match self.decoder.decode(&record) {
-            Ok(()) => self.offsets.push(offset),
-            Err(error) => self.dead_letters.put(&self.partition.stream, &record, &error),
+            Ok(()) => self.offsets.extend(std::iter::repeat_n(offset, self.decoder.rows() - before)),
+            Err(error) => {
+                self.has_letters = true;
+                self.dead_letters.put(&self.partition.stream, &record, &error);
+            }
         }
         self.records += 1;
         self.raw_bytes += payload.map_or(0, <[u8]>::len);
@@ -110,7 +117,7 @@ impl PartitionBatcher {
     /// The batch so far, if there is anything to tell.
     pub(super) fn take(&mut self, end_offset: i64) -> Option<SourceBatch> {
         self.since.take()?;
-        if self.records > self.offsets.len() {
+        if std::mem::take(&mut self.has_letters) {
             self.dead_letters.flush(&self.partition.stream);
         }
         let room = self.offsets.len();

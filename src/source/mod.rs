@@ -249,6 +249,7 @@ mod tests {
             timezone: chrono_tz::UTC,
             start: crate::catalog::Start::Earliest,
             time: None,
+            key: vec![],
             columns: vec![column],
         };
         let wall_clock: WallClock = Arc::new(|| 0);

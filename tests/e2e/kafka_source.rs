@@ -94,6 +94,7 @@ impl Topic {
             timezone: chrono_tz::Tz::UTC,
             start: Start::Earliest,
             time: None,
+            key: vec![],
             columns: vec![id],
         };
         ReadRequest { stream: Arc::new(stream), columns: vec![0], from: BTreeMap::new(), until: None }

@@ -35,6 +35,7 @@ fn stream(name: &str, time: &str, timezone: Tz, columns: Vec<Column>) -> Arc<Str
         timezone,
         start: Start::Earliest,
         time: Some(EventTime { column: time.to_string(), lateness: std::time::Duration::ZERO }),
+        key: vec![],
         columns,
     })
 }

@@ -4,6 +4,7 @@
 //! `TAGFLOW_ORACLE_SEED=n` runs one seed alone; `TAGFLOW_ORACLE_SEEDS=n` runs n of them.
 
 mod cases;
+mod changes;
 mod events;
 mod harness;
 mod queries;

@@ -35,7 +35,7 @@ use datafusion::sql::sqlparser::ast;
 use self::names::Tables;
 use self::text::SqlText;
 use self::views::{Next, Reads};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, DELETED};
 use crate::config::Entity;
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::plan::codes;
@@ -103,7 +103,8 @@ impl QueryPlanner {
         });
         let readable: BTreeMap<String, Readable<'_>> = views.chain(tags).collect();
         let columns = |stream: &crate::catalog::Stream| -> Vec<String> {
-            stream.schema().fields().iter().map(|field| field.name().clone()).collect()
+            let fields = stream.schema();
+            fields.fields().iter().map(|field| field.name().clone()).filter(|name| name != DELETED).collect()
         };
         let sound = catalog.streams.iter().map(|(name, stream)| (name.clone(), columns(stream))).collect();
         // A view is sound once it is planned.

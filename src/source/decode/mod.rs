@@ -11,6 +11,7 @@
 //! - VARCHAR keeps numbers and booleans as they were written and objects and arrays as compact JSON.
 //! - Timestamps finer than the column's precision are cut.
 
+mod changes;
 mod column;
 mod csv;
 mod json;
@@ -22,7 +23,7 @@ use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
 
 use self::column::{ColumnBuilder, Value};
-use crate::catalog::{Format, Stream, TimestampFormat};
+use crate::catalog::{DELETED, Format, Stream, TimestampFormat};
 
 /// A record as the source has it.
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +56,7 @@ pub struct Decoder {
 enum Syntax {
     Json(json::JsonReader),
     Csv(csv::CsvReader),
+    Changes(Box<changes::ChangeReader>),
 }
 
 impl Decoder {
@@ -66,6 +68,9 @@ impl Decoder {
         let syntax = match stream.format {
             Format::Json => Syntax::Json(json::JsonReader::new(stream, &rows)),
             Format::Csv => Syntax::Csv(csv::CsvReader::new(stream)),
+            Format::Debezium | Format::Canal | Format::Maxwell => {
+                Syntax::Changes(Box::new(changes::ChangeReader::new(stream, &rows)?))
+            }
         };
         Ok(Decoder { syntax, rows })
     }
@@ -74,14 +79,16 @@ impl Decoder {
     pub fn set_csv_header(&mut self, line: &[u8]) -> Result<(), DecodeError> {
         match &mut self.syntax {
             Syntax::Csv(reader) => reader.set_header(line),
-            Syntax::Json(_) => Ok(()),
+            Syntax::Json(_) | Syntax::Changes(_) => Ok(()),
         }
     }
 
-    /// Adds the record as one row, or nothing.
+    /// Adds the rows of a record, one for an event, or nothing.
     #[inline]
     pub fn decode(&mut self, record: &RawRecord<'_>) -> Result<(), DecodeError> {
         let payload = match record.payload {
+            // What follows a delete for compaction's sake.
+            None if matches!(self.syntax, Syntax::Changes(_)) => return Ok(()),
             None => return Err(DecodeError("the record is empty (a tombstone)".into())),
             Some([]) => return Err(DecodeError("the record is empty".into())),
             Some(payload) => payload,
@@ -99,6 +106,19 @@ impl Decoder {
             Syntax::Csv(reader) => {
                 reader.read(text)?;
                 self.rows.append(record, |slot| reader.value(slot, text))
+            }
+            Syntax::Changes(reader) => {
+                let before = self.rows.rows;
+                for change in reader.changes(text)? {
+                    self.rows.is_deleted = change.is_deleted;
+                    let read = reader.read_row(&change.row);
+                    let added = read.and_then(|()| self.rows.append(record, |slot| reader.value(slot, &change.row)));
+                    if let Err(error) = added {
+                        self.rows.cut(before);
+                        return Err(error);
+                    }
+                }
+                Ok(())
             }
         }
     }
@@ -124,6 +144,7 @@ enum Origin {
     Offset,
     Timestamp,
     Key,
+    Deleted,
 }
 
 /// The columns of a batch in the making.
@@ -134,6 +155,8 @@ struct RowBuilder {
     /// the tags that happen to run.
     checked: Vec<(usize, ColumnBuilder)>,
     rows: usize,
+    /// What the next row says of its key.
+    is_deleted: bool,
 }
 
 impl RowBuilder {
@@ -162,6 +185,7 @@ impl RowBuilder {
                 "_offset" => Origin::Offset,
                 "_timestamp" => Origin::Timestamp,
                 "_key" => Origin::Key,
+                DELETED => Origin::Deleted,
                 other => return Err(DecodeError(format!("system column {other:?} is unknown to the decoder"))),
             };
             columns.push((origin, builder(index)?));
@@ -171,7 +195,7 @@ impl RowBuilder {
             .map(|index| Ok((index, builder(index)?)))
             .collect::<Result<_, DecodeError>>()?;
         let schema = schema.project(wanted).map_err(|error| DecodeError(error.to_string()))?;
-        Ok(RowBuilder { schema: schema.into(), columns, checked, rows: 0 })
+        Ok(RowBuilder { schema: schema.into(), columns, checked, rows: 0, is_deleted: false })
     }
 
     /// The declared columns that are looked at, and whether each keeps JSON text.
@@ -187,6 +211,7 @@ impl RowBuilder {
     #[inline]
     fn append<'a>(&mut self, record: &RawRecord<'_>, value: impl Fn(usize) -> Value<'a>) -> Result<(), DecodeError> {
         let mut fault = None;
+        let is_deleted = self.is_deleted;
         for (slot, column) in &mut self.checked {
             let value = value(*slot);
             let outcome = column.push(value);
@@ -201,6 +226,7 @@ impl RowBuilder {
                     let value = value(*slot);
                     column.push(value).map_err(|misfit| column.explain(&misfit, value))
                 }
+                Origin::Deleted => column.push(Value::Bool(is_deleted)).map_err(|misfit| format!("{misfit:?}")),
                 system => append_system(column, *system, record),
             };
             if let Err(message) = outcome {
@@ -214,12 +240,18 @@ impl RowBuilder {
                 Ok(())
             }
             Some(fault) => {
-                for (_, column) in &mut self.columns {
-                    column.truncate(self.rows);
-                }
+                self.cut(self.rows);
                 Err(fault)
             }
         }
+    }
+
+    /// Takes the rows behind the first `rows` back.
+    fn cut(&mut self, rows: usize) {
+        for (_, column) in &mut self.columns {
+            column.truncate(rows);
+        }
+        self.rows = rows;
     }
 
     fn finish(&mut self) -> RecordBatch {
@@ -246,7 +278,7 @@ fn append_system(column: &mut ColumnBuilder, origin: Origin, record: &RawRecord<
             Some(key) => column.push(Value::Text(&String::from_utf8_lossy(key))),
             None => column.push(Value::Null),
         },
-        Origin::Declared(_) => Ok(()),
+        Origin::Declared(_) | Origin::Deleted => Ok(()),
     };
     outcome.map_err(|_| format!("column {:?}: cannot hold this record's value", column.name()))
 }

@@ -32,6 +32,7 @@ fn stream(format: Format, columns: Vec<Column>) -> Stream {
         timezone: ZONE,
         start: Start::Earliest,
         time: None,
+        key: vec![],
         columns,
     }
 }

@@ -38,6 +38,7 @@ fn stream(topic: &str, format: Format) -> Stream {
         timezone: chrono_tz::Tz::UTC,
         start: Start::Earliest,
         time: None,
+        key: vec![],
         columns: vec![column("id", DataType::Int64), column("name", DataType::Utf8)],
     }
 }

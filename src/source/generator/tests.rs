@@ -140,6 +140,7 @@ fn request(topic: &str, from: &[(i32, i64)], until: Option<i64>) -> ReadRequest 
         timezone: chrono_tz::Tz::UTC,
         start: Start::Earliest,
         time: None,
+        key: vec![],
         columns: vec![order_id],
     };
     let until = until.map(|until| BTreeMap::from([(0, until)]));

@@ -36,6 +36,7 @@ fn start_reading(
         timezone: chrono_tz::Tz::UTC,
         start: Start::Earliest,
         time: None,
+        key: vec![],
         columns: vec![column],
     };
     let wall_clock: WallClock = Arc::new(|| 0);

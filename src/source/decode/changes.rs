@@ -1,0 +1,186 @@
+//! Changes of a database's table: what Debezium, Canal and Maxwell write becomes rows that say what a key is from now on,
+//! or that it is gone.
+//!
+//! A change is never taken back by the old row that it carries, which may be missing or doubled: the newest row of each
+//! key is what counts (see [`crate::plan::changes`]). The old row only tells which key a row had before.
+
+use serde_json::Value as Json;
+
+use super::column::Value;
+use super::json::JsonReader;
+use super::{DecodeError, RowBuilder};
+use crate::catalog::{Column, Format, Stream, TimestampFormat};
+
+/// Reads the envelope of a record and the rows in it.
+pub(super) struct ChangeReader {
+    format: Format,
+    envelope: JsonReader,
+    row: JsonReader,
+    key: Vec<String>,
+    /// By declared column: text stands for a value of another type, as databases' tools write it.
+    reads_text: Vec<bool>,
+}
+
+/// One row of a record.
+pub(super) struct Change {
+    /// The key is gone; only its columns are known.
+    pub(super) is_deleted: bool,
+    /// A JSON object of the table's columns.
+    pub(super) row: String,
+}
+
+/// The fields of all envelopes; Debezium's may lie below `payload`.
+const FIELDS: [&[&str]; 10] = [
+    &["op"],
+    &["before"],
+    &["after"],
+    &["payload", "op"],
+    &["payload", "before"],
+    &["payload", "after"],
+    &["type"],
+    &["data"],
+    &["old"],
+    &["isDdl"],
+];
+
+impl ChangeReader {
+    pub(super) fn new(stream: &Stream, rows: &RowBuilder) -> Result<Self, DecodeError> {
+        let columns = FIELDS.iter().map(|path| Column {
+            name: path.join("."),
+            data_type: arrow::datatypes::DataType::Utf8,
+            nullable: true,
+            path: path.iter().map(ToString::to_string).collect(),
+            timestamp_format: TimestampFormat::default(),
+        });
+        let outer = Stream { columns: columns.collect(), format: Format::Json, ..stream.clone() };
+        let fields: Vec<usize> = (0..FIELDS.len()).collect();
+        let envelope = JsonReader::new(&outer, &RowBuilder::new(&outer, &fields)?);
+        Ok(ChangeReader {
+            format: stream.format,
+            envelope,
+            row: JsonReader::new(stream, rows),
+            key: stream.key.clone(),
+            reads_text: stream
+                .columns
+                .iter()
+                .map(|column| column.data_type != arrow::datatypes::DataType::Utf8)
+                .collect(),
+        })
+    }
+
+    /// The rows of a record, in order; none for what is no change of rows.
+    pub(super) fn changes(&mut self, text: &str) -> Result<Vec<Change>, DecodeError> {
+        self.envelope.read(text)?;
+        let field = |name: &str| {
+            let slot = FIELDS.iter().position(|path| path.join(".") == name)?;
+            match self.envelope.value(slot, text) {
+                Value::Text(text) => Some(text.to_string()),
+                Value::Number(text) => Some(text.to_string()),
+                Value::Bool(value) => Some(value.to_string()),
+                _ => None,
+            }
+        };
+        match self.format {
+            Format::Debezium => {
+                let below = if field("payload.op").is_some() { "payload." } else { "" };
+                let of = |name: &str| field(&format!("{below}{name}"));
+                self.debezium(of("op").as_deref(), of("before"), of("after"))
+            }
+            _ if field("isDdl").as_deref() == Some("true") => Ok(Vec::new()),
+            _ => self.rows_of_table(field("type").as_deref(), field("data"), field("old")),
+        }
+    }
+
+    fn debezium(
+        &self,
+        op: Option<&str>,
+        before: Option<String>,
+        after: Option<String>,
+    ) -> Result<Vec<Change>, DecodeError> {
+        match (op, before, after) {
+            (Some("c" | "r" | "u"), before, Some(after)) => {
+                let moved = before.map(|before| self.moved_key(&before, &after)).transpose()?.flatten();
+                Ok(moved.into_iter().chain([Change { is_deleted: false, row: after }]).collect())
+            }
+            (Some("d"), Some(before), _) => Ok(vec![Change { is_deleted: true, row: before }]),
+            (Some("d"), None, _) => Err(DecodeError("a delete without the old row tells no key".into())),
+            (Some("t"), ..) => Err(truncated()),
+            // Messages of the log that are about no row.
+            (Some("m"), ..) => Ok(Vec::new()),
+            (Some(op), ..) => Err(DecodeError(format!("op {op:?} without the row that it is about"))),
+            (None, ..) => Err(DecodeError("no \"op\": this is no change in Debezium's JSON".into())),
+        }
+    }
+
+    /// Canal's list of rows, or Maxwell's one.
+    fn rows_of_table(
+        &self,
+        kind: Option<&str>,
+        data: Option<String>,
+        old: Option<String>,
+    ) -> Result<Vec<Change>, DecodeError> {
+        let kind = kind.ok_or_else(|| DecodeError("no \"type\": this is no change of a table".into()))?.to_lowercase();
+        let is_deleted = match kind.as_str() {
+            "insert" | "update" | "bootstrap-insert" => false,
+            "delete" => true,
+            "truncate" => return Err(truncated()),
+            // A table made or altered, the begin of a snapshot.
+            _ => return Ok(Vec::new()),
+        };
+        let list = |text: Option<String>| -> Result<Vec<String>, DecodeError> {
+            let Some(text) = text else { return Ok(Vec::new()) };
+            if !text.starts_with('[') {
+                return Ok(vec![text]);
+            }
+            let rows: Vec<Json> = serde_json::from_str(&text).map_err(|error| DecodeError(error.to_string()))?;
+            Ok(rows.iter().map(Json::to_string).collect())
+        };
+        let (rows, old) = (list(data)?, list(old)?);
+        if rows.is_empty() {
+            return Err(DecodeError(format!("a change of type {kind:?} without \"data\"")));
+        }
+        let mut changes = Vec::new();
+        for (index, row) in rows.into_iter().enumerate() {
+            if let (false, Some(old)) = (is_deleted, old.get(index)) {
+                changes.extend(self.moved_key(old, &row)?);
+            }
+            changes.push(Change { is_deleted, row });
+        }
+        Ok(changes)
+    }
+
+    /// The old key of a row, if the change gave it another. `old` may hold the changed columns alone.
+    fn moved_key(&self, old: &str, new: &str) -> Result<Option<Change>, DecodeError> {
+        let object = |text: &str| {
+            serde_json::from_str::<serde_json::Map<String, Json>>(text).map_err(|error| DecodeError(error.to_string()))
+        };
+        let (old, new) = (object(old)?, object(new)?);
+        let is_moved = |key: &String| old.get(key).is_some_and(|value| new.get(key) != Some(value));
+        if !self.key.iter().any(is_moved) {
+            return Ok(None);
+        }
+        let part = |key: &String| {
+            let value = old.get(key).or_else(|| new.get(key)).cloned().unwrap_or(Json::Null);
+            (key.clone(), value)
+        };
+        let row = Json::Object(self.key.iter().map(part).collect()).to_string();
+        Ok(Some(Change { is_deleted: true, row }))
+    }
+
+    /// Finds the columns of one row.
+    pub(super) fn read_row(&mut self, row: &str) -> Result<(), DecodeError> {
+        self.row.read(row)
+    }
+
+    /// The value of a declared column in the row that was just read.
+    pub(super) fn value<'a>(&'a self, slot: usize, row: &'a str) -> Value<'a> {
+        match self.row.value(slot, row) {
+            Value::Text(text) if self.reads_text[slot] => Value::Field(text),
+            value => value,
+        }
+    }
+}
+
+fn truncated() -> DecodeError {
+    DecodeError("TRUNCATE is not followed: delete the rows, or let the stream be read anew".into())
+}
