@@ -3,11 +3,12 @@
 //! For use while no daemon writes: the table and its progress are read one after the other.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, new_null_array};
 use arrow::compute::{cast, concat_batches};
-use arrow::datatypes::Float64Type;
+use arrow::datatypes::{Float64Type, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::common::DataFusionError;
 
@@ -118,6 +119,9 @@ pub fn verify(desired: &Desired, store: &mut dyn Sink, world: &World) -> Result<
 }
 
 /// All events before `offsets`, in the streams' full schemas.
+///
+/// Columns that no tag reads are NULL here, as nobody looks at them in the daemon either: a value there that does not
+/// fit its column makes no dead letter.
 fn read_events(
     desired: &Desired,
     tags: &[(&PlannedTag, &TagProgress)],
@@ -126,7 +130,9 @@ fn read_events(
 ) -> Result<HashMap<String, Vec<RecordBatch>>, VerifyError> {
     let mut reads = reads(tags.iter().map(|(planned, _)| planned.plan.as_ref()));
     for (stream, columns) in reads.values_mut() {
-        columns.extend(0..stream.schema().fields().len());
+        let schema = stream.schema();
+        let fields = schema.fields().iter().enumerate();
+        columns.extend(fields.filter(|(_, field)| !field.is_nullable()).map(|(index, _)| index));
     }
     let mut intake = Intake::start(world, &reads, &Offsets::default(), Some(offsets))?;
     let mut events: HashMap<String, Vec<RecordBatch>> = HashMap::new();
@@ -139,13 +145,26 @@ fn read_events(
             .collect(Duration::from_millis(100), 1 << 20)
             .map_err(|error| VerifyError::Batch { tag: String::new(), message: error.to_string() })?;
         for (stream, batch) in arrived.events {
-            events.entry(stream).or_default().push(batch);
+            let Some((declared, _)) = reads.get(&stream) else { continue };
+            let schema = declared.schema();
+            let whole = widened(&batch, &schema);
+            let whole = whole.map_err(|error| VerifyError::Batch { tag: String::new(), message: error.to_string() })?;
+            events.entry(stream).or_default().push(whole);
         }
     }
     match intake.failed.first_key_value() {
         Some((stream, reason)) => Err(VerifyError::Gone { stream: stream.clone(), reason: reason.clone() }),
         None => Ok(events),
     }
+}
+
+/// The rows in all columns of `schema`; those that are not there are NULL.
+fn widened(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, arrow::error::ArrowError> {
+    let columns = schema.fields().iter().map(|field| match batch.column_by_name(field.name()) {
+        Some(column) => Arc::clone(column),
+        None => new_null_array(field.data_type(), batch.num_rows()),
+    });
+    RecordBatch::try_new(Arc::clone(schema), columns.collect())
 }
 
 /// The events that one tag has taken.
