@@ -18,6 +18,8 @@ pub struct Project {
     pub catalog: Catalog,
     /// `tags/**/*.sql` by name; only those whose file and header are sound.
     pub tags: BTreeMap<String, TagDefinition>,
+    /// The text of `functions/*.sql` by file.
+    pub functions: BTreeMap<PathBuf, String>,
     /// `tags/**/_folder.toml` by path below `tags/` (`consumption/money`).
     pub folders: BTreeMap<String, Folder>,
     /// The text of every file that was read, for quoting.
@@ -39,6 +41,8 @@ pub struct Loaded {
 
 /// The file with a project's settings.
 pub const SETTINGS_FILE: &str = "tagflow.toml";
+/// The folder of the project's own functions.
+const FUNCTIONS: &str = "functions";
 /// Folders nested deeper than this are a loop of links.
 const DEEPEST: usize = 32;
 
@@ -54,6 +58,7 @@ pub fn load_with_env(root: &Path, profile: Option<&str>, env: &dyn Fn(&str) -> O
     files.read(&settings);
     files.read_folder(Path::new(catalog::FOLDER), &is_schema_file, 0);
     files.read_folder(Path::new(tag::FOLDER), &is_tag_file, 0);
+    files.read_folder(Path::new(FUNCTIONS), &|name| name.ends_with(".sql"), 0);
     let Files { sources, unreadable, mut diagnostics, .. } = files;
 
     let (config, outline) = match sources.get(&settings) {
@@ -67,10 +72,13 @@ pub fn load_with_env(root: &Path, profile: Option<&str>, env: &dyn Fn(&str) -> O
     };
     let catalog = catalog::load(&sources, &outline, &mut diagnostics);
     let tree = tag::load(&sources, &outline, &mut diagnostics);
+    let functions = sources.iter().filter(|(file, _)| file.starts_with(FUNCTIONS));
+    let functions = functions.map(|(file, text)| (file.clone(), text.clone())).collect();
     let project = config.map(|config| Project {
         config,
         catalog,
         tags: tree.tags,
+        functions,
         folders: tree.folders,
         sources: sources.clone(),
     });

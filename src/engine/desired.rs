@@ -64,7 +64,9 @@ pub fn plan_project(project: &Project) -> (Desired, Vec<Diagnostic>) {
 fn plan_all(project: &Project) -> (Desired, Vec<Diagnostic>) {
     let mut tags = BTreeMap::new();
     let timezone = project.config.timezone;
-    let planner = match QueryPlanner::new(&project.catalog, &project.tags, &project.config.entities, timezone) {
+    let planner =
+        QueryPlanner::new(&project.catalog, &project.tags, &project.config.entities, &project.functions, timezone);
+    let planner = match planner {
         Ok(planner) => planner,
         Err(error) => {
             let message = format!("the streams cannot be planned with: {}", error.strip_backtrace());

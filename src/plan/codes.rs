@@ -28,6 +28,8 @@ pub const BROKEN_VIEW: &str = "T0817";
 pub const PLACEHOLDER: &str = "T0818";
 /// Anything else that DataFusion does not plan.
 pub const NOT_PLANNED: &str = "T0800";
+/// A function of the project.
+pub const FUNCTION: &str = "T0820";
 /// Joins.
 pub const JOIN: &str = "T0501";
 /// No stream is read.

@@ -157,6 +157,38 @@ fn problems_of_views_are_told_at_the_views() {
         ("tags/tag.sql", "SELECT user_id, COUNT(*) AS n FROM misspelt GROUP BY user_id"),
         ("tags/fine.sql", "SELECT user_id, MAX(half) AS n FROM reads_divides GROUP BY user_id"),
     ];
+    insta::assert_snapshot!("view_mistakes", told(&files));
+}
+
+#[test]
+fn problems_of_functions_are_told_at_the_functions() {
+    let files = [
+        ("tagflow.toml", super::SETTINGS),
+        ("schemas/orders.toml", ORDERS),
+        ("functions/query.sql", "SELECT 1"),
+        ("functions/other.sql", "CREATE FUNCTION another(x INT) RETURNS INT RETURN x"),
+        ("functions/around.sql", "CREATE FUNCTION around(x INT) RETURNS INT RETURN again(x)"),
+        ("functions/again.sql", "CREATE FUNCTION again(x INT) RETURNS INT RETURN around(around(x))"),
+        ("functions/no_return.sql", "CREATE FUNCTION no_return(x INT) RETURNS INT AS 'x'"),
+        ("functions/half.sql", "CREATE FUNCTION half(x INT) RETURNS INT RETURN x / 2"),
+        ("functions/too_many.sql", "CREATE FUNCTION too_many(x INT) RETURNS INT RETURN half(x, 2)"),
+        ("functions/broken.sql", "CREATE FUNCTION broken(x INT) RETURNS INT RETURN CASE WHEN x"),
+        ("tags/called_wrong.sql", "SELECT user_id, half(DISTINCT 5) AS n FROM orders GROUP BY user_id"),
+    ];
+    let mistakes = told(&files);
+    // Names are looked at once each function stands by itself.
+    let names = [
+        ("tagflow.toml", super::SETTINGS),
+        ("schemas/orders.toml", ORDERS),
+        ("functions/unknown_column.sql", "CREATE FUNCTION unknown_column(x INT) RETURNS INT RETURN x + y"),
+        ("functions/unknown_function.sql", "CREATE FUNCTION unknown_function(x INT) RETURNS INT RETURN twice(x)"),
+        ("functions/wrong_type.sql", "CREATE FUNCTION wrong_type(x INT) RETURNS INT RETURN x + DATE '2026-01-01' * 2"),
+    ];
+    insta::assert_snapshot!("function_mistakes", format!("{mistakes}\n{}", told(&names)));
+}
+
+/// The problems of a project, one a line.
+fn told(files: &[(&str, &str)]) -> String {
     let files: BTreeMap<String, String> =
         files.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect();
     let (_folder, loaded) = super::load(&files, None);
@@ -170,5 +202,5 @@ fn problems_of_views_are_told_at_the_views() {
         })
         .collect();
     lines.sort();
-    insta::assert_snapshot!("view_mistakes", lines.join("\n"));
+    lines.join("\n")
 }

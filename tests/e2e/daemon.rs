@@ -279,7 +279,7 @@ fn reload_touches_only_what_has_changed() {
         );
         fs::write(shop.path(&format!("tags/behaviour/views_over_{number}.sql")), sql).unwrap();
     }
-    fs::remove_file(shop.path("tags/risk/lapsing.sql")).unwrap();
+    fs::remove_file(shop.path("tags/risk/refund_rate.sql")).unwrap();
     fs::rename(shop.path("tags/risk/city_hopper.sql"), shop.path("tags/risk/traveller.sql")).unwrap();
     daemon.until("twenty tags more", |status| status.tags.len() == tags + 19);
     shop.produce("20000", "6");

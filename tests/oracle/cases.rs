@@ -1,7 +1,7 @@
 //! The case files in `tests/sql/`: events, clocks, queries and the rows that must come out, each query run straight, in
 //! random batches, and stopped and resumed at every turn. The rows were not computed by DataFusion.
 //!
-//! A file is one topic. `zone` and `schema NAME` (the lines of a schema's `[columns]`; the first TIMESTAMP is the event
+//! A file is one topic. `zone`, `function NAME CREATE FUNCTION …` and `schema NAME` (the lines of a schema's `[columns]`; the first TIMESTAMP is the event
 //! time) come first, then `at TIME` with the events that have arrived by then, one `STREAM {json}` a line. `--- name` begins a
 //! query, `=>` the rows it gives at the last time, `=> TIME` those at an earlier one: columns in the order of the SELECT
 //! list behind `|`. A query may read the ones before it as `tags.name`.
@@ -26,6 +26,7 @@ use tagflow::source::decode::{Decoder, RawRecord};
 struct CaseFile {
     zone: String,
     schemas: BTreeMap<String, String>,
+    functions: BTreeMap<String, String>,
     /// Times in order, with the events (stream, JSON) that arrive before each.
     steps: Vec<(String, Vec<(String, String)>)>,
     cases: Vec<Case>,
@@ -54,6 +55,9 @@ impl CaseFile {
                 }
             } else if let Some(zone) = line.strip_prefix("zone ") {
                 file.zone = zone.to_string();
+            } else if let Some(function) = line.strip_prefix("function ") {
+                let (name, text) = function.split_once(' ').expect("function NAME CREATE FUNCTION …");
+                file.functions.insert(name.to_string(), text.to_string());
             } else if let Some(name) = line.strip_prefix("schema ") {
                 schema = name.to_string();
             } else if let Some(time) = line.strip_prefix("at ") {
@@ -89,6 +93,9 @@ impl CaseFile {
                  time = {{ column = \"{time}\", lateness = \"0s\" }}\n[columns]\n{columns}"
             );
             write(format!("schemas/{name}.toml"), schema);
+        }
+        for (name, text) in &self.functions {
+            write(format!("functions/{name}.sql"), text.clone());
         }
         for case in &self.cases {
             write(format!("tags/{}.sql", case.name), case.sql.clone());

@@ -9,6 +9,7 @@ mod division;
 mod epoch;
 mod foreign;
 mod functions;
+mod macros;
 mod names;
 mod planning_error;
 mod text;
@@ -19,7 +20,7 @@ mod windows;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use chrono_tz::Tz;
@@ -32,6 +33,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast;
 
+use self::macros::Macros;
 use self::names::Tables;
 use self::text::SqlText;
 use self::views::{Next, Reads};
@@ -48,6 +50,7 @@ use crate::tag::{Status, TagDefinition};
 pub struct QueryPlanner {
     state: SessionState,
     tables: Tables,
+    macros: Macros,
     view_problems: Vec<Diagnostic>,
     runtime: tokio::runtime::Runtime,
 }
@@ -86,11 +89,13 @@ struct Readable<'a> {
 }
 
 impl QueryPlanner {
-    /// For one catalog, the tags that may read each other with the keys of their entities, and the project's zone.
+    /// For one catalog, the tags that may read each other with the keys of their entities, the project's functions by
+    /// file, and its zone.
     pub fn new(
         catalog: &Catalog,
         tags: &BTreeMap<String, TagDefinition>,
         entities: &BTreeMap<String, Entity>,
+        functions: &BTreeMap<PathBuf, String>,
         timezone: Tz,
     ) -> Result<Self, DataFusionError> {
         let views = catalog.views.values().map(|view| {
@@ -114,7 +119,9 @@ impl QueryPlanner {
         if let Some(catalog) = state.catalog_list().catalog(&state.config().options().catalog.default_catalog) {
             catalog.register_schema(TAGS, Arc::new(MemorySchemaProvider::new()))?;
         }
-        let mut planner = QueryPlanner { state, tables: Tables { sound, broken }, view_problems: Vec::new(), runtime };
+        let (macros, view_problems) = Macros::new(functions);
+        let mut planner = QueryPlanner { state, tables: Tables { sound, broken }, macros, view_problems, runtime };
+        planner.try_functions();
         let reads = planner.reads(&readable);
         for next in views::in_order(&reads) {
             match next {
@@ -129,6 +136,29 @@ impl QueryPlanner {
             }
         }
         Ok(planner)
+    }
+
+    /// Tells what is wrong in the project's functions at their own files.
+    fn try_functions(&mut self) {
+        if !self.view_problems.is_empty() {
+            // What is wrong in one would be told again of those that call it.
+            return;
+        }
+        let mut problems = Vec::new();
+        for (file, trial) in self.macros.trials() {
+            let text = SqlText::new(file, &trial);
+            let planned = text.parse().and_then(|mut query| {
+                self.macros.inline(&text, &mut query).map_err(|problem| vec![problem])?;
+                let problem = |message: String| Diagnostic::error(codes::FUNCTION, file, None, message);
+                let outcome = self.plan(query).and_then(|plan| optimise(&self.state, plan));
+                outcome.map(drop).map_err(|error| {
+                    let message = error.find_root().strip_backtrace();
+                    vec![problem(message.trim_start_matches("Error during planning: ").to_string())]
+                })
+            });
+            problems.extend(planned.err().unwrap_or_default());
+        }
+        self.view_problems.extend(problems);
     }
 
     /// What each view, and each tag that is read by anyone, reads of them, as far as its text can be parsed.
@@ -196,6 +226,7 @@ impl QueryPlanner {
 
     fn plan_file(&self, sql: &SqlText<'_>) -> Result<PlannedFile, Vec<Diagnostic>> {
         let mut query = sql.parse()?;
+        self.macros.inline(sql, &mut query).map_err(|problem| vec![problem])?;
         let mut problems = unsupported::find(sql, &query, &self.state);
         problems.extend(names::resolve(sql, &mut query, &self.tables, &self.state).problems);
         problems.sort_by_key(|problem| problem.span.as_ref().map(|span| span.start));
