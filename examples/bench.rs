@@ -39,20 +39,66 @@ fn main() -> Result<(), Failure> {
         "{events} orders, {USERS} users, {PARTITIONS} partitions, {cores} cores, broker and database on the same machine"
     );
     println!("{:<34} {:>12} {:>9} {:>9}", "work", "rows/s", "seconds", "CPU s");
-    let bench = |name: &str, tags: usize, sink: bool| -> Result<(), Failure> {
+    let bench = |name: &str, tags: &[String], sink: bool| -> Result<(), Failure> {
         let folder = tempfile::tempdir()?;
         write_project(folder.path(), &brokers, &topic, &store, tags)?;
         let desired = load(folder.path())?;
         run(name, &desired, events, sink)
     };
     let folder = tempfile::tempdir()?;
-    write_project(folder.path(), &brokers, &topic, &store, 1)?;
+    write_project(folder.path(), &brokers, &topic, &store, &filtered_tags(1))?;
     decode(&load(folder.path())?, events)?;
-    bench("1 tag (sum, count by user)", 1, false)?;
-    bench("1 tag into MariaDB", 1, true)?;
-    bench("20 filtered tags", 20, false)?;
-    bench("100 filtered tags", 100, false)?;
+    bench("1 tag (sum, count by user)", &filtered_tags(1), false)?;
+    bench("1 tag into MariaDB", &filtered_tags(1), true)?;
+    bench("20 filtered tags", &filtered_tags(20), false)?;
+    bench("100 filtered tags", &filtered_tags(100), false)?;
+    for (name, sql) in OTHERS {
+        bench(name, &[sql.to_string()], false)?;
+    }
     Ok(())
+}
+
+/// Tags with more to keep than a sum.
+const OTHERS: [(&str, &str); 5] = [
+    (
+        "join of orders and their refunds",
+        "SELECT a.user_id, COUNT(*) AS n, SUM(b.amount) AS back FROM orders a JOIN (SELECT user_id, category, amount \
+         FROM orders WHERE status = 'refunded') b ON a.user_id = b.user_id AND a.category = b.category GROUP BY a.user_id",
+    ),
+    (
+        "latest order (row number = 1)",
+        "SELECT user_id, order_id, amount FROM (SELECT user_id, order_id, amount, ROW_NUMBER() OVER (PARTITION BY user_id \
+         ORDER BY order_time DESC, order_id DESC) AS n FROM orders) WHERE n = 1",
+    ),
+    (
+        "top 3 orders",
+        "SELECT user_id, n, order_id FROM (SELECT user_id, order_id, ROW_NUMBER() OVER (PARTITION BY user_id \
+         ORDER BY amount DESC, order_id) AS n FROM orders) WHERE n <= 3",
+    ),
+    (
+        "sums of 1, 7, 30, 90 days",
+        "SELECT user_id, SUM(amount) FILTER (WHERE order_time >= CURRENT_DATE - INTERVAL '1' DAY) AS d1, \
+         SUM(amount) FILTER (WHERE order_time >= CURRENT_DATE - INTERVAL '7' DAY) AS d7, \
+         SUM(amount) FILTER (WHERE order_time >= CURRENT_DATE - INTERVAL '30' DAY) AS d30, \
+         SUM(amount) FILTER (WHERE order_time >= CURRENT_DATE - INTERVAL '90' DAY) AS d90 FROM orders GROUP BY user_id",
+    ),
+    (
+        "sessions",
+        "SELECT user_id, window_start, COUNT(*) AS n FROM TABLE(SESSION(TABLE orders PARTITION BY user_id, \
+         DESCRIPTOR(order_time), INTERVAL '30' MINUTE)) GROUP BY user_id, window_start",
+    ),
+];
+
+fn filtered_tags(count: usize) -> Vec<String> {
+    let categories = ["phone", "food", "beauty", "books", "toys", "sport", "home", "garden"];
+    let tag = |tag: usize| {
+        let filter = match tag {
+            0 => String::new(),
+            _ => format!("WHERE category = '{}' AND quantity >= {}", categories[tag % 8], tag / 8 % 7),
+        };
+        format!("SELECT user_id, SUM(amount) AS spend, COUNT(*) AS orders FROM orders {filter} GROUP BY user_id")
+    };
+    (0..count).map(tag).collect()
 }
 
 /// Orders with the fields that were measured elsewhere; the same for everyone.
@@ -103,7 +149,7 @@ fn produce(brokers: &str, topic: &str, events: u64) -> Result<(), Failure> {
     Ok(())
 }
 
-fn write_project(root: &Path, brokers: &str, topic: &str, store: &str, tags: usize) -> Result<(), Failure> {
+fn write_project(root: &Path, brokers: &str, topic: &str, store: &str, tags: &[String]) -> Result<(), Failure> {
     let settings = format!(
         "timezone = \"Asia/Shanghai\"\n[entity.user]\nkey = \"user_id\"\ntype = \"BIGINT\"\n[connection.shop]\n\
          type = \"kafka\"\nbrokers = \"{brokers}\"\n[store]\nurl = \"{store}\"\n"
@@ -117,14 +163,7 @@ fn write_project(root: &Path, brokers: &str, topic: &str, store: &str, tags: usi
     std::fs::create_dir_all(root.join("tags"))?;
     std::fs::write(root.join("tagflow.toml"), settings)?;
     std::fs::write(root.join("schemas/orders.toml"), schema)?;
-    let categories = ["phone", "food", "beauty", "books", "toys", "sport", "home", "garden"];
-    for tag in 0..tags {
-        let filter = match tag {
-            0 => String::new(),
-            _ => format!("WHERE category = '{}' AND quantity >= {}", categories[tag % 8], tag / 8 % 7),
-        };
-        let sql =
-            format!("SELECT user_id, SUM(amount) AS spend, COUNT(*) AS orders FROM orders {filter} GROUP BY user_id");
+    for (tag, sql) in tags.iter().enumerate() {
         std::fs::write(root.join(format!("tags/tag_{tag:03}.sql")), sql)?;
     }
     Ok(())
