@@ -400,4 +400,9 @@ pub const ALL: &[(&str, &str)] = &[
         "not_in_rare_null",
         "SELECT user_id, COUNT(*) AS n FROM page_views WHERE page NOT IN (SELECT CASE WHEN quantity = 1 AND status = 'refunded' THEN category ELSE 'cart' END FROM orders WHERE order_time >= NOW() - INTERVAL '4' DAY) GROUP BY user_id",
     ),
+    (
+        "joined_with_nothing",
+        "SELECT a.user_id, a.n, b.n AS m FROM (SELECT user_id, COUNT(*) AS n FROM orders GROUP BY user_id) a LEFT JOIN \
+         (SELECT user_id, COUNT(*) AS n FROM page_views WHERE 1 = 2 GROUP BY user_id) b ON a.user_id = b.user_id",
+    ),
 ];

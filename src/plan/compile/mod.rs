@@ -87,6 +87,9 @@ pub fn compile(plan: &LogicalPlan, catalog: &Catalog, timezone: Tz, key: &KeyReq
         by_fingerprint: HashMap::new(),
     };
     let relation = compiler.relation(plan)?;
+    if !compiler.nodes.iter().any(|node| matches!(node.kind, NodeKind::Source { .. })) {
+        return Err(reads_nothing());
+    }
     compiler.finish(relation, plan.schema(), key)
 }
 
@@ -174,11 +177,13 @@ impl Compiler<'_> {
             )),
             LogicalPlan::Sort(_) | LogicalPlan::Limit(_) => Err(no_limit()),
             LogicalPlan::Join(join) => self.join(join),
-            LogicalPlan::EmptyRelation(_) => Err(Refusal::new(
-                "T0502",
-                "the query reads no stream, or its condition is never true",
-                "read a stream in FROM and check the WHERE",
-            )),
+            LogicalPlan::EmptyRelation(empty) if !empty.produce_one_row => {
+                let fields = empty.schema.fields().iter();
+                let fields = fields.map(|field| Field::new(field.name(), field.data_type().clone(), true)).collect();
+                let node = self.union_node(vec![], fields);
+                Ok(self.whole(node))
+            }
+            LogicalPlan::EmptyRelation(_) => Err(reads_nothing()),
             other => Err(Refusal::new(
                 "T0500",
                 format!(
@@ -611,6 +616,14 @@ fn ranked(relation: Relation) -> Result<Relation, Refusal> {
             "add `WHERE rn = 1` around the query that numbers the rows",
         )),
     }
+}
+
+fn reads_nothing() -> Refusal {
+    Refusal::new(
+        codes::NO_STREAM,
+        "the query reads no stream, or its condition is never true",
+        "read a stream in FROM and check the WHERE",
+    )
 }
 
 fn no_limit() -> Refusal {

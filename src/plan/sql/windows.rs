@@ -17,6 +17,8 @@ use crate::plan::sql::text::SqlText;
 
 /// Windows that a row of a HOP may fall into.
 const MOST_WINDOWS: i64 = 60;
+/// The longest query with its windows written out: a HOP of a HOP multiplies.
+const MOST_TOKENS: usize = 50_000;
 
 /// The tokens with every window function in FROM written out.
 pub(crate) fn written_out(text: &SqlText<'_>, tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>, Diagnostic> {
@@ -32,7 +34,13 @@ pub(crate) fn written_out(text: &SqlText<'_>, tokens: Vec<TokenWithSpan>) -> Res
             "hop" => written.hop(),
             _ => written.session(),
         }?;
+        let place = tokens[at].span;
         tokens.splice(at..call.end, written);
+        if tokens.len() > MOST_TOKENS {
+            let error =
+                text.error(codes::TABLE_FUNCTION, text.span(place), "the query is too long with this window in it");
+            return Err(error.help("read a window of a window from a tag of its own, `FROM tags.name`"));
+        }
     }
     Ok(tokens)
 }
