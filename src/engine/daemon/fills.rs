@@ -28,8 +28,13 @@ impl Daemon {
             let clock = self.dataflow.clock;
             self.take(arrived, clock);
         }
-        if let Some((stream, reason)) = self.intake.failed.first_key_value() {
+        if let Some((stream, reason)) = self.intake.failed.clone().into_iter().next() {
+            // Its tags cannot get to any meeting: they are filled again with the others.
             let reason = format!("stream `{stream}`: {reason}");
+            for tag in self.dataflow.tags_reading(&stream) {
+                self.set_aside(TagFault::passing(tag, &reason), TagState::Failed);
+            }
+            self.prune_offsets();
             return self.give_up_fill(&reason);
         }
         if self.meeting_since.elapsed() > MEETING_DEADLINE {

@@ -277,7 +277,7 @@ impl Daemon {
             self.write_status(&[]);
             // What was taken with the last epoch is written when the daemon stops.
             let settled = self.fill.is_none() && self.meeting.is_none();
-            if self.until_caught_up && settled && self.intake.is_caught_up() {
+            if self.until_caught_up && settled && self.intake.is_caught_up() && self.needed().is_empty() {
                 break;
             }
         }

@@ -105,7 +105,8 @@ impl Daemon {
         self.config.engine.state_dir.join("accepted").join(format!("{tag}.{fingerprint}")).exists()
     }
 
-    /// Fills tags again that wait for `tagflow accept` or for another try, and streams that have failed.
+    /// Fills tags that wait for `tagflow accept`, for another try or for a fill that has ended without them, and reads
+    /// streams again that have failed.
     pub(super) fn try_again(&mut self) -> Result<(), DaemonError> {
         if self.meeting.is_none() && !self.intake.failed.is_empty() && self.last_intake.elapsed() > STREAM_RETRY {
             self.restart_intake(None)?;
@@ -113,8 +114,7 @@ impl Daemon {
         if self.fill.is_some() {
             return self.rotate_fills();
         }
-        let is_due = self.aside.iter().any(|(tag, aside)| self.is_due(tag, aside));
-        if is_due { self.reconcile() } else { Ok(()) }
+        if self.needed().is_empty() { Ok(()) } else { self.reconcile() }
     }
 
     pub(super) fn registration(
