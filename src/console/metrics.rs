@@ -74,6 +74,12 @@ pub(super) fn encode(status: &Status) -> Result<String, Error> {
         "broker time of the newest record read, seconds since the Unix epoch",
         partitions(|partition| partition.newest_timestamp.unwrap_or(0) as f64 / 1e3),
     );
+    let watermarks = status.watermarks.iter();
+    family(
+        "watermark_seconds",
+        "up to when a stream is known in event time, seconds since the Unix epoch",
+        watermarks.map(|(stream, millis)| (vec![("stream", stream.clone())], *millis as f64 / 1e3)).collect(),
+    );
     let letters = status.dead_letters.iter();
     family(
         "dead_letters",

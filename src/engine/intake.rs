@@ -5,11 +5,15 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
-use arrow::array::RecordBatch;
-use arrow::compute::concat_batches;
+use arrow::array::{AsArray, RecordBatch};
+use arrow::compute::{cast, concat_batches, max};
+use arrow::datatypes::{DataType, Int64Type, TimeUnit};
 use arrow::error::ArrowError;
 
-use crate::catalog::Stream;
+use chrono::{DateTime, TimeZone};
+use chrono_tz::Tz;
+
+use crate::catalog::{EventTime, Stream};
 use crate::config::Connection;
 use crate::delta::{Offsets, Partition};
 use crate::source::{ReadRequest, SourceContext, SourceError, SourceEvent, SourceHandle, start_source};
@@ -69,6 +73,11 @@ pub struct Intake {
     announced: BTreeSet<String>,
     /// Streams whose topic does not exist yet.
     missing: BTreeSet<String>,
+    /// The newest event time that was read of each stream, milliseconds since the Unix epoch.
+    newest: BTreeMap<String, i64>,
+    /// The columns of event time, and how late events may be.
+    times: BTreeMap<String, EventTime>,
+    timezone: Tz,
     /// By partition.
     pub partitions: BTreeMap<Partition, PartitionState>,
     /// Passing faults, by stream.
@@ -93,6 +102,9 @@ impl Intake {
             finished: BTreeSet::new(),
             announced: BTreeSet::new(),
             missing: BTreeSet::new(),
+            newest: BTreeMap::new(),
+            times: reads.values().filter_map(|(stream, _)| Some((stream.name.clone(), stream.time.clone()?))).collect(),
+            timezone: world.context.timezone,
             partitions: BTreeMap::new(),
             troubles: BTreeMap::new(),
             failed: BTreeMap::new(),
@@ -162,7 +174,9 @@ impl Intake {
         }
         for (stream, batches) in batches {
             let schema = batches[0].schema();
-            arrived.events.insert(stream, concat_batches(&schema, &batches)?);
+            let whole = concat_batches(&schema, &batches)?;
+            self.note_times(&stream, &whole)?;
+            arrived.events.insert(stream, whole);
         }
         Ok(arrived)
     }
@@ -233,6 +247,31 @@ impl Intake {
                 || self.announced.contains(stream)
                     && own.all(|(_, state)| state.was_at_end || state.next >= state.first_end)
         })
+    }
+
+    fn note_times(&mut self, stream: &str, batch: &RecordBatch) -> Result<(), ArrowError> {
+        let time = self.times.get(stream).and_then(|time| batch.column_by_name(&time.column));
+        let Some(time) = time else { return Ok(()) };
+        let is_wall_time = matches!(time.data_type(), DataType::Timestamp(_, None));
+        let millis = cast(&cast(time, &DataType::Timestamp(TimeUnit::Millisecond, None))?, &DataType::Int64)?;
+        let Some(newest) = max(millis.as_primitive::<Int64Type>()) else { return Ok(()) };
+        let instant = match DateTime::from_timestamp_millis(newest).filter(|_| is_wall_time) {
+            Some(wall) => {
+                let local = self.timezone.from_local_datetime(&wall.naive_utc()).latest();
+                local.map_or(newest, |local| local.timestamp_millis())
+            }
+            None => newest,
+        };
+        let known = self.newest.entry(stream.to_string()).or_insert(instant);
+        *known = instant.max(*known);
+        Ok(())
+    }
+
+    /// Up to when, in event time, each stream is known: its newest event less how late another may be, milliseconds since
+    /// the Unix epoch. Streams whose event time no tag reads are not among them.
+    pub fn watermarks(&self) -> BTreeMap<String, i64> {
+        let lateness = |stream: &str| self.times.get(stream).map_or(0, |time| time.lateness.as_millis() as i64);
+        self.newest.iter().map(|(stream, newest)| (stream.clone(), newest - lateness(stream))).collect()
     }
 
     /// Records that are known to wait, over all partitions.

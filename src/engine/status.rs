@@ -115,6 +115,8 @@ pub struct Status {
     pub events_per_second: f64,
     /// Records known to wait.
     pub lag: i64,
+    /// Up to when each stream is known, in event time, milliseconds since the Unix epoch.
+    pub watermarks: BTreeMap<String, i64>,
     /// Partitions of all streams.
     pub partitions: Vec<PartitionStatus>,
     /// Tags.

@@ -185,6 +185,9 @@ fn sample_project_survives_edits_and_kills_and_every_table_is_right() {
     shop.produce(&history, "1");
     let mut daemon = shop.start();
     daemon.until_quiet(tags);
+    // A fill has read the history; what follows tells how far event time is.
+    shop.produce("200", "4");
+    daemon.until("the streams have watermarks", |status| status.watermarks.len() == 3);
 
     // A changed tag, a new one, and one that only gets another title.
     let spend = shop.path("tags/consumption/spend_30d.sql");

@@ -87,6 +87,8 @@ impl Daemon {
         let (epoch, clock, events, lag) = (self.dataflow.epoch, self.dataflow.clock, self.events, self.intake.lag());
         let pending = self.dataflow.pending_keys() as u64;
         let errors = self.project_errors.clone();
+        // A restarted reader has read nothing yet: what was known stays known.
+        let watermarks = self.intake.watermarks();
         update(&self.status, |status| {
             if !count_sizes {
                 for known in &status.tags {
@@ -106,6 +108,7 @@ impl Daemon {
             status.events_per_second = rate;
             status.lag = lag;
             status.partitions = partitions;
+            status.watermarks.extend(watermarks);
             status.fill = fill;
             status.pending_keys = pending;
             status.dead_letters = dead_letters.into_iter().map(|(stream, count)| (stream, count.put)).collect();
