@@ -35,6 +35,8 @@ use crate::source::{DeadLetters, SourceContext, SourceError};
 const MOST_PENDING_KEYS: usize = 1_000_000;
 /// Bytes of the rows that may wait likewise.
 const MOST_PENDING_BYTES: usize = 512 << 20;
+/// Between two checkpoints lies at least so many times what one takes.
+const CHECKPOINT_SHARE: u32 = 5;
 /// How often the status is written anew.
 const STATUS_INTERVAL: Duration = Duration::from_millis(250);
 /// How often sizes of state are counted: it looks at all of it.
@@ -156,6 +158,8 @@ struct Daemon {
     last_intake: Instant,
     last_flush: Instant,
     last_checkpoint: Instant,
+    /// How long the last one took.
+    checkpoint_took: Duration,
     last_status: Instant,
     last_sizes: Option<Instant>,
     last_retired: Instant,
@@ -235,6 +239,7 @@ impl Daemon {
             last_intake: Instant::now(),
             last_flush: Instant::now(),
             last_checkpoint: Instant::now(),
+            checkpoint_took: Duration::ZERO,
             last_status: Instant::now(),
             last_sizes: None,
             last_retired: Instant::now(),
@@ -265,7 +270,9 @@ impl Daemon {
             if self.last_flush.elapsed() >= self.config.engine.flush_interval {
                 self.flush()?;
             }
-            if self.last_checkpoint.elapsed() >= self.config.engine.checkpoint_interval && self.meeting.is_none() {
+            // State that takes long to write is written less often, so that the loop has time for events.
+            let interval = self.config.engine.checkpoint_interval.max(self.checkpoint_took * CHECKPOINT_SHARE);
+            if self.last_checkpoint.elapsed() >= interval && self.meeting.is_none() {
                 self.checkpoint()?;
             }
             if self.last_retired.elapsed() >= RETIRED_INTERVAL {
@@ -440,6 +447,7 @@ impl Daemon {
         info!(epoch = self.dataflow.epoch, bytes, millis = begun.elapsed().as_millis() as u64, "checkpoint");
         update(&self.status, |status| status.checkpoint_epoch = Some(self.dataflow.epoch));
         self.saved = Some(same);
+        self.checkpoint_took = begun.elapsed();
         self.last_checkpoint = Instant::now();
         Ok(())
     }
