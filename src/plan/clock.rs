@@ -270,6 +270,11 @@ pub fn with_fixed_days(plan: LogicalPlan) -> DataFusionResult<LogicalPlan> {
 }
 
 impl ClockBound {
+    /// Canonical text, for fingerprints.
+    pub fn text(&self) -> String {
+        format!("{} {:?} {}", self.row.text, self.comparison, self.clock_text)
+    }
+
     /// The clock side at each of the instants (nanoseconds since the Unix epoch), as integers of its type.
     pub fn clock_values(&self, instants: &[Clock], timezone: Tz) -> DataFusionResult<Int64Array> {
         match self.clock.evaluate(&clock_batch(instants, timezone)?) {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{error, info, warn};
 
-use super::{Aside, Daemon, DaemonError, wall_clock};
+use super::{Aside, Daemon, DaemonError, shards, wall_clock};
 use crate::delta::Offsets;
 use crate::engine::dataflow::TagFault;
 use crate::engine::desired::{PlannedTag, reads, streams};
@@ -92,11 +92,7 @@ impl Daemon {
             tags,
             world: self.world.clone(),
             store: Arc::clone(&self.store),
-            shards: if self.config.engine.shards == 0 {
-                rayon::current_num_threads()
-            } else {
-                self.config.engine.shards
-            },
+            shards: shards(&self.config),
             epoch_rows: self.config.engine.epoch_rows,
             clock: wall_clock().max(self.dataflow.clock),
         };

@@ -104,6 +104,11 @@ fn wall_clock() -> Clock {
     chrono::Utc::now().timestamp_nanos_opt().unwrap_or(Clock::MAX)
 }
 
+/// Key shards of every dataflow: as set, or one a core.
+fn shards(config: &Config) -> usize {
+    if config.engine.shards == 0 { rayon::current_num_threads() } else { config.engine.shards }
+}
+
 /// Runs until told to stop.
 pub fn run(options: DaemonOptions) -> Result<(), DaemonError> {
     let config = options.desired.project.config.clone();
@@ -212,10 +217,9 @@ impl Daemon {
             }
         };
         let intake = Intake::start(&world, &Default::default(), &Offsets::default(), None)?;
-        let shards = if config.engine.shards == 0 { rayon::current_num_threads() } else { config.engine.shards };
         Ok(Daemon {
             checkpoints: Checkpoints::new(&config.engine.state_dir),
-            dataflow: Dataflow::new(shards, config.timezone),
+            dataflow: Dataflow::new(shards(&config), config.timezone),
             store: Arc::new(store),
             desired: options.desired,
             world,

@@ -81,8 +81,7 @@ impl Compiler<'_> {
     }
 
     fn clock_flags(&mut self, input: NodeIndex, flags: Vec<clock::ClockBound>) -> NodeIndex {
-        let texts: Vec<String> =
-            flags.iter().map(|flag| format!("{} {:?} {}", flag.row.text, flag.comparison, flag.clock_text)).collect();
+        let texts: Vec<String> = flags.iter().map(clock::ClockBound::text).collect();
         let output = fingerprint(&format!("flags {} {texts:?} {}", self.facts[input].output, self.timezone.name()));
         let mut fields: Vec<Field> =
             self.nodes[input].schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();

@@ -399,10 +399,7 @@ impl Compiler<'_> {
     }
 
     fn clock_filter(&mut self, input: NodeIndex, bounds: Vec<ClockBound>, reach: Reach) -> NodeIndex {
-        let texts: Vec<String> = bounds
-            .iter()
-            .map(|bound| format!("{} {:?} {}", bound.row.text, bound.comparison, bound.clock_text))
-            .collect();
+        let texts: Vec<String> = bounds.iter().map(ClockBound::text).collect();
         let output = fingerprint(&format!("clock {} {texts:?} {}", self.facts[input].output, self.timezone.name()));
         let facts = Facts { output: output.clone(), reach, ..self.facts[input].clone() };
         let node = FlowNode {
