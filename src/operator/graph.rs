@@ -17,7 +17,7 @@ use crate::operator::clock_flags::ClockFlags;
 use crate::operator::join::Join;
 use crate::operator::map::Map;
 use crate::operator::seed::Seed;
-use crate::operator::top_row::TopRow;
+use crate::operator::top_rows::TopRows;
 use crate::operator::window::Window;
 use crate::operator::{OperatorError, StatePart};
 use crate::plan::flow::{FlowNode, FlowPlan, NodeIndex, NodeKind};
@@ -55,7 +55,7 @@ enum Operator {
     ClockFilter(Box<ClockFilter>),
     ClockFlags(Box<ClockFlags>),
     Aggregate(Box<Aggregate>),
-    TopRow(Box<TopRow>),
+    TopRows(Box<TopRows>),
     Window(Box<Window>),
     Join(Box<Join>),
     Union(SchemaRef),
@@ -177,9 +177,10 @@ impl Graph {
                     NodeKind::Aggregate { keys, .. } => {
                         Operator::Aggregate(Box::new(Aggregate::new(keys.clone(), input_append_only, self.shards)?))
                     }
-                    NodeKind::TopRow { partition, order } => Operator::TopRow(Box::new(TopRow::new(
+                    NodeKind::TopRows { partition, order, first } => Operator::TopRows(Box::new(TopRows::new(
                         partition.clone(),
                         order.clone(),
+                        first.clone(),
                         Arc::clone(&node.schema),
                         input_append_only,
                         self.shards,
@@ -335,7 +336,7 @@ impl Graph {
                 Operator::ClockFilter(filter) => filter.snapshot()?,
                 Operator::ClockFlags(flags) => flags.snapshot()?,
                 Operator::Aggregate(aggregate) => aggregate.snapshot()?,
-                Operator::TopRow(top) => top.snapshot()?,
+                Operator::TopRows(top) => top.snapshot()?,
                 Operator::Window(window) => window.snapshot()?,
                 Operator::Join(join) => join.snapshot()?,
                 _ => continue,
@@ -359,7 +360,7 @@ impl Graph {
                 Operator::Seed(seed) if wanted("") => seed.load(parts)?,
                 Operator::ClockFilter(filter) if wanted("") => filter.load(parts)?,
                 Operator::ClockFlags(flags) if wanted("") => flags.load(parts)?,
-                Operator::TopRow(top) if wanted("") => top.load(parts)?,
+                Operator::TopRows(top) if wanted("") => top.load(parts)?,
                 Operator::Window(window) if wanted("") => window.load(parts)?,
                 Operator::Join(join) if wanted("") => join.load(parts)?,
                 Operator::Aggregate(aggregate) if aggregate.members().any(&wanted) => aggregate.load(parts, &wanted)?,
@@ -399,7 +400,7 @@ impl Operator {
             Operator::Map(map) => whole(map.step(inputs[0])),
             Operator::ClockFilter(filter) => whole(filter.step(inputs[0], clock)),
             Operator::ClockFlags(flags) => whole(flags.step(inputs[0], clock)),
-            Operator::TopRow(top) => whole(top.step(inputs[0])),
+            Operator::TopRows(top) => whole(top.step(inputs[0])),
             Operator::Window(window) => whole(window.step(inputs[0])),
             Operator::Join(join) => whole(join.step(inputs[0], inputs[1])),
             Operator::Union(schema) => {
@@ -427,7 +428,7 @@ impl Operator {
             Operator::ClockFilter(filter) => Some(filter.size()),
             Operator::ClockFlags(flags) => Some(flags.size()),
             Operator::Aggregate(aggregate) => Some(aggregate.size()),
-            Operator::TopRow(top) => Some(top.size()),
+            Operator::TopRows(top) => Some(top.size()),
             Operator::Window(window) => Some(window.size()),
             Operator::Join(join) => Some(join.size()),
             Operator::Source(_) | Operator::Seed(_) | Operator::Map(_) | Operator::Union(_) => None,

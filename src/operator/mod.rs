@@ -16,7 +16,7 @@ pub mod partitions;
 pub mod rows;
 pub mod seed;
 pub mod state;
-pub mod top_row;
+pub mod top_rows;
 pub mod window;
 
 pub use error::OperatorError;

@@ -23,6 +23,8 @@ pub struct Placement {
     order: Vec<(Scalar, SortOptions)>,
     key_converter: RowConverter,
     row_converter: RowConverter,
+    /// Of the order alone, where its length is kept with each row.
+    order_converter: Option<RowConverter>,
 }
 
 /// The rows of one batch, encoded.
@@ -31,7 +33,12 @@ pub struct Placed {
     /// `None` without PARTITION BY: all rows are one partition.
     keys: Option<Rows>,
     rows: Rows,
+    /// The rows with the length of their order behind each.
+    with_peers: Option<Vec<Box<[u8]>>>,
 }
+
+/// Bytes behind a row that tell how long its order is.
+const LENGTH: usize = size_of::<u32>();
 
 impl Placement {
     /// Of rows with the columns `input`.
@@ -44,7 +51,15 @@ impl Placement {
         let ordered = order.iter().map(|(key, options)| SortField::new_with_options(key.data_type.clone(), *options));
         let whole = input.into_iter().map(|field| SortField::new(field.data_type().clone()));
         let row_converter = RowConverter::new(ordered.chain(whole).collect())?;
-        Ok(Placement { partition, order, key_converter, row_converter })
+        Ok(Placement { partition, order, key_converter, row_converter, order_converter: None })
+    }
+
+    /// Rows of which [`Placed::order_of`] can be asked.
+    pub fn with_peers(self) -> Result<Self, OperatorError> {
+        let ordered =
+            self.order.iter().map(|(key, options)| SortField::new_with_options(key.data_type.clone(), *options));
+        let order_converter = Some(RowConverter::new(ordered.collect())?);
+        Ok(Placement { order_converter, ..self })
     }
 
     /// Encodes the rows of a batch.
@@ -52,13 +67,26 @@ impl Placement {
         let evaluate = |scalar: &Scalar| map::evaluate(scalar, batch);
         let keys: Vec<ArrayRef> = self.partition.iter().map(evaluate).collect::<Result<_, _>>()?;
         let mut columns: Vec<ArrayRef> = self.order.iter().map(|(key, _)| evaluate(key)).collect::<Result<_, _>>()?;
+        let order = match &self.order_converter {
+            Some(converter) if !columns.is_empty() => Some(converter.convert_columns(&columns)?),
+            _ => None,
+        };
         columns.extend(batch.columns().iter().cloned());
         let keys = if keys.is_empty() { None } else { Some(self.key_converter.convert_columns(&keys)?) };
-        Ok(Placed { keys, rows: self.row_converter.convert_columns(&columns)? })
+        let rows = self.row_converter.convert_columns(&columns)?;
+        // Rows begin with their order, so that its length tells which bytes they are.
+        let with_peers = self.order_converter.as_ref().map(|_| {
+            let length = |row: usize| order.as_ref().map_or(0, |order| order.row(row).data().len() as u32);
+            let with_length = |row: usize| [rows.row(row).data(), &length(row).to_be_bytes()].concat().into();
+            (0..rows.num_rows()).map(with_length).collect()
+        });
+        Ok(Placed { keys, rows, with_peers })
     }
 
     /// The input's columns of encoded rows.
     pub fn decode<'a>(&self, encoded: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<ArrayRef>, OperatorError> {
+        let behind = if self.order_converter.is_some() { LENGTH } else { 0 };
+        let encoded = encoded.into_iter().map(|row| &row[..row.len().saturating_sub(behind)]);
         let mut columns = rows::decode(&self.row_converter, encoded)?;
         Ok(columns.split_off(self.order.len()))
     }
@@ -72,7 +100,16 @@ impl Placed {
 
     /// A row as it is kept.
     pub fn row(&self, row: usize) -> &[u8] {
-        self.rows.row(row).data()
+        match &self.with_peers {
+            Some(rows) => &rows[row],
+            None => self.rows.row(row).data(),
+        }
+    }
+
+    /// What the order sees of a row that a placement with peers has placed.
+    pub fn order_of(row: &[u8]) -> &[u8] {
+        let Some((row, length)) = row.split_last_chunk::<LENGTH>() else { return row };
+        &row[..(u32::from_be_bytes(*length) as usize).min(row.len())]
     }
 
     /// The rows of each shard.

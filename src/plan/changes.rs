@@ -1,7 +1,7 @@
 //! A table out of the changes of it: of every key the newest row, unless that says that the key is gone.
 //!
 //! Written as a view over the records, so that the operators, the oracle and the proof of a tag's key need nothing more:
-//! the first row of each partition, of which [`crate::operator::top_row`] keeps one a key.
+//! the first row of each partition, of which [`crate::operator::top_rows`] keeps one a key.
 
 use std::sync::Arc;
 

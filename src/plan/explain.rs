@@ -3,7 +3,7 @@
 use arrow::compute::SortOptions;
 
 use crate::plan::clock::{ClockBound, Comparison};
-use crate::plan::flow::{FlowNode, FlowPlan, NodeIndex, NodeKind, Reach, Scalar};
+use crate::plan::flow::{FlowNode, FlowPlan, NodeIndex, NodeKind, Ranking, Reach, Scalar};
 
 /// The tree of a tag; `sharing` has, for each node, the other tags that use it.
 pub fn describe(tag: &str, plan: &FlowPlan, sharing: &[Vec<String>]) -> String {
@@ -101,12 +101,19 @@ fn lines(plan: &FlowPlan, flow: &FlowNode) -> Vec<String> {
             }
             lines
         }
-        NodeKind::TopRow { partition, order } => {
-            let kept = if input.is_some_and(|input| input.append_only) { "one row" } else { "all rows" };
-            vec![
-                format!("first row by {}: keeps {kept} a key", list(partition)),
-                format!("order by {}", order_list(order, &show)),
-            ]
+        NodeKind::TopRows { partition, order, first } => {
+            let rows = if first.most == 1 { "row".to_string() } else { format!("{} rows", first.most) };
+            let what = match first.by {
+                Ranking::RowNumber => format!("first {rows}"),
+                ranking => format!("rows with {} <= {}", ranking.name(), first.most),
+            };
+            let kept = match (input.is_some_and(|input| input.append_only), first.by) {
+                (false, _) => "all rows",
+                (true, Ranking::RowNumber) if first.most == 1 => "one row",
+                (true, _) => "them alone",
+            };
+            let by = if partition.is_empty() { "of all".to_string() } else { format!("by {}", list(partition)) };
+            vec![format!("{what} {by}: keeps {kept} a key"), format!("order by {}", order_list(order, &show))]
         }
         NodeKind::Window { partition, order, calls } => {
             let mut lines = vec![match partition.is_empty() {

@@ -90,12 +90,14 @@ pub enum NodeKind {
         /// What this tag computes of each group.
         member: Member,
     },
-    /// The first row of each partition; its columns, then `row_number` = 1 as UInt64.
-    TopRow {
+    /// The first rows of each partition, then their ranks as UInt64.
+    TopRows {
         /// Partition keys.
         partition: Vec<Scalar>,
         /// The order; ties are broken by the whole row, ascending, NULLs first.
         order: Vec<(Scalar, SortOptions)>,
+        /// Which rows, and the ranks that are read.
+        first: FirstRows,
     },
     /// The rows of the input with window functions over their partitions, one more column each.
     Window {
@@ -110,6 +112,46 @@ pub enum NodeKind {
     Join(JoinPlan),
     /// The rows of all inputs.
     Union,
+}
+
+/// The rows of a partition whose rank is not above a number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FirstRows {
+    /// The rank that is compared.
+    pub by: Ranking,
+    /// The highest that is kept; at least 1.
+    pub most: u64,
+    /// Ranks that are read of the rows, one more column each.
+    pub ranks: Vec<Ranking>,
+}
+
+impl FirstRows {
+    /// True where rows that the order does not tell apart must be known as such.
+    pub fn needs_peers(&self) -> bool {
+        self.ranks.iter().chain([&self.by]).any(|ranking| *ranking != Ranking::RowNumber)
+    }
+}
+
+/// The functions that number the rows of a partition in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ranking {
+    /// ROW_NUMBER: one more a row.
+    RowNumber,
+    /// RANK: one more than the rows before those that are equal in the order.
+    Rank,
+    /// DENSE_RANK: one more than the different places before it.
+    DenseRank,
+}
+
+impl Ranking {
+    /// Its name in SQL.
+    pub fn name(self) -> &'static str {
+        match self {
+            Ranking::RowNumber => "row_number",
+            Ranking::Rank => "rank",
+            Ranking::DenseRank => "dense_rank",
+        }
+    }
 }
 
 /// One window function over the rows of a partition in their order.

@@ -405,4 +405,74 @@ pub const ALL: &[(&str, &str)] = &[
         "SELECT a.user_id, a.n, b.n AS m FROM (SELECT user_id, COUNT(*) AS n FROM orders GROUP BY user_id) a LEFT JOIN \
          (SELECT user_id, COUNT(*) AS n FROM page_views WHERE 1 = 2 GROUP BY user_id) b ON a.user_id = b.user_id",
     ),
+    (
+        "top_orders",
+        "SELECT user_id, n, order_id, amount FROM (SELECT user_id, order_id, amount, ROW_NUMBER() OVER (PARTITION BY user_id \
+         ORDER BY amount DESC NULLS LAST, order_id) AS n FROM orders) WHERE n <= 3",
+    ),
+    (
+        "top_orders_unnumbered",
+        "SELECT user_id, SUM(amount) AS best, COUNT(*) AS n, STRING_AGG(category, ',' ORDER BY category) AS c FROM (SELECT user_id, amount, category, \
+         ROW_NUMBER() OVER (PARTITION BY user_id ORDER BY amount DESC NULLS LAST) AS n FROM orders) WHERE n < 4 GROUP BY user_id",
+    ),
+    (
+        "second_order",
+        "SELECT user_id, order_id, order_time FROM (SELECT user_id, order_id, order_time, ROW_NUMBER() OVER (PARTITION BY user_id \
+         ORDER BY order_time, order_id) AS n FROM orders) WHERE n = 2",
+    ),
+    (
+        "ranked_ties",
+        "SELECT user_id, r, COUNT(*) AS n, SUM(amount) AS s FROM (SELECT user_id, amount, RANK() OVER (PARTITION BY user_id \
+         ORDER BY quantity DESC) AS r FROM orders) WHERE r <= 3 GROUP BY user_id, r",
+    ),
+    (
+        "densely_ranked",
+        "SELECT user_id, d, COUNT(*) AS n, MIN(order_id) AS o FROM (SELECT user_id, order_id, DENSE_RANK() OVER (PARTITION BY user_id \
+         ORDER BY quantity, status) AS d FROM orders) WHERE d BETWEEN 2 AND 3 GROUP BY user_id, d",
+    ),
+    (
+        "ranked_unread",
+        "SELECT user_id, COUNT(*) AS n, SUM(amount) AS s FROM (SELECT user_id, amount, RANK() OVER (PARTITION BY user_id \
+         ORDER BY quantity DESC NULLS LAST, category) AS r FROM orders) WHERE r < 3 GROUP BY user_id",
+    ),
+    (
+        "top_categories",
+        "SELECT user_id, category, spend, r FROM (SELECT user_id, category, spend, RANK() OVER (PARTITION BY user_id \
+         ORDER BY orders DESC) AS r FROM (SELECT user_id, category, SUM(amount) AS spend, COUNT(*) AS orders FROM orders \
+         WHERE category IS NOT NULL GROUP BY user_id, category)) WHERE r <= 2",
+    ),
+    (
+        "top_categories_unnumbered",
+        "SELECT user_id, category, spend FROM (SELECT user_id, category, spend, DENSE_RANK() OVER (PARTITION BY user_id \
+         ORDER BY spend DESC) AS r FROM (SELECT user_id, category, SUM(amount) AS spend FROM orders \
+         WHERE category IS NOT NULL GROUP BY user_id, category)) WHERE r IN (1, 2)",
+    ),
+    (
+        "ranks_side_by_side",
+        "SELECT user_id, category, n, r, d FROM (SELECT user_id, category, ROW_NUMBER() OVER w AS n, RANK() OVER w AS r, DENSE_RANK() OVER w AS d \
+         FROM (SELECT user_id, category, COUNT(*) AS orders FROM orders GROUP BY user_id, category) \
+         WINDOW w AS (PARTITION BY user_id ORDER BY orders DESC)) WHERE r <= 3 AND n <> 2",
+    ),
+    (
+        "numbers_beside_ranks",
+        "SELECT user_id, n, r, d, amount FROM (SELECT user_id, amount, ROW_NUMBER() OVER w AS n, RANK() OVER w AS r, DENSE_RANK() OVER w AS d \
+         FROM orders WINDOW w AS (PARTITION BY user_id ORDER BY quantity)) WHERE d <= 2",
+    ),
+    (
+        "top_of_the_week",
+        "SELECT user_id, n, amount FROM (SELECT user_id, amount, ROW_NUMBER() OVER (PARTITION BY user_id ORDER BY amount DESC) AS n \
+         FROM orders WHERE order_time >= NOW() - INTERVAL '7' DAY) WHERE n <= 2 OR n = 4",
+    ),
+    (
+        "best_users",
+        "SELECT user_id, spend FROM (SELECT user_id, spend, RANK() OVER (ORDER BY spend DESC NULLS LAST) AS place FROM \
+         (SELECT user_id, SUM(amount) AS spend FROM orders GROUP BY user_id)) WHERE place <= 5",
+    ),
+    (
+        "first_and_all",
+        "WITH numbered AS (SELECT user_id, quantity, ROW_NUMBER() OVER (PARTITION BY user_id ORDER BY order_time, order_id) AS n FROM orders), \
+         few AS (SELECT user_id, SUM(quantity) AS q FROM numbered WHERE n <= 3 GROUP BY user_id), \
+         whole AS (SELECT user_id, SUM(quantity * n) AS q FROM numbered GROUP BY user_id) \
+         SELECT a.user_id, a.q AS few, b.q AS whole FROM few a JOIN whole b ON a.user_id = b.user_id",
+    ),
 ];

@@ -77,7 +77,7 @@ impl Compiler<'_> {
         };
         let columns = columns.into_iter().map(|column| Ok(column.transform_up(resolve)?.data));
         let columns = columns.collect::<Result<Vec<_>, Refusal>>()?;
-        Ok(Relation { node, columns, filters: vec![], bounds: vec![], unranked: None })
+        Ok(Relation { node, columns, filters: vec![], bounds: vec![] })
     }
 
     fn clock_flags(&mut self, input: NodeIndex, flags: Vec<clock::ClockBound>) -> NodeIndex {

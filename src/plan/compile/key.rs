@@ -3,8 +3,8 @@
 use datafusion::common::DFSchema;
 use datafusion::logical_expr::Expr;
 
-use super::{Compiler, KeyRequirement, Refusal, Relation, ranked};
-use crate::plan::flow::{FlowPlan, NodeIndex, OutputColumn, fingerprint};
+use super::{Compiler, KeyRequirement, Refusal, Relation};
+use crate::plan::flow::{FlowPlan, NodeIndex, NodeKind, OutputColumn, fingerprint};
 
 impl Compiler<'_> {
     pub(super) fn finish(
@@ -13,7 +13,6 @@ impl Compiler<'_> {
         schema: &DFSchema,
         required: &KeyRequirement,
     ) -> Result<FlowPlan, Refusal> {
-        let relation = ranked(relation)?;
         let mut key_positions = self.key_positions(&relation, required)?;
         let entity_position =
             schema.fields().iter().position(|field| field.name().eq_ignore_ascii_case(&required.column));
@@ -126,11 +125,7 @@ impl Compiler<'_> {
             Some(column) => {
                 let name = self.nodes[relation.node].schema.field(column).name().clone();
                 if name == "row_number" {
-                    return Err(Refusal::new(
-                        "T0602",
-                        "several rows of each partition are kept, told apart by ROW_NUMBER(), which is not in the SELECT list",
-                        "select the number too, or keep one row each with `= 1`",
-                    ));
+                    return Err(several_first_rows());
                 }
                 Refusal::new(
                     "T0602",
@@ -138,6 +133,7 @@ impl Compiler<'_> {
                     format!("select `{name}`, or take it out of GROUP BY / PARTITION BY"),
                 )
             }
+            None if self.has_first_rows(relation.node) => several_first_rows(),
             None => Refusal::new(
                 "T0601",
                 "nothing makes the rows of this tag unique",
@@ -147,6 +143,16 @@ impl Compiler<'_> {
                 ),
             ),
         })
+    }
+
+    /// True for the first rows of partitions, of which the numbers are not read.
+    fn has_first_rows(&self, node: NodeIndex) -> bool {
+        let node = &self.nodes[node];
+        match &node.kind {
+            NodeKind::TopRows { .. } => true,
+            NodeKind::Map { .. } | NodeKind::ClockFilter { .. } => self.has_first_rows(node.inputs[0]),
+            _ => false,
+        }
     }
 
     /// The node's column of which the expression is a one-to-one image.
@@ -160,4 +166,12 @@ impl Compiler<'_> {
             other => self.merged(node, other).or_else(|| self.plain(node, other)),
         }
     }
+}
+
+fn several_first_rows() -> Refusal {
+    Refusal::new(
+        "T0602",
+        "several rows of each partition are kept, told apart by ROW_NUMBER(), which is not in the SELECT list",
+        "select the number too, or keep one row each with `= 1`",
+    )
 }

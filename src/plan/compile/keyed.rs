@@ -6,7 +6,7 @@ use arrow::datatypes::{Field, Schema};
 use datafusion::common::DFSchema;
 use datafusion::logical_expr::{Aggregate, Expr, ExprSchemable, Union};
 
-use super::{Compiler, Facts, Refusal, Relation, canonical_columns, ranked, readable, substitute};
+use super::{Compiler, Facts, Refusal, Relation, canonical_columns, readable, substitute};
 use crate::plan::flow::{
     AggregateCall, AggregateFunction, FlowNode, Member, NodeIndex, NodeKind, Reach, Scalar, fingerprint,
 };
@@ -14,7 +14,8 @@ use crate::plan::{clock, codes};
 
 impl Compiler<'_> {
     pub(super) fn aggregate(&mut self, aggregate: &Aggregate) -> Result<Relation, Refusal> {
-        let relation = ranked(self.relation(&aggregate.input)?)?;
+        let exprs: Vec<Expr> = aggregate.group_expr.iter().chain(&aggregate.aggr_expr).cloned().collect();
+        let relation = self.read_by(&aggregate.input, &exprs)?;
         if aggregate.group_expr.is_empty() {
             return self.whole_aggregate(relation, aggregate);
         }
@@ -26,7 +27,6 @@ impl Compiler<'_> {
             ));
         }
         let mut schema = aggregate.input.schema().as_ref().clone();
-        let exprs: Vec<Expr> = aggregate.group_expr.iter().chain(&aggregate.aggr_expr).cloned().collect();
         let (mut relation, mut exprs) = self.with_queries(relation, &exprs)?;
         if exprs.iter().any(clock::reads_clock) {
             let resolved = exprs.iter().map(|expr| substitute(expr, &schema, &relation.columns));

@@ -77,11 +77,10 @@ pub struct KeyRequirement {
 
 /// Compiles an optimised logical plan; `now()` and `current_date()` must still be in it.
 pub fn compile(plan: &LogicalPlan, catalog: &Catalog, timezone: Tz, key: &KeyRequirement) -> Result<FlowPlan, Refusal> {
-    let first_rows = window::first_row_windows(plan)?;
     let mut compiler = Compiler {
         catalog,
         timezone,
-        first_rows,
+        limit: None,
         nodes: Vec::new(),
         facts: Vec::new(),
         by_fingerprint: HashMap::new(),
@@ -118,15 +117,13 @@ struct Relation {
     filters: Vec<Expr>,
     /// Conditions on the clock: row side, comparison, clock side.
     bounds: Vec<(Expr, Comparison, Expr)>,
-    /// The canonical column that must be compared with 1 before anything else is done with the rows.
-    unranked: Option<Column>,
 }
 
 struct Compiler<'a> {
     catalog: &'a Catalog,
     timezone: Tz,
-    /// Windows of which only the first row of each partition is read, by address.
-    first_rows: HashSet<usize>,
+    /// What the filter above keeps of the window that is compiled next.
+    limit: Option<window::Limit>,
     nodes: Vec<FlowNode>,
     facts: Vec<Facts>,
     by_fingerprint: HashMap<String, NodeIndex>,
@@ -151,7 +148,7 @@ impl Compiler<'_> {
             }
             LogicalPlan::SubqueryAlias(alias) => self.relation(&alias.input),
             LogicalPlan::Projection(projection) => {
-                let relation = self.relation(&projection.input)?;
+                let relation = self.read_by(&projection.input, &projection.expr)?;
                 let (mut relation, exprs) = self.with_queries(relation, &projection.expr)?;
                 let columns = exprs
                     .iter()
@@ -160,12 +157,7 @@ impl Compiler<'_> {
                 relation.columns = columns;
                 self.without_clock(relation, "the SELECT list")
             }
-            LogicalPlan::Filter(Filter { predicate, input, .. }) => {
-                let relation = self.relation(input)?;
-                let (mut relation, predicate) = self.with_queries(relation, std::slice::from_ref(predicate))?;
-                self.push_filter(&mut relation, &predicate[0], input.schema())?;
-                Ok(relation)
-            }
+            LogicalPlan::Filter(filter) => self.filter(filter, None),
             LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate),
             LogicalPlan::Window(window) => self.window(window),
             LogicalPlan::Union(union) => self.union(union),
@@ -193,6 +185,29 @@ impl Compiler<'_> {
                 "write the tag with GROUP BY, UNION ALL, or ROW_NUMBER() … = 1",
             )),
         }
+    }
+
+    /// The rows of a plan of which `exprs` read what they name and nobody reads the rest.
+    fn read_by(&mut self, plan: &LogicalPlan, exprs: &[Expr]) -> Result<Relation, Refusal> {
+        let LogicalPlan::Filter(filter) = plan else { return self.relation(plan) };
+        let read = exprs.iter().flat_map(Expr::column_refs).cloned().collect();
+        self.filter(filter, Some(&read))
+    }
+
+    /// `read` are the columns that anyone reads above, `None` for all.
+    fn filter(&mut self, filter: &Filter, read: Option<&HashSet<Column>>) -> Result<Relation, Refusal> {
+        let limit = window::limit(filter, read);
+        let conjuncts = match &limit {
+            Some(limit) => limit.rest.clone(),
+            None => vec![filter.predicate.clone()],
+        };
+        self.limit = limit;
+        let relation = self.relation(&filter.input)?;
+        let (mut relation, conjuncts) = self.with_queries(relation, &conjuncts)?;
+        for conjunct in &conjuncts {
+            self.push_filter(&mut relation, conjunct, filter.input.schema())?;
+        }
+        Ok(relation)
     }
 
     fn source(&mut self, stream: &Arc<Stream>, projected: &Schema) -> Result<Relation, Refusal> {
@@ -254,7 +269,7 @@ impl Compiler<'_> {
                 self.push(node, facts)
             }
         };
-        Ok(Relation { node, columns: exprs, filters: vec![], bounds: vec![], unranked: None })
+        Ok(Relation { node, columns: exprs, filters: vec![], bounds: vec![] })
     }
 
     fn push(&mut self, node: FlowNode, facts: Facts) -> NodeIndex {
@@ -272,12 +287,6 @@ impl Compiler<'_> {
         // Conditions on the clock that are no bound by themselves.
         let mut turning = Vec::new();
         for conjunct in split_conjunction(&predicate).into_iter().flat_map(split_between) {
-            if let Some(rank) = &relation.unranked
-                && is_first_rank(&conjunct, rank)
-            {
-                relation.unranked = None;
-                continue;
-            }
             if !clock::reads_clock(&conjunct) {
                 relation.filters.push(conjunct);
                 continue;
@@ -290,7 +299,7 @@ impl Compiler<'_> {
         if !turning.is_empty() {
             let width = relation.columns.len();
             let columns = relation.columns.iter().cloned().chain(turning).collect();
-            let with_turning = Relation { columns, ..ranked(relation.clone())? };
+            let with_turning = Relation { columns, ..relation.clone() };
             *relation = self.without_clock(with_turning, "this condition")?;
             relation.filters.extend(relation.columns.split_off(width));
         }
@@ -299,7 +308,6 @@ impl Compiler<'_> {
 
     /// A relation whose columns are those of its node, all of them and in order.
     fn materialise(&mut self, relation: Relation) -> Result<Relation, Refusal> {
-        let relation = ranked(relation)?;
         let width = relation.columns.len();
         let mut exprs = relation.columns.clone();
         for (row, _, _) in &relation.bounds {
@@ -333,7 +341,7 @@ impl Compiler<'_> {
             self.clock_filter(mapped, bounds, reach)
         };
         let columns = (0..width).map(|index| Expr::Column(self.column(node, index))).collect();
-        Ok(Relation { node, columns, filters: vec![], bounds: vec![], unranked: None })
+        Ok(Relation { node, columns, filters: vec![], bounds: vec![] })
     }
 
     /// Materialised, and without the columns that a clock filter adds for itself.
@@ -472,7 +480,7 @@ impl Compiler<'_> {
     fn whole(&self, node: NodeIndex) -> Relation {
         let width = self.facts[node].columns.fields().len();
         let columns = (0..width).map(|index| Expr::Column(self.column(node, index))).collect();
-        Relation { node, columns, filters: vec![], bounds: vec![], unranked: None }
+        Relation { node, columns, filters: vec![], bounds: vec![] }
     }
 
     fn column(&self, node: NodeIndex, index: usize) -> Column {
@@ -587,31 +595,6 @@ fn split_between(conjunct: &Expr) -> Vec<Expr> {
             vec![compare(Operator::GtEq, &between.low), compare(Operator::LtEq, &between.high)]
         }
         other => vec![other.clone()],
-    }
-}
-
-fn is_first_rank(conjunct: &Expr, rank: &Column) -> bool {
-    let Expr::BinaryExpr(BinaryExpr { left, op, right }) = conjunct else { return false };
-    let (op, literal) = match (left.as_ref(), right.as_ref()) {
-        (Expr::Column(column), Expr::Literal(value, _)) if column == rank => (*op, value),
-        (Expr::Literal(value, _), Expr::Column(column)) if column == rank => match op.swap() {
-            Some(op) => (op, value),
-            None => return false,
-        },
-        _ => return false,
-    };
-    matches!((op, literal.to_string().as_str()), (Operator::Eq | Operator::LtEq, "1") | (Operator::Lt, "2"))
-}
-
-/// The relation, if its ROW_NUMBER has been compared with 1.
-fn ranked(relation: Relation) -> Result<Relation, Refusal> {
-    match relation.unranked {
-        None => Ok(relation),
-        Some(_) => Err(Refusal::new(
-            "T0508",
-            "of ROW_NUMBER() only the first row of each partition streams yet",
-            "add `WHERE rn = 1` around the query that numbers the rows",
-        )),
     }
 }
 

@@ -1,57 +1,127 @@
-//! Window functions: ROW_NUMBER() … = 1 as the first row of each partition, all others over whole partitions.
+//! Window functions: the first rows of each partition where a filter keeps no others, all else over whole partitions.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::compute::SortOptions;
-use arrow::datatypes::{Field, Schema};
-use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{DFSchema, DataFusionError};
+use arrow::datatypes::{DataType, Field, Schema};
+use datafusion::common::{Column, DFSchema, ScalarValue};
 use datafusion::execution::context::ExecutionProps;
 use datafusion::logical_expr::expr::WindowFunction;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::utils::split_conjunction;
-use datafusion::logical_expr::{Expr, ExprSchemable, Filter, LogicalPlan, Window};
+use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Filter, LogicalPlan, Operator, Window};
 use datafusion::physical_planner::create_window_expr;
 
-use super::{Compiler, Facts, Refusal, Relation, canonical_columns, clock_in, is_first_rank, substitute};
-use crate::plan::flow::{FlowNode, NodeIndex, NodeKind, Scalar, WindowCall, fingerprint};
+use super::{Compiler, Facts, Refusal, Relation, canonical_columns, clock_in, substitute};
+use crate::plan::flow::{FirstRows, FlowNode, NodeIndex, NodeKind, Ranking, Scalar, WindowCall, fingerprint};
 use crate::plan::{clock, codes};
 
 /// The order within a partition.
 type Order = Vec<(Scalar, SortOptions)>;
 
-/// Where the windows of a plan are of which a filter above keeps the first row of each partition alone.
-pub(super) fn first_row_windows(plan: &LogicalPlan) -> Result<HashSet<usize>, DataFusionError> {
-    let mut found = HashSet::new();
-    plan.apply_with_subqueries(|plan| {
-        if let LogicalPlan::Filter(filter) = plan
-            && let Some(window) = numbered_by(filter)
-        {
-            found.insert(address(window));
-        }
-        Ok(TreeNodeRecursion::Continue)
-    })?;
-    Ok(found)
+/// What a filter keeps of the window below it.
+#[derive(Debug, Clone)]
+pub(super) struct Limit {
+    /// The window's address: it is compiled next.
+    window: usize,
+    /// Which of its functions is compared.
+    function: usize,
+    /// The highest rank that is kept.
+    most: u64,
+    /// False where no rank is read but by the comparison that `most` says.
+    is_read: bool,
+    /// What else the filter asks of the rows.
+    pub(super) rest: Vec<Expr>,
 }
 
 fn address(window: &Window) -> usize {
     std::ptr::from_ref(window) as usize
 }
 
-/// The window whose ROW_NUMBER a filter compares with 1.
-fn numbered_by(filter: &Filter) -> Option<&Window> {
+/// The limit that a filter is to a window of ranks below it. `read` are the columns of the filter's output that anyone
+/// reads, `None` for all of them.
+pub(super) fn limit(filter: &Filter, read: Option<&HashSet<Column>>) -> Option<Limit> {
     let schema = filter.input.schema();
-    let ranks = split_conjunction(&filter.predicate).into_iter().filter_map(|conjunct| {
+    let conjuncts = split_conjunction(&filter.predicate);
+    let limits = conjuncts.iter().filter_map(|conjunct| {
         let columns = conjunct.column_refs();
         let [column] = columns.into_iter().collect::<Vec<_>>()[..] else { return None };
-        is_first_rank(conjunct, column).then(|| schema.maybe_index_of_column(column)).flatten()
+        let most = most(conjunct, column).filter(|most| *most > 0)?;
+        let (window, function) = window_of(&filter.input, schema.maybe_index_of_column(column)?)?;
+        Some((window, function, most, column))
     });
-    ranks.into_iter().find_map(|index| window_of(&filter.input, index))
+    let (window, function, most, column) = limits.min_by_key(|(_, _, most, _)| *most)?;
+    let rest: Vec<Expr> = conjuncts
+        .iter()
+        .filter(|conjunct| !is_no_more_than(conjunct, column, most))
+        .map(|conjunct| (*conjunct).clone())
+        .collect();
+    // Of several ranks each may be read under a name of its own.
+    let is_alone = window.window_expr.len() == 1;
+    let is_looked_at = rest.iter().any(|conjunct| conjunct.column_refs().contains(column));
+    let is_read = !is_alone || is_looked_at || read.is_none_or(|read| read.contains(column));
+    Some(Limit { window: address(window), function, most, is_read, rest })
 }
 
-/// The window with one ROW_NUMBER, whose column stands at `index` above projections.
-fn window_of(plan: &LogicalPlan, index: usize) -> Option<&Window> {
+/// True for a condition that holds of every row whose rank is at most `most`.
+fn is_no_more_than(conjunct: &Expr, column: &Column, most: u64) -> bool {
+    let Expr::BinaryExpr(BinaryExpr { left, op, right }) = conjunct else { return false };
+    matches!(left.as_ref(), Expr::Column(left) if left == column)
+        && match (op, number(right)) {
+            (Operator::LtEq, Some(limit)) => limit >= most,
+            (Operator::Lt, Some(limit)) => limit > most,
+            (Operator::Eq, Some(1)) => most == 1,
+            _ => false,
+        }
+}
+
+fn number(expr: &Expr) -> Option<u64> {
+    match expr {
+        Expr::Literal(value, _) => match value.cast_to(&DataType::UInt64) {
+            Ok(ScalarValue::UInt64(number)) => number,
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// The highest rank for which a condition on it alone may hold.
+fn most(condition: &Expr, rank: &Column) -> Option<u64> {
+    let is_rank = |expr: &Expr| matches!(expr, Expr::Column(column) if column == rank);
+    match condition {
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Or, right }) => {
+            Some(most(left, rank)?.max(most(right, rank)?))
+        }
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::And, right }) => {
+            let (left, right) = (most(left, rank), most(right, rank));
+            left.into_iter().chain(right).min()
+        }
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
+            let (op, limit) = if is_rank(left) {
+                (*op, number(right)?)
+            } else if is_rank(right) {
+                (op.swap()?, number(left)?)
+            } else {
+                return None;
+            };
+            match op {
+                Operator::Eq | Operator::LtEq => Some(limit),
+                Operator::Lt => limit.checked_sub(1),
+                _ => None,
+            }
+        }
+        Expr::InList(list) if !list.negated && is_rank(&list.expr) => {
+            let numbers: Option<Vec<u64>> = list.list.iter().map(number).collect();
+            numbers?.into_iter().max()
+        }
+        Expr::Between(between) if !between.negated && is_rank(&between.expr) => number(&between.high),
+        _ => None,
+    }
+}
+
+/// The window whose functions are all ranks, of which one stands at `index` above projections.
+fn window_of(plan: &LogicalPlan, index: usize) -> Option<(&Window, usize)> {
     match plan {
         LogicalPlan::SubqueryAlias(alias) => window_of(&alias.input, index),
         LogicalPlan::Projection(projection) => match projection.expr.get(index)?.clone().unalias() {
@@ -61,9 +131,15 @@ fn window_of(plan: &LogicalPlan, index: usize) -> Option<&Window> {
             _ => None,
         },
         LogicalPlan::Window(window) => {
-            let [only] = window.window_expr.as_slice() else { return None };
-            let plain = function(only).is_some_and(|function| is_row_number(&function));
-            (plain && index == window.input.schema().fields().len()).then_some(window)
+            let functions: Option<Vec<WindowFunction>> = window.window_expr.iter().map(function).collect();
+            let functions = functions?;
+            let same = |function: &WindowFunction| {
+                ranking(function).is_some()
+                    && function.params.partition_by == functions[0].params.partition_by
+                    && function.params.order_by == functions[0].params.order_by
+            };
+            let place = index.checked_sub(window.input.schema().fields().len())?;
+            functions.iter().all(same).then_some((window, place))
         }
         _ => None,
     }
@@ -76,12 +152,16 @@ fn function(expr: &Expr) -> Option<WindowFunction> {
     }
 }
 
-fn is_row_number(function: &WindowFunction) -> bool {
-    function.fun.name() == "row_number" && function.params.filter.is_none()
+fn ranking(function: &WindowFunction) -> Option<Ranking> {
+    let known = [Ranking::RowNumber, Ranking::Rank, Ranking::DenseRank];
+    let named = known.into_iter().find(|ranking| ranking.name() == function.fun.name());
+    named.filter(|_| function.params.filter.is_none())
 }
 
 impl Compiler<'_> {
     pub(super) fn window(&mut self, window: &Window) -> Result<Relation, Refusal> {
+        // The limit is this window's, not one's below it.
+        let limit = self.limit.take_if(|limit| limit.window == address(window));
         let relation = self.relation(&window.input)?;
         let input = self.narrow(relation)?;
         let schema = window.input.schema();
@@ -96,8 +176,8 @@ impl Compiler<'_> {
             })?;
             functions.push(function);
         }
-        if self.first_rows.contains(&address(window)) {
-            return self.top_row(&input, &functions[0]);
+        if let Some(limit) = limit {
+            return self.top_rows(input, &functions, &limit);
         }
         // What has the same partitions and order is computed together, the rest on top of it.
         let mut columns = input.columns;
@@ -118,7 +198,7 @@ impl Compiler<'_> {
             left = later;
         }
         columns.extend(places.into_iter().map(|place| Expr::Column(self.column(node, place))));
-        Ok(Relation { node, columns, filters: vec![], bounds: vec![], unranked: None })
+        Ok(Relation { node, columns, filters: vec![], bounds: vec![] })
     }
 
     /// Partition and order of a function over the columns of a node.
@@ -141,15 +221,26 @@ impl Compiler<'_> {
         function.params.partition_by.iter().map(|expr| self.plain(node, expr)).collect()
     }
 
-    fn top_row(&mut self, input: &Relation, function: &WindowFunction) -> Result<Relation, Refusal> {
-        let (partition, order) = self.placement(input.node, function)?;
-        let text = format!("top {}", placement_text(&self.facts[input.node].output, &partition, &order));
-        let output = fingerprint(&text);
+    /// The first rows by one of several ranks of the same partitions and order.
+    fn top_rows(&mut self, input: Relation, functions: &[WindowFunction], limit: &Limit) -> Result<Relation, Refusal> {
+        let (partition, order) = self.placement(input.node, &functions[0])?;
+        let rankings: Vec<Ranking> = functions.iter().filter_map(ranking).collect();
+        let ranks = if limit.is_read { rankings.clone() } else { vec![] };
+        let first = FirstRows { by: rankings[limit.function], most: limit.most, ranks };
+        let placement = placement_text(&self.facts[input.node].output, &partition, &order);
+        let output = fingerprint(&format!("top {placement} {first:?}"));
         let mut fields: Vec<Field> =
             self.nodes[input.node].schema.fields().iter().map(|field| field.as_ref().clone()).collect();
-        fields.push(Field::new("row_number", arrow::datatypes::DataType::UInt64, true));
+        let width = fields.len();
+        fields.extend(first.ranks.iter().map(|rank| Field::new(rank.name(), DataType::UInt64, true)));
         let mut unique = self.facts[input.node].unique.clone();
-        unique.splice(0..0, self.plain_partition(input.node, function));
+        if let Some(partition) = self.plain_partition(input.node, &functions[0]) {
+            if first.by == Ranking::RowNumber && first.most == 1 {
+                unique.insert(0, partition);
+            } else if let Some(number) = first.ranks.iter().position(|rank| *rank == Ranking::RowNumber) {
+                unique.push(partition.into_iter().chain([width + number]).collect());
+            }
+        }
         let facts = Facts {
             columns: canonical_columns(&fields),
             unique,
@@ -160,14 +251,25 @@ impl Compiler<'_> {
         let node = FlowNode {
             fingerprint: output,
             inputs: vec![input.node],
-            kind: NodeKind::TopRow { partition, order },
+            kind: NodeKind::TopRows { partition, order, first },
             schema: Arc::new(Schema::new(fields)),
             append_only: false,
         };
         let node = self.push(node, facts);
-        let mut relation = self.whole(node);
-        relation.unranked = Some(self.column(node, input.columns.len()));
-        Ok(relation)
+        let mut columns: Vec<Expr> = input
+            .columns
+            .iter()
+            .map(|column| match self.plain(input.node, column) {
+                Some(index) => Expr::Column(self.column(node, index)),
+                None => column.clone(),
+            })
+            .collect();
+        columns.extend((0..rankings.len()).map(|rank| match limit.is_read {
+            true => Expr::Column(self.column(node, width + rank)),
+            // Nobody asks which it is.
+            false => Expr::Literal(ScalarValue::UInt64(Some(1)), None),
+        }));
+        Ok(Relation { node, columns, filters: vec![], bounds: vec![] })
     }
 
     /// Functions of the same partitions and order over all columns of a node.
@@ -186,7 +288,7 @@ impl Compiler<'_> {
             let physical = create_window_expr(&expr, &schema, &ExecutionProps::new(), &context)?;
             fields.push(Field::new(function.fun.name(), data_type.clone(), true));
             calls.push(WindowCall { text: expr.to_string(), expr: physical, data_type });
-            if is_row_number(function)
+            if ranking(function) == Some(Ranking::RowNumber)
                 && let Some(mut partition) = self.plain_partition(input, function)
             {
                 partition.push(width + offset);

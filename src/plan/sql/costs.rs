@@ -45,6 +45,6 @@ fn whole_stream(plan: &FlowPlan, node: NodeIndex) -> Option<&str> {
             node.inputs.iter().find_map(|input| whole_stream(plan, *input))
         }
         NodeKind::ClockFlags { .. } => node.inputs.iter().find_map(|input| whole_stream(plan, *input)),
-        NodeKind::Seed | NodeKind::ClockFilter { .. } | NodeKind::Aggregate { .. } | NodeKind::TopRow { .. } => None,
+        NodeKind::Seed | NodeKind::ClockFilter { .. } | NodeKind::Aggregate { .. } | NodeKind::TopRows { .. } => None,
     }
 }

@@ -346,7 +346,6 @@ pub fn plan_tag(
             let sql = SqlText::new(&tag.file, &tag.text);
             let words: &[&str] = match code {
                 "T0520" | "T0521" | "T0522" | "T0523" => &["now", "current_date", "current_timestamp", "current_time"],
-                "T0508" => &["row_number"],
                 "T0603" | "T0604" | "T0605" => &[entity.key.as_str(), "select"],
                 _ => &["select"],
             };
