@@ -3,9 +3,11 @@
 //! Enters: `"DECIMAL(12,2) NOT NULL"`. Leaves: an arrow type and whether NULL may be there, or what is wrong with it.
 //! Shared by `config` (keys of entities) and `catalog` (columns of streams).
 
-use arrow::datatypes::{DataType, TimeUnit};
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, TimeUnit};
 use chrono_tz::Tz;
-use datafusion::sql::sqlparser::ast::{DataType as SqlType, ExactNumberInfo, TimezoneInfo};
+use datafusion::sql::sqlparser::ast::{ArrayElemTypeDef, DataType as SqlType, ExactNumberInfo, TimezoneInfo};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::Parser;
@@ -57,6 +59,11 @@ pub fn parse_column_type(text: &str, timezone: Tz) -> Result<(DataType, bool), T
     };
     let mut parser = Parser::new(&GenericDialect {}).try_with_sql(text).map_err(|_| unreadable())?;
     let sql_type = parser.parse_data_type().map_err(|_| unreadable())?;
+    // As the standard writes it: VARCHAR ARRAY.
+    let mut arrays = 0;
+    while parser.parse_keyword(Keyword::ARRAY) {
+        arrays += 1;
+    }
     let not_null = parser.parse_keywords(&[Keyword::NOT, Keyword::NULL]);
     // A bare NULL says what is so without it.
     let _ = !not_null && parser.parse_keyword(Keyword::NULL);
@@ -67,7 +74,12 @@ pub fn parse_column_type(text: &str, timezone: Tz) -> Result<(DataType, bool), T
             help: "a column is its type, and NOT NULL where a value must be there".to_owned(),
         });
     }
-    Ok((arrow_type(&sql_type, text, timezone, &unreadable)?, !not_null))
+    let element = arrow_type(&sql_type, text, timezone, &unreadable)?;
+    Ok(((0..arrays).fold(element, |element, _| list_of(element)), !not_null))
+}
+
+fn list_of(element: DataType) -> DataType {
+    DataType::List(Arc::new(Field::new_list_field(element, true)))
 }
 
 fn arrow_type(
@@ -123,6 +135,23 @@ fn arrow_type(
             return refuse(&format!("write TIMESTAMP({digits}): wall time in the project's zone"));
         }
         SqlType::Custom(..) => return Err(unreadable()),
+        SqlType::Array(ArrayElemTypeDef::AngleBracket(element) | ArrayElemTypeDef::SquareBracket(element, _)) => {
+            list_of(arrow_type(element, text, timezone, unreadable)?)
+        }
+        SqlType::Struct(fields, _) if !fields.is_empty() => {
+            let mut named = Vec::new();
+            for field in fields {
+                let Some(name) = &field.field_name else {
+                    return refuse("name the fields: STRUCT<sku VARCHAR, price DECIMAL(12,2)>");
+                };
+                let data_type = arrow_type(&field.field_type, text, timezone, unreadable)?;
+                if named.iter().any(|known: &Field| *known.name() == name.value) {
+                    return refuse("name each field once");
+                }
+                named.push(Field::new(&name.value, data_type, true));
+            }
+            DataType::Struct(named.into())
+        }
         SqlType::JSON | SqlType::JSONB | SqlType::Struct(..) | SqlType::Array(_) | SqlType::Map(..) => {
             return refuse(
                 "name the values inside as columns of their own: city = { type = \"VARCHAR\", path = \"$.address.city\" }",
@@ -190,6 +219,26 @@ mod tests {
         ] {
             assert_eq!(read(text), Ok((expected, true)), "{text}");
         }
+    }
+
+    #[test]
+    fn arrays_and_structs_hold_types() {
+        let texts = || list_of(DataType::Utf8);
+        for text in ["VARCHAR ARRAY", "ARRAY<VARCHAR>", "VARCHAR[]"] {
+            assert_eq!(read(text), Ok((texts(), true)), "{text}");
+        }
+        assert_eq!(read("VARCHAR ARRAY ARRAY"), Ok((list_of(texts()), true)));
+        assert_eq!(read("BIGINT ARRAY NOT NULL"), Ok((list_of(DataType::Int64), false)));
+        let fields =
+            vec![Field::new("sku", DataType::Utf8, true), Field::new("price", DataType::Decimal128(12, 2), true)];
+        let line = DataType::Struct(fields.into());
+        for text in
+            ["STRUCT<sku VARCHAR, price DECIMAL(12,2)> ARRAY", "ARRAY<STRUCT<sku VARCHAR, price DECIMAL(12,2)>>"]
+        {
+            assert_eq!(read(text), Ok((list_of(line.clone()), true)), "{text}");
+        }
+        assert_eq!(read("STRUCT<a INT, a INT>").unwrap_err().help, "name each field once");
+        assert_eq!(read("ARRAY<JSON>").unwrap_err().message, "a column cannot have the type \"ARRAY<JSON>\"");
     }
 
     #[test]

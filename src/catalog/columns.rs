@@ -58,7 +58,9 @@ pub(super) fn read_columns(walk: &mut Walk<'_>, stream: &Section<'_>, format: Fo
         }
         first_written.insert(name.to_lowercase(), name.clone());
         if let Some(value) = section.table.get(name.as_str()) {
-            columns.extend(read_column(walk, &section, name, value, format, timezone));
+            let column = read_column(walk, &section, name, value, format, timezone);
+            column.iter().for_each(|column| check_nesting(walk, &section, column, format));
+            columns.extend(column);
         }
     }
     columns
@@ -112,6 +114,16 @@ fn read_column(
             walk.wrong_type("[columns]", &column.name, value, "a type in quotes such as \"BIGINT\", or a table");
             None
         }
+    }
+}
+
+/// What a line of csv cannot hold.
+fn check_nesting(walk: &mut Walk<'_>, section: &Section<'_>, column: &Column, format: Format) {
+    if format == Format::Csv && column.data_type.is_nested() {
+        let place = section.table.get(column.name.as_str()).map(|value| walk.at(value.span()));
+        let message = format!("the column \"{}\" holds several values, but its stream is csv", column.name);
+        walk.error(codes::COLUMN_TYPE, place, message)
+            .help("declare it as VARCHAR and take it apart in SQL: string_to_array(items, ';')");
     }
 }
 

@@ -18,6 +18,7 @@ use crate::operator::join::Join;
 use crate::operator::map::Map;
 use crate::operator::seed::Seed;
 use crate::operator::top_rows::TopRows;
+use crate::operator::unnest::Unnest;
 use crate::operator::window::Window;
 use crate::operator::{OperatorError, StatePart};
 use crate::plan::flow::{FlowNode, FlowPlan, NodeIndex, NodeKind};
@@ -57,6 +58,7 @@ enum Operator {
     Aggregate(Box<Aggregate>),
     TopRows(Box<TopRows>),
     Window(Box<Window>),
+    Unnest(Unnest),
     Join(Box<Join>),
     Union(SchemaRef),
 }
@@ -192,6 +194,9 @@ impl Graph {
                         Arc::clone(&node.schema),
                         self.shards,
                     )?)),
+                    NodeKind::Unnest { lists, keeps_empty } => {
+                        Operator::Unnest(Unnest::new(lists.clone(), *keeps_empty, Arc::clone(&node.schema)))
+                    }
                     NodeKind::Join(join) => {
                         let schema = |index: usize| nullable(&plan.nodes[node.inputs[index]].schema);
                         let (left, right) = (schema(0), schema(1));
@@ -402,6 +407,7 @@ impl Operator {
             Operator::ClockFlags(flags) => whole(flags.step(inputs[0], clock)),
             Operator::TopRows(top) => whole(top.step(inputs[0])),
             Operator::Window(window) => whole(window.step(inputs[0])),
+            Operator::Unnest(unnest) => whole(unnest.step(inputs[0])),
             Operator::Join(join) => whole(join.step(inputs[0], inputs[1])),
             Operator::Union(schema) => {
                 let inputs: Result<Vec<Delta>, OperatorError> = inputs
@@ -431,7 +437,9 @@ impl Operator {
             Operator::TopRows(top) => Some(top.size()),
             Operator::Window(window) => Some(window.size()),
             Operator::Join(join) => Some(join.size()),
-            Operator::Source(_) | Operator::Seed(_) | Operator::Map(_) | Operator::Union(_) => None,
+            Operator::Source(_) | Operator::Seed(_) | Operator::Map(_) | Operator::Unnest(_) | Operator::Union(_) => {
+                None
+            }
         }
     }
 

@@ -138,6 +138,12 @@ fn lines(plan: &FlowPlan, flow: &FlowNode) -> Vec<String> {
             lines.extend(join.condition.as_ref().map(|condition| format!("and {}", condition.text)));
             lines
         }
+        NodeKind::Unnest { lists, keeps_empty } => {
+            let name = |list: &usize| input.map_or_else(String::new, |input| input.schema.field(*list).name().clone());
+            let names: Vec<String> = lists.iter().map(name).collect();
+            let or = if *keeps_empty { ", or one without any" } else { "" };
+            vec![format!("one row for each element of {}{or}: no state", names.join(", "))]
+        }
         NodeKind::Union => vec!["union: no state".to_string()],
     }
 }

@@ -108,6 +108,13 @@ pub enum NodeKind {
         /// The functions.
         calls: Vec<WindowCall>,
     },
+    /// One row for each element of lists; the elements stand where the lists did.
+    Unnest {
+        /// Positions of the lists, which are written out side by side.
+        lists: Vec<usize>,
+        /// A row whose lists are all NULL or empty stays, with NULLs in their places.
+        keeps_empty: bool,
+    },
     /// The rows of two inputs that match.
     Join(JoinPlan),
     /// The rows of all inputs.
@@ -331,7 +338,7 @@ impl Reach {
 impl NodeKind {
     /// True for operators whose output depends on more than the rows of one epoch.
     fn keeps_state(&self) -> bool {
-        !matches!(self, NodeKind::Source { .. } | NodeKind::Map { .. } | NodeKind::Union)
+        !matches!(self, NodeKind::Source { .. } | NodeKind::Map { .. } | NodeKind::Unnest { .. } | NodeKind::Union)
     }
 }
 

@@ -14,4 +14,5 @@ pub mod functions;
 pub mod session;
 pub mod signed;
 pub mod sql;
+pub mod unnests;
 pub mod zone;

@@ -16,6 +16,7 @@ use crate::catalog::Catalog;
 use crate::plan::changes::{self, CHANGES};
 use crate::plan::clock::with_fixed_days;
 use crate::plan::signed::SignedDifferences;
+use crate::plan::unnests::LateralUnnests;
 use crate::plan::zone::ZoneCasts;
 
 /// Rules of DataFusion that are left out: the first would give distinct aggregates a second layout of state, the
@@ -31,6 +32,7 @@ pub fn session_state(catalog: &Catalog, timezone: Tz) -> Result<SessionState, Da
     options.sql_parser.collect_spans = true;
     let mut rules = Analyzer::new().rules;
     rules.insert(0, Arc::new(SignedDifferences));
+    rules.insert(0, Arc::new(LateralUnnests));
     let builder = SessionStateBuilder::new().with_config(config).with_default_features();
     let mut state = builder.with_analyzer_rules(rules).build();
     state.add_analyzer_rule(Arc::new(ZoneCasts));

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, Date32Array, Decimal128Array, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray,
-    TimestampMillisecondArray,
+    ArrayRef, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int32Array, Int64Array, ListArray, RecordBatch,
+    StringArray, StructArray, TimestampMillisecondArray,
 };
-use arrow::datatypes::{DataType, TimeUnit};
+use arrow::buffer::{NullBuffer, OffsetBuffer};
+use arrow::compute::nullif;
+use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
 use chrono_tz::Tz;
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -40,7 +42,7 @@ fn stream(name: &str, time: &str, timezone: Tz, columns: Vec<Column>) -> Arc<Str
     })
 }
 
-/// Two streams of a project in `timezone`.
+/// The streams of a project in `timezone`.
 pub fn catalog(timezone: Tz) -> Catalog {
     let time = DataType::Timestamp(TimeUnit::Millisecond, None);
     let orders = stream(
@@ -70,7 +72,21 @@ pub fn catalog(timezone: Tz) -> Catalog {
             column("view_time", time),
         ],
     );
-    let streams = [orders, views].map(|stream| (stream.name.clone(), stream));
+    let fields = vec![Field::new("sku", DataType::Utf8, true), Field::new("pieces", DataType::Int32, true)];
+    let list = |item: DataType| DataType::List(Arc::new(Field::new_list_field(item, true)));
+    let carts = stream(
+        "carts",
+        "cart_time",
+        timezone,
+        vec![
+            column("cart_id", DataType::Int64),
+            column("user_id", DataType::Int64),
+            column("items", list(DataType::Utf8)),
+            column("lines", list(DataType::Struct(fields.into()))),
+            column("cart_time", DataType::Timestamp(TimeUnit::Millisecond, None)),
+        ],
+    );
+    let streams = [orders, views, carts].map(|stream| (stream.name.clone(), stream));
     Catalog { streams: streams.into_iter().collect(), ..Catalog::default() }
 }
 
@@ -84,6 +100,27 @@ pub fn batch(stream: &Stream, rows: usize, now: i64, first_offset: i64, random: 
     columns.push(Arc::new(TimestampMillisecondArray::from_iter_values(arrived).with_timezone(stream.timezone.name())));
     columns.push(Arc::new(StringArray::from(vec![None::<&str>; rows])));
     RecordBatch::try_new(stream.schema(), columns).unwrap()
+}
+
+/// Lists of up to three elements, some of them NULL.
+fn lists(item: &FieldRef, rows: usize, now: i64, random: &mut StdRng) -> ArrayRef {
+    let lengths: Vec<usize> = (0..rows).map(|_| random.random_range(0..4)).collect();
+    let nulls = NullBuffer::from_iter((0..rows).map(|_| random.random_bool(0.9)));
+    let elements = lengths.iter().sum();
+    let items: ArrayRef = match item.data_type() {
+        DataType::Struct(fields) => {
+            let field =
+                |field: &FieldRef| values(&column(field.name(), field.data_type().clone()), elements, now, random);
+            let columns: Vec<ArrayRef> = fields.iter().map(field).collect();
+            let present = NullBuffer::from_iter((0..elements).map(|_| random.random_bool(0.9)));
+            // As they are decoded: no value hides below a NULL.
+            let absent = BooleanArray::new(!present.inner(), None);
+            let columns = columns.iter().map(|column| nullif(column, &absent).unwrap()).collect();
+            Arc::new(StructArray::new(fields.clone(), columns, Some(present)))
+        }
+        other => values(&column("category", other.clone()), elements, now, random),
+    };
+    Arc::new(ListArray::new(Arc::clone(item), OffsetBuffer::from_lengths(lengths), items, Some(nulls)))
 }
 
 fn values(column: &Column, rows: usize, now: i64, random: &mut StdRng) -> ArrayRef {
@@ -122,7 +159,8 @@ fn values(column: &Column, rows: usize, now: i64, random: &mut StdRng) -> ArrayR
         "status" => text(&["paid", "refunded", "open"], random),
         "page" => text(&["home", "cart", "item", "search"], random),
         "device" => text(&["ios", "android", "web"], random),
-        _ => match column.data_type {
+        _ => match &column.data_type {
+            DataType::List(item) => lists(item, rows, now, random),
             DataType::Timestamp(..) => Arc::new(
                 (0..rows)
                     .map(|_| {

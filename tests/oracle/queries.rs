@@ -475,4 +475,78 @@ pub const ALL: &[(&str, &str)] = &[
          whole AS (SELECT user_id, SUM(quantity * n) AS q FROM numbered GROUP BY user_id) \
          SELECT a.user_id, a.q AS few, b.q AS whole FROM few a JOIN whole b ON a.user_id = b.user_id",
     ),
+    (
+        "unnested",
+        "SELECT user_id, COUNT(*) AS n, COUNT(item) AS given, COUNT(DISTINCT item) AS different FROM \
+         (SELECT user_id, unnest(items) AS item FROM carts) GROUP BY user_id",
+    ),
+    (
+        "unnested_in_from",
+        "SELECT c.user_id, t.item, COUNT(*) AS n, MAX(c.cart_time) AS last FROM carts c, UNNEST(c.items) AS t(item) \
+         WHERE t.item <> 'books' AND c.cart_id > 3 GROUP BY c.user_id, t.item",
+    ),
+    (
+        "unnested_structs",
+        "SELECT user_id, SUM(line['pieces']) AS pieces, MIN(line['sku']) AS sku, COUNT(*) FILTER (WHERE line IS NULL) AS gaps \
+         FROM carts CROSS JOIN UNNEST(lines) AS t(line) WHERE cart_time >= NOW() - INTERVAL '20' DAY GROUP BY user_id",
+    ),
+    (
+        "unnested_side_by_side",
+        "SELECT user_id, COUNT(item) AS items, COUNT(line) AS lines, COUNT(*) AS n, SUM(line['pieces']) FILTER (WHERE item = 'toys') AS p \
+         FROM carts CROSS JOIN UNNEST(items, lines) AS t(item, line) GROUP BY user_id",
+    ),
+    (
+        "unnested_twice",
+        "SELECT user_id, item, SUM(line['pieces']) AS p, COUNT(*) AS n FROM carts, UNNEST(items) AS t(item), UNNEST(lines) AS u(line) \
+         WHERE item IS NOT NULL GROUP BY user_id, item",
+    ),
+    (
+        "left_unnested",
+        "SELECT user_id, COUNT(*) AS n, COUNT(item) AS i, COUNT(DISTINCT cart_id) AS c FROM carts LEFT JOIN UNNEST(items) AS t(item) ON TRUE GROUP BY user_id",
+    ),
+    (
+        "unnested_fields",
+        "SELECT user_id, SUM(\"s.pieces\") AS p FROM (SELECT user_id, unnest(s) FROM (SELECT user_id, unnest(lines) AS s FROM carts)) GROUP BY user_id",
+    ),
+    (
+        "unnested_aggregate",
+        "SELECT user_id, COUNT(*) AS n, MAX(c) AS c FROM (SELECT user_id, unnest(cs) AS c FROM (SELECT user_id, array_agg(DISTINCT category) AS cs \
+         FROM orders WHERE category IS NOT NULL GROUP BY user_id)) GROUP BY user_id",
+    ),
+    (
+        "favourite_item",
+        "SELECT user_id, item, n FROM (SELECT user_id, item, COUNT(*) AS n, RANK() OVER (PARTITION BY user_id ORDER BY COUNT(*) DESC) AS r \
+         FROM carts, UNNEST(items) AS t(item) WHERE item IS NOT NULL GROUP BY user_id, item) WHERE r <= 2",
+    ),
+    (
+        "list_functions",
+        "SELECT user_id, MAX(cardinality(items)) AS most, BOOL_OR(array_has(items, '食品')) AS food FROM carts GROUP BY user_id",
+    ),
+    (
+        "latest_carts",
+        "SELECT user_id, n, items, lines FROM (SELECT user_id, items, lines, ROW_NUMBER() OVER (PARTITION BY user_id ORDER BY cart_time DESC, cart_id) AS n \
+         FROM carts) WHERE n <= 2",
+    ),
+    (
+        "grouping_sets",
+        "SELECT user_id, category, SUM(amount) AS s, COUNT(*) AS n, grouping(category) AS g FROM orders WHERE quantity > 0 \
+         GROUP BY GROUPING SETS ((user_id, category), (user_id))",
+    ),
+    (
+        "rolled_up",
+        "SELECT user_id, MAX(s) FILTER (WHERE g = 0) AS best, MAX(s) FILTER (WHERE g = 1) AS per_category, MAX(s) FILTER (WHERE g = 3) AS whole \
+         FROM (SELECT user_id, category, status, SUM(amount) AS s, grouping(category, status) AS g FROM orders \
+         WHERE order_time >= NOW() - INTERVAL '25' DAY GROUP BY user_id, ROLLUP (category, status)) GROUP BY user_id",
+    ),
+    (
+        "cubed",
+        "SELECT user_id, g, COUNT(*) AS n, SUM(s) AS s, MAX(q) AS q FROM (SELECT user_id, grouping(category, day) AS g, SUM(amount) AS s, \
+         COUNT(DISTINCT quantity) AS q FROM (SELECT user_id, category, amount, quantity, CAST(order_time AS DATE) AS day FROM orders) \
+         GROUP BY user_id, CUBE (category, day) HAVING COUNT(*) > 1) GROUP BY user_id, g",
+    ),
+    (
+        "sets_twice",
+        "SELECT user_id, COUNT(*) AS n, SUM(c) AS c FROM (SELECT user_id, status, COUNT(*) AS c FROM orders \
+         GROUP BY GROUPING SETS ((user_id, status), (status, user_id), (user_id), (status))) GROUP BY user_id",
+    ),
 ];

@@ -1,10 +1,11 @@
 //! The end of a plan: the tag's key, proven from what makes its rows unique, and its columns.
 
 use datafusion::common::DFSchema;
-use datafusion::logical_expr::Expr;
+use datafusion::logical_expr::{Aggregate, Expr};
 
 use super::{Compiler, KeyRequirement, Refusal, Relation};
-use crate::plan::flow::{FlowPlan, NodeIndex, NodeKind, OutputColumn, fingerprint};
+use crate::plan::codes;
+use crate::plan::flow::{FlowPlan, NodeIndex, NodeKind, OutputColumn, Ranking, fingerprint};
 
 impl Compiler<'_> {
     pub(super) fn finish(
@@ -124,8 +125,17 @@ impl Compiler<'_> {
         Err(match missing {
             Some(column) => {
                 let name = self.nodes[relation.node].schema.field(column).name().clone();
+                if name == Aggregate::INTERNAL_GROUPING_ID {
+                    return Err(Refusal::new(
+                        codes::GROUPING_SETS,
+                        "several grouping sets give rows of the same key",
+                        "let one set have all keys of the others, as GROUP BY user_id, ROLLUP (category) does, or take one row \
+                         a user out of them: MAX(s) FILTER (WHERE g = 1) … GROUP BY user_id around it",
+                    )
+                    .at("group"));
+                }
                 if name == "row_number" {
-                    return Err(several_first_rows());
+                    return Err(several_first_rows(Ranking::RowNumber));
                 }
                 Refusal::new(
                     "T0602",
@@ -133,25 +143,26 @@ impl Compiler<'_> {
                     format!("select `{name}`, or take it out of GROUP BY / PARTITION BY"),
                 )
             }
-            None if self.has_first_rows(relation.node) => several_first_rows(),
-            None => Refusal::new(
-                "T0601",
-                "nothing makes the rows of this tag unique",
-                format!(
-                    "GROUP BY {}, or keep one row each with ROW_NUMBER() OVER (PARTITION BY {} ORDER BY …) = 1",
-                    required.column, required.column
-                ),
-            ),
+            None => self.first_rows_by(relation.node).map(several_first_rows).unwrap_or_else(|| {
+                Refusal::new(
+                    "T0601",
+                    "nothing makes the rows of this tag unique",
+                    format!(
+                        "GROUP BY {}, or keep one row each with ROW_NUMBER() OVER (PARTITION BY {} ORDER BY …) = 1",
+                        required.column, required.column
+                    ),
+                )
+            }),
         })
     }
 
-    /// True for the first rows of partitions, of which the numbers are not read.
-    fn has_first_rows(&self, node: NodeIndex) -> bool {
+    /// What numbers the rows, for the first ones of partitions.
+    fn first_rows_by(&self, node: NodeIndex) -> Option<Ranking> {
         let node = &self.nodes[node];
         match &node.kind {
-            NodeKind::TopRows { .. } => true,
-            NodeKind::Map { .. } | NodeKind::ClockFilter { .. } => self.has_first_rows(node.inputs[0]),
-            _ => false,
+            NodeKind::TopRows { first, .. } => Some(first.by),
+            NodeKind::Map { .. } | NodeKind::ClockFilter { .. } => self.first_rows_by(node.inputs[0]),
+            _ => None,
         }
     }
 
@@ -168,7 +179,13 @@ impl Compiler<'_> {
     }
 }
 
-fn several_first_rows() -> Refusal {
+fn several_first_rows(by: Ranking) -> Refusal {
+    if by != Ranking::RowNumber {
+        let name = by.name().to_uppercase();
+        let message =
+            format!("{name}() gives rows that are equal in the order the same number, so that several may be first");
+        return Refusal::new("T0602", message, "keep one row each with ROW_NUMBER() … = 1").at(by.name());
+    }
     Refusal::new(
         "T0602",
         "several rows of each partition are kept, told apart by ROW_NUMBER(), which is not in the SELECT list",

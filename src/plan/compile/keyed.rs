@@ -6,6 +6,7 @@ use arrow::datatypes::{Field, Schema};
 use datafusion::common::DFSchema;
 use datafusion::logical_expr::{Aggregate, Expr, ExprSchemable, Union};
 
+use super::grouping::Sets;
 use super::{Compiler, Facts, Refusal, Relation, canonical_columns, readable, substitute};
 use crate::plan::flow::{
     AggregateCall, AggregateFunction, FlowNode, Member, NodeIndex, NodeKind, Reach, Scalar, fingerprint,
@@ -14,17 +15,12 @@ use crate::plan::{clock, codes};
 
 impl Compiler<'_> {
     pub(super) fn aggregate(&mut self, aggregate: &Aggregate) -> Result<Relation, Refusal> {
-        let exprs: Vec<Expr> = aggregate.group_expr.iter().chain(&aggregate.aggr_expr).cloned().collect();
+        let sets = Sets::of(aggregate)?;
+        let keys = sets.as_ref().map_or(&aggregate.group_expr, |sets| &sets.keys);
+        let exprs: Vec<Expr> = keys.iter().chain(&aggregate.aggr_expr).cloned().collect();
         let relation = self.read_by(&aggregate.input, &exprs)?;
-        if aggregate.group_expr.is_empty() {
+        if keys.is_empty() {
             return self.whole_aggregate(relation, aggregate);
-        }
-        if aggregate.group_expr.iter().any(|expr| matches!(expr, Expr::GroupingSet(_))) {
-            return Err(Refusal::new(
-                "T0504",
-                "GROUPING SETS, ROLLUP and CUBE do not stream yet",
-                "write one tag for each grouping",
-            ));
         }
         let mut schema = aggregate.input.schema().as_ref().clone();
         let (mut relation, mut exprs) = self.with_queries(relation, &exprs)?;
@@ -37,9 +33,12 @@ impl Compiler<'_> {
             schema = DFSchema::try_from(self.facts[relation.node].columns.as_ref().clone())?;
         }
         let schema = &schema;
-        let (group_expr, aggr_expr) = exprs.split_at(aggregate.group_expr.len());
+        let (group_expr, aggr_expr) = exprs.split_at(keys.len());
         let fields = aggregate.schema.fields().iter();
         let fields = fields.map(|field| Field::new(readable(field.name()), field.data_type().clone(), true)).collect();
+        if let Some(sets) = &sets {
+            return self.grouped_by_sets(&relation, schema, sets, group_expr, aggr_expr, fields);
+        }
         let node = self.grouped(relation, schema, group_expr, aggr_expr, fields)?;
         Ok(self.whole(node))
     }

@@ -5,10 +5,12 @@
 
 mod clocked;
 mod collected;
+mod grouping;
 mod join;
 mod key;
 mod keyed;
 mod population;
+mod unnest;
 mod window;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -160,6 +162,7 @@ impl Compiler<'_> {
             LogicalPlan::Filter(filter) => self.filter(filter, None),
             LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate),
             LogicalPlan::Window(window) => self.window(window),
+            LogicalPlan::Unnest(unnest) => self.unnest(unnest),
             LogicalPlan::Union(union) => self.union(union),
             LogicalPlan::Distinct(_) => Err(Refusal::new("T0500", "this DISTINCT was not resolved", "use GROUP BY")),
             LogicalPlan::Sort(sort) if sort.fetch.is_none() => Err(Refusal::new(

@@ -41,9 +41,11 @@ fn whole_stream(plan: &FlowPlan, node: NodeIndex) -> Option<&str> {
     let node = &plan.nodes[node];
     match &node.kind {
         NodeKind::Source { stream, .. } => Some(&stream.name),
-        NodeKind::Map { .. } | NodeKind::Union | NodeKind::Window { .. } | NodeKind::Join(_) => {
-            node.inputs.iter().find_map(|input| whole_stream(plan, *input))
-        }
+        NodeKind::Map { .. }
+        | NodeKind::Unnest { .. }
+        | NodeKind::Union
+        | NodeKind::Window { .. }
+        | NodeKind::Join(_) => node.inputs.iter().find_map(|input| whole_stream(plan, *input)),
         NodeKind::ClockFlags { .. } => node.inputs.iter().find_map(|input| whole_stream(plan, *input)),
         NodeKind::Seed | NodeKind::ClockFilter { .. } | NodeKind::Aggregate { .. } | NodeKind::TopRows { .. } => None,
     }

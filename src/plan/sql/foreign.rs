@@ -48,6 +48,7 @@ pub(crate) fn instead_of(name: &str, function: &Function) -> Option<String> {
                 path.replace('\'', "\"")
             )
         }
+        ("explode" | "flatten", [value]) => format!("write `unnest({value})`"),
         ("collect_set", [value]) => format!("write `ARRAY_AGG(DISTINCT {value})`"),
         ("collect_list", [value]) => format!("write `ARRAY_AGG({value})`, with ORDER BY behind the value for an order"),
         ("group_concat" | "wm_concat", [value, ..]) => {

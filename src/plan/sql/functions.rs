@@ -17,9 +17,9 @@ pub(crate) fn name(function: &Function) -> String {
 pub(crate) fn unknown(text: &SqlText<'_>, function: &Function, state: &SessionState) -> Option<Diagnostic> {
     let name = name(function);
     let span = text.span(function.name.span());
+    // DataFusion's planner knows it by itself.
     if name == "unnest" {
-        let help = "declare a column for the value in the schema";
-        return Some(text.error(codes::TABLE_FUNCTION, span, "UNNEST does not stream yet").help(help));
+        return None;
     }
     if name == "from_unixtime" {
         let instead = foreign::instead_of(&name, function);

@@ -9,6 +9,7 @@ mod division;
 mod epoch;
 mod foreign;
 mod functions;
+mod grouping;
 mod macros;
 mod names;
 mod planning_error;
@@ -339,7 +340,9 @@ pub fn plan_tag(
         Ok(flow) => {
             let mut warnings = planned.warnings;
             warnings.extend(null_key(&planned.plan, tag, &entity.key));
-            warnings.extend(costs::of(&SqlText::new(&tag.file, &tag.text), &flow));
+            let sql = SqlText::new(&tag.file, &tag.text);
+            warnings.extend(grouping::nobodys(&sql, &planned.plan, &flow));
+            warnings.extend(costs::of(&sql, &flow));
             Ok(PlannedTagQuery { logical: planned.plan, flow, warnings })
         }
         Err(Refusal { code, message, help, word }) => {

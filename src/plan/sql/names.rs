@@ -132,9 +132,9 @@ impl Resolver<'_> {
     fn select(&mut self, select: &mut Select) -> Columns {
         let mut relations = Vec::new();
         for from in &mut select.from {
-            relations.extend(self.factor(&mut from.relation));
+            relations.extend(self.factor(&mut from.relation, &relations));
             for join in &mut from.joins {
-                relations.extend(self.factor(&mut join.relation));
+                relations.extend(self.factor(&mut join.relation, &relations));
                 self.names(&mut join.join_operator, &relations, &[]);
             }
         }
@@ -206,7 +206,8 @@ impl Resolver<'_> {
         }
     }
 
-    fn factor(&mut self, factor: &mut TableFactor) -> Vec<Relation> {
+    /// What a part of FROM gives; `before` is what stands before it, which UNNEST reads.
+    fn factor(&mut self, factor: &mut TableFactor, before: &[Relation]) -> Vec<Relation> {
         match factor {
             TableFactor::Table { name, alias, args: None, .. } => {
                 let (declared_name, columns) = self.table(name);
@@ -225,12 +226,20 @@ impl Resolver<'_> {
                 }]
             }
             TableFactor::NestedJoin { table_with_joins, .. } => {
-                let mut relations = self.factor(&mut table_with_joins.relation);
+                let mut relations = self.factor(&mut table_with_joins.relation, before);
                 for join in &mut table_with_joins.joins {
-                    relations.extend(self.factor(&mut join.relation));
+                    relations.extend(self.factor(&mut join.relation, &relations));
                     self.names(&mut join.join_operator, &relations, &[]);
                 }
                 relations
+            }
+            TableFactor::UNNEST { array_exprs, alias, .. } => {
+                self.names(array_exprs, before, &[]);
+                let unnamed = Columns { names: Vec::new(), open: true };
+                let Some(alias) = alias else { return vec![Relation { name: None, columns: unnamed }] };
+                let names: Vec<String> = alias.columns.iter().map(|column| declared(&column.name)).collect();
+                let open = names.len() < array_exprs.len();
+                vec![Relation { name: Some(declared(&alias.name)), columns: Columns { names, open } }]
             }
             // Refused elsewhere; what it gives is not known.
             _ => vec![Relation { name: None, columns: Columns { names: Vec::new(), open: true } }],

@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::Volatility;
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Distinct, Expr, Function, GroupByExpr, Query, Select, SelectFlavor, SetExpr, Spanned, TableFactor,
-    Value, ValueWithSpan, Visit, Visitor,
+    BinaryOperator, Distinct, Expr, Function, GroupByExpr, JoinConstraint, JoinOperator, Query, Select, SelectFlavor,
+    SetExpr, Spanned, TableFactor, Value, ValueWithSpan, Visit, Visitor,
 };
 
 use crate::diagnostic::Diagnostic;
@@ -180,16 +180,24 @@ impl Visitor for Search<'_> {
             self.refuse_word(
                 codes::GROUPING_SETS,
                 "with",
-                "ROLLUP and CUBE do not stream yet",
-                "write one tag for each grouping",
+                "WITH ROLLUP and WITH CUBE are not known here",
+                "write GROUP BY user_id, ROLLUP (category)",
             );
+        }
+        for join in select.from.iter().flat_map(|from| &from.joins) {
+            if matches!(join.relation, TableFactor::UNNEST { .. }) && !keeps_pairs(&join.join_operator) {
+                let message = "this join with UNNEST does not stream";
+                let help = "write CROSS JOIN UNNEST(items) AS t(item), or LEFT JOIN … ON TRUE to keep rows without elements; \
+                            conditions belong into WHERE";
+                self.refuse(codes::TABLE_FUNCTION, &join.relation, message, help);
+            }
         }
         if !select.lateral_views.is_empty() {
             self.refuse_word(
                 codes::TABLE_FUNCTION,
                 "lateral",
-                "LATERAL VIEW does not stream yet",
-                "declare a column for the value in the schema",
+                "LATERAL VIEW is not known here",
+                "write FROM orders CROSS JOIN UNNEST(items) AS t(item)",
             );
         }
         if select.flavor != SelectFlavor::Standard {
@@ -232,7 +240,14 @@ impl Visitor for Search<'_> {
                     self.refuse(codes::OTHER_CLAUSE, factor, "TABLESAMPLE does not stream", "a tag is of all users");
                 }
             }
-            TableFactor::Derived { lateral: false, .. } | TableFactor::NestedJoin { .. } => {}
+            TableFactor::Derived { lateral: false, .. }
+            | TableFactor::NestedJoin { .. }
+            | TableFactor::UNNEST { with_offset: false, with_ordinality: false, .. } => {}
+            TableFactor::UNNEST { .. } => {
+                let message = "UNNEST does not number the elements here";
+                let help = "leave WITH ORDINALITY out; array_position(items, item) tells where an element stands first";
+                self.refuse(codes::TABLE_FUNCTION, factor, message, help);
+            }
             TableFactor::Derived { .. } => {
                 self.refuse(
                     codes::JOIN,
@@ -256,10 +271,6 @@ impl Visitor for Search<'_> {
 
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
         match expr {
-            Expr::GroupingSets(_) | Expr::Cube(_) | Expr::Rollup(_) => {
-                let message = "GROUPING SETS, ROLLUP and CUBE do not stream yet";
-                self.refuse(codes::GROUPING_SETS, expr, message, "write one tag for each grouping");
-            }
             Expr::RLike { expr: value, pattern, negated, regexp } => {
                 let word = if *regexp { "REGEXP" } else { "RLIKE" };
                 let not = if *negated { "NOT " } else { "" };
@@ -311,6 +322,23 @@ impl Visitor for Search<'_> {
             self.guards.pop();
         }
         ControlFlow::Continue(())
+    }
+}
+
+/// True for a join of every row with all its elements.
+fn keeps_pairs(operator: &JoinOperator) -> bool {
+    let is_true = |constraint: &JoinConstraint| match constraint {
+        JoinConstraint::None => true,
+        JoinConstraint::On(Expr::Value(value)) => value.value == Value::Boolean(true),
+        _ => false,
+    };
+    match operator {
+        JoinOperator::CrossJoin(constraint)
+        | JoinOperator::Join(constraint)
+        | JoinOperator::Inner(constraint)
+        | JoinOperator::Left(constraint)
+        | JoinOperator::LeftOuter(constraint) => is_true(constraint),
+        _ => false,
     }
 }
 

@@ -4,17 +4,17 @@ use std::sync::Arc;
 
 use arrow::array::{
     ArrayRef, BooleanArray, BooleanBufferBuilder, Date32Array, Decimal128Array, Float32Array, Float64Array, Int8Array,
-    Int16Array, Int32Array, Int64Array, NullBufferBuilder, PrimitiveArray, StringArray,
+    Int16Array, Int32Array, Int64Array, ListArray, NullBufferBuilder, PrimitiveArray, StringArray, StructArray,
 };
 use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{
-    DataType, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
+    DataType, FieldRef, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
     TimestampSecondType,
 };
 use chrono_tz::Tz;
 
 use super::time::TimestampReader;
-use super::{number, time};
+use super::{nested, number, time};
 use crate::catalog::TimestampFormat;
 
 /// A value of a record on its way into a column.
@@ -59,6 +59,8 @@ enum Values {
     Text { ends: Vec<i32>, bytes: Vec<u8> },
     Date(Vec<i32>),
     Timestamp { values: Vec<i64>, reader: Box<TimestampReader> },
+    List { ends: Vec<i32>, items: Box<ColumnBuilder> },
+    Struct { fields: Vec<ColumnBuilder> },
 }
 
 /// One column in the making.
@@ -96,6 +98,14 @@ impl ColumnBuilder {
                 values: Vec::new(),
                 reader: Box::new(TimestampReader::new(format, *unit, instant.is_some(), zone)),
             },
+            DataType::List(item) => {
+                let items = ColumnBuilder::new(item.name(), item.data_type(), true, format, zone)?;
+                Values::List { ends: Vec::new(), items: Box::new(items) }
+            }
+            DataType::Struct(fields) => {
+                let field = |field: &FieldRef| ColumnBuilder::new(field.name(), field.data_type(), true, format, zone);
+                Values::Struct { fields: fields.iter().map(field).collect::<Option<_>>()? }
+            }
             _ => return None,
         };
         Some(ColumnBuilder {
@@ -117,6 +127,11 @@ impl ColumnBuilder {
         matches!(self.values, Values::Text { .. })
     }
 
+    /// How many values there are.
+    pub(super) fn len(&self) -> usize {
+        self.nulls.len()
+    }
+
     /// Appends one value, or leaves the column as it is.
     #[inline]
     pub(super) fn push(&mut self, value: Value<'_>) -> Result<(), Misfit> {
@@ -135,6 +150,11 @@ impl ColumnBuilder {
                 bytes.extend_from_slice(text.as_bytes());
                 ends.push(end);
             }
+            (Value::Composite(json), Values::List { ends, items }) => {
+                nested::push_list(json, items)?;
+                ends.push(i32::try_from(items.len()).map_err(|_| Misfit::Full)?);
+            }
+            (Value::Composite(json), Values::Struct { fields }) => nested::push_struct(json, self.nulls.len(), fields)?,
             (Value::Composite(_), _) => return Err(Misfit::OfType),
             (Value::Bool(value), Values::Boolean(values)) => values.append(value),
             (Value::Field(text), Values::Boolean(values)) => match text {
@@ -173,6 +193,8 @@ impl ColumnBuilder {
             Values::Float64(values) => values.push(0.0),
             Values::Decimal { values, .. } => values.push(0),
             Values::Text { ends, bytes } => ends.push(bytes.len() as i32),
+            Values::List { ends, items } => ends.push(items.len() as i32),
+            Values::Struct { fields } => fields.iter_mut().try_for_each(ColumnBuilder::push_null)?,
         }
         self.nulls.append_null();
         Ok(())
@@ -207,6 +229,11 @@ impl ColumnBuilder {
                 ends.truncate(rows);
                 bytes.truncate(ends.last().map_or(0, |end| *end as usize));
             }
+            Values::List { ends, items } => {
+                ends.truncate(rows);
+                items.truncate(ends.last().map_or(0, |end| *end as usize));
+            }
+            Values::Struct { fields } => fields.iter_mut().for_each(|field| field.truncate(rows)),
         }
         self.nulls.truncate(rows);
     }
@@ -248,6 +275,21 @@ impl ColumnBuilder {
                 Arc::new(Decimal128Array::new(taken(values), nulls).with_data_type(self.data_type.clone()))
             }
             Values::Text { ends, bytes } => finish_text(ends, bytes, nulls),
+            Values::List { ends, items } => {
+                let DataType::List(item) = &self.data_type else {
+                    unreachable!("lists are only made for a list type");
+                };
+                let room = ends.len();
+                let ends = std::mem::replace(ends, Vec::with_capacity(room));
+                let offsets = OffsetBuffer::new(std::iter::once(0).chain(ends).collect());
+                Arc::new(ListArray::new(Arc::clone(item), offsets, items.finish(), nulls))
+            }
+            Values::Struct { fields } => {
+                let DataType::Struct(types) = &self.data_type else {
+                    unreachable!("structs are only made for a struct type");
+                };
+                Arc::new(StructArray::new(types.clone(), fields.iter_mut().map(ColumnBuilder::finish).collect(), nulls))
+            }
             Values::Timestamp { values, .. } => {
                 let DataType::Timestamp(unit, zone) = &self.data_type else {
                     unreachable!("timestamp values are only made for a timestamp type");
@@ -290,7 +332,12 @@ fn push_number(values: &mut Values, text: &str) -> Result<(), Misfit> {
             }
             values.push(value);
         }
-        Values::Boolean(_) | Values::Text { .. } | Values::Date(_) | Values::Timestamp { .. } => {
+        Values::Boolean(_)
+        | Values::Text { .. }
+        | Values::Date(_)
+        | Values::Timestamp { .. }
+        | Values::List { .. }
+        | Values::Struct { .. } => {
             return Err(Misfit::OfType);
         }
     }
@@ -349,6 +396,11 @@ pub(super) fn sql_type(data_type: &DataType) -> String {
             };
             let zone = if zone.is_some() { " WITH TIME ZONE" } else { "" };
             format!("TIMESTAMP({digits}){zone}")
+        }
+        DataType::List(item) => format!("{} ARRAY", sql_type(item.data_type())),
+        DataType::Struct(fields) => {
+            let field = |field: &FieldRef| format!("{} {}", field.name(), sql_type(field.data_type()));
+            format!("STRUCT<{}>", fields.iter().map(field).collect::<Vec<_>>().join(", "))
         }
         other => other.to_string(),
     }

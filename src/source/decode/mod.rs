@@ -9,12 +9,15 @@
 //! - Integers, decimals and doubles are also read from text (`"12"`); they must fit exactly: `1.0` is an integer,
 //!   `12.345` no DECIMAL(12,2). Doubles take the nearest value.
 //! - VARCHAR keeps numbers and booleans as they were written and objects and arrays as compact JSON.
+//! - An ARRAY is a JSON array whose elements are all of its type or null; a STRUCT is an object, of which other fields
+//!   are passed over.
 //! - Timestamps finer than the column's precision are cut.
 
 mod changes;
 mod column;
 mod csv;
 mod json;
+mod nested;
 mod number;
 mod scan;
 mod time;

@@ -214,6 +214,58 @@ fn values_of_a_wrong_type_are_errors_never_null() {
     }
 }
 
+fn list_of(item: DataType) -> DataType {
+    DataType::List(Arc::new(Field::new_list_field(item, true)))
+}
+
+#[test]
+fn arrays_become_lists_and_objects_in_them_structs() {
+    let read = |item, json| read(list_of(item), json);
+    assert_eq!(
+        read(DataType::Utf8, r#"["a", null, "b\"中", 1.50, {"k": [1, 2]}]"#).unwrap(),
+        r#"[a, , b"中, 1.50, {"k":[1,2]}]"#
+    );
+    assert_eq!(read(DataType::Int64, r#"[1, "2"]"#).unwrap(), "[1, 2]");
+    assert_eq!(read(DataType::Int64, "[]").unwrap(), "[]");
+    assert_eq!(read(DataType::Int64, "null").unwrap(), "-");
+    assert_eq!(read(list_of(DataType::Int64), "[[1], [], null, [2, 3]]").unwrap(), "[[1], [], , [2, 3]]");
+    let line =
+        DataType::Struct(vec![Field::new("sku", DataType::Utf8, true), Field::new("n", DataType::Int32, true)].into());
+    let json = r#"[{"sku": "a", "n": 2, "more": {}}, {"N": 3, "sku": "x", "sku": "b"}, null, {}]"#;
+    assert_eq!(read(line, json).unwrap(), "[{sku: a, n: 2}, {sku: b, n: 3}, , {sku: , n: }]");
+}
+
+#[test]
+fn element_of_a_wrong_type_refuses_the_record_and_leaves_no_trace() {
+    let line =
+        DataType::Struct(vec![Field::new("sku", DataType::Utf8, true), Field::new("n", DataType::Int32, true)].into());
+    for (data_type, json, expected) in [
+        (list_of(DataType::Int64), r#"[1, "x"]"#, "column \"c\": expected BIGINT ARRAY, found [1, \"x\"]"),
+        (list_of(DataType::Utf8), r#"{"a": 1}"#, "column \"c\": expected VARCHAR ARRAY, found {\"a\": 1}"),
+        (list_of(DataType::Utf8), "5", "column \"c\": expected VARCHAR ARRAY, found 5"),
+        (
+            list_of(line.clone()),
+            r#"[{"n": 1.5}]"#,
+            "column \"c\": expected STRUCT<sku VARCHAR, n INT> ARRAY, found [{\"n\": 1.5}]",
+        ),
+        (list_of(DataType::Date32), "[7]", "column \"c\": expected DATE as \"YYYY-MM-DD\", found [7]"),
+    ] {
+        let stream = stream(Format::Json, vec![column("c", data_type)]);
+        let mut decoder = all_of(&stream);
+        decoder.decode(&record(br#"{"c": null}"#)).unwrap();
+        let error = decoder.decode(&record(format!("{{\"c\":{json}}}").as_bytes())).unwrap_err();
+        assert_eq!(error.to_string(), expected);
+        decoder.decode(&record(br#"{"c": []}"#)).unwrap();
+        assert_eq!(rows(&decoder.finish()), ["-", "[]"]);
+    }
+    let stream = stream(Format::Json, vec![column("c", list_of(line))]);
+    let mut decoder = all_of(&stream);
+    decoder.decode(&record(br#"{"c": [{"sku": "a", "n": 1}]}"#)).unwrap();
+    decoder.decode(&record(br#"{"c": [{"sku": "b", "n": 2}, {"sku": "c", "n": "x"}]}"#)).unwrap_err();
+    decoder.decode(&record(br#"{"c": [{"sku": "d", "n": 4}]}"#)).unwrap();
+    assert_eq!(rows(&decoder.finish()), ["[{sku: a, n: 1}]", "[{sku: d, n: 4}]"]);
+}
+
 #[test]
 fn exact_values_are_taken_from_numbers_and_quoted_numbers() {
     use DataType::*;
