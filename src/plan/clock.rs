@@ -241,6 +241,41 @@ fn interval_parts(expr: &Expr) -> Option<IntervalParts> {
     }
 }
 
+/// The least and the most nanoseconds that a fixed interval is: a month has 28 to 31 days.
+pub fn interval_range(expr: &Expr) -> Option<(i64, i64)> {
+    const DAY: i64 = 86_400_000_000_000;
+    let IntervalParts { months, days, nanoseconds } = interval_parts(expr)?;
+    let of_months = |days: i64| i64::from(months).checked_mul(days)?.checked_mul(DAY);
+    let rest = days.checked_mul(DAY)?.checked_add(nanoseconds)?;
+    let (one, other) = (of_months(28)?.checked_add(rest)?, of_months(31)?.checked_add(rest)?);
+    Some((one.min(other), one.max(other)))
+}
+
+/// For an expression of one time that never decreases as the time grows, but for changes of a zone's clocks: the most
+/// nanoseconds by which it may lie above that time. `None` for every other expression.
+pub fn rise(expr: &Expr) -> Option<i64> {
+    match expr {
+        Expr::Column(_) => Some(0),
+        Expr::Alias(alias) => rise(&alias.expr),
+        Expr::Cast(cast) => match cast.field.data_type() {
+            DataType::Timestamp(..) | DataType::Date32 => rise(&cast.expr),
+            _ => None,
+        },
+        Expr::ScalarFunction(function) => match (function.name(), function.args.as_slice()) {
+            (zone::INSTANT | zone::FINER, [time]) | ("date_trunc", [Expr::Literal(..), time]) => rise(time),
+            _ => None,
+        },
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Plus, right }) => match interval_range(right) {
+            Some((_, most)) => rise(left)?.checked_add(most),
+            None => rise(right)?.checked_add(interval_range(left)?.1),
+        },
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Minus, right }) => {
+            rise(left)?.checked_sub(interval_range(right)?.0)
+        }
+        _ => None,
+    }
+}
+
 /// Makes days that are added to or taken from NOW() 24 hours each.
 ///
 /// By the calendar of a zone with daylight saving, `NOW() - INTERVAL '1' DAY` would go back by an hour once a year and

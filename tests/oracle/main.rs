@@ -3,6 +3,7 @@
 //!
 //! `TAGFLOW_ORACLE_SEED=n` runs one seed alone; `TAGFLOW_ORACLE_SEEDS=n` runs n of them.
 
+mod bounded;
 mod cases;
 mod changes;
 mod events;

@@ -549,4 +549,40 @@ pub const ALL: &[(&str, &str)] = &[
         "SELECT user_id, COUNT(*) AS n, SUM(c) AS c FROM (SELECT user_id, status, COUNT(*) AS c FROM orders \
          GROUP BY GROUPING SETS ((user_id, status), (status, user_id), (user_id), (status))) GROUP BY user_id",
     ),
+    (
+        "interval_join",
+        "SELECT o.user_id, COUNT(*) AS n, SUM(o.amount) AS s FROM orders o JOIN page_views v ON o.user_id = v.user_id AND v.view_time BETWEEN o.order_time - INTERVAL '2' DAY AND o.order_time WHERE o.order_time >= NOW() - INTERVAL '7' DAY GROUP BY o.user_id",
+    ),
+    (
+        "interval_join_by_day",
+        "SELECT o.user_id, COUNT(*) AS n, MIN(v.view_time) AS t FROM orders o JOIN page_views v ON o.user_id = v.user_id AND v.view_time >= o.order_time AND v.view_time < o.order_time + INTERVAL '36' HOUR WHERE v.view_time >= CURRENT_DATE - INTERVAL '5' DAY GROUP BY o.user_id",
+    ),
+    (
+        "interval_left_join",
+        "SELECT o.user_id, COUNT(*) AS n, COUNT(v.page) AS seen FROM (SELECT * FROM orders WHERE order_time >= date_trunc('hour', NOW()) - INTERVAL '6' DAY) o LEFT JOIN page_views v ON o.user_id = v.user_id AND o.order_time < v.view_time + INTERVAL '1' DAY AND v.page = 'cart' GROUP BY o.user_id",
+    ),
+    (
+        "interval_right_join",
+        "SELECT v.user_id, COUNT(*) AS n, COUNT(o.order_id) AS bought FROM orders o RIGHT JOIN (SELECT * FROM page_views WHERE view_time > NOW() - INTERVAL '4' DAY) v ON o.user_id = v.user_id AND o.order_time BETWEEN v.view_time AND v.view_time + INTERVAL '1' MONTH GROUP BY v.user_id",
+    ),
+    (
+        "interval_full_join",
+        "SELECT COALESCE(o.user_id, v.user_id) AS user_id, COUNT(*) AS n FROM (SELECT * FROM orders WHERE order_time >= NOW() - INTERVAL '8' DAY) o FULL JOIN page_views v ON o.user_id = v.user_id AND v.view_time BETWEEN o.order_time - INTERVAL '1' DAY AND o.order_time GROUP BY COALESCE(o.user_id, v.user_id)",
+    ),
+    (
+        "interval_exists",
+        "SELECT user_id, COUNT(*) AS n FROM orders o WHERE order_time >= NOW() - INTERVAL '9' DAY AND EXISTS (SELECT 1 FROM page_views v WHERE v.user_id = o.user_id AND v.view_time >= o.order_time - INTERVAL '1' DAY AND v.view_time <= o.order_time) GROUP BY user_id",
+    ),
+    (
+        "interval_exists_back",
+        "SELECT user_id, COUNT(*) AS n FROM orders o WHERE EXISTS (SELECT 1 FROM page_views v WHERE v.user_id = o.user_id AND v.view_time >= NOW() - INTERVAL '3' DAY AND v.view_time <= o.order_time + INTERVAL '5' DAY) GROUP BY user_id",
+    ),
+    (
+        "interval_not_exists",
+        "SELECT user_id, COUNT(*) AS n FROM orders o WHERE order_time >= CURRENT_DATE - INTERVAL '12' DAY AND NOT EXISTS (SELECT 1 FROM page_views v WHERE v.user_id = o.user_id AND v.view_time BETWEEN o.order_time AND o.order_time + INTERVAL '12' HOUR) GROUP BY user_id",
+    ),
+    (
+        "interval_self_join",
+        "SELECT a.user_id, COUNT(*) AS n FROM orders a JOIN orders b ON a.user_id = b.user_id AND b.order_time > a.order_time AND b.order_time <= a.order_time + INTERVAL '3' DAY WHERE a.order_time >= NOW() - INTERVAL '10' DAY AND b.quantity > 1 GROUP BY a.user_id",
+    ),
 ];

@@ -28,10 +28,14 @@ impl Compiler<'_> {
         let on: Vec<(&Expr, &Expr)> =
             join.on.iter().map(|(left, right)| if swapped { (right, left) } else { (left, right) }).collect();
         let (left_plan, right_plan) = if swapped { (&join.right, &join.left) } else { (&join.left, &join.right) };
-        let relation = self.relation(left_plan)?;
-        let left = self.narrow(relation)?;
-        let relation = self.relation(right_plan)?;
-        let right = self.narrow(relation)?;
+        let mut left = self.relation(left_plan)?;
+        let mut right = self.relation(right_plan)?;
+        // NOT IN asks what is in the whole list.
+        if !join.null_aware {
+            self.carry_bounds(join, kind, (&mut left, left_plan.schema()), (&mut right, right_plan.schema()));
+        }
+        let left = self.narrow(left)?;
+        let right = self.narrow(right)?;
         let key = |side: &Relation, schema, expr: &Expr| -> Result<Expr, Refusal> {
             let key = substitute(expr, schema, &side.columns)?;
             if clock::reads_clock(&key) { Err(clock_in("the condition of a join")) } else { Ok(key) }

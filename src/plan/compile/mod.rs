@@ -6,6 +6,7 @@
 mod clocked;
 mod collected;
 mod grouping;
+mod implied;
 mod join;
 mod key;
 mod keyed;
@@ -475,7 +476,10 @@ impl Compiler<'_> {
                     && columns.len() == 1
                     && columns.iter().all(|column| column.name.starts_with(&event_time))
             })
-            .filter_map(|(_, bound)| bound.distance_back(self.timezone))
+            .filter_map(|((row, ..), bound)| {
+                let distance = bound.distance_back(self.timezone)?.checked_add(clock::rise(row)?)?;
+                Some(distance.max(0))
+            })
             .min()
             .map_or(Reach::Unbounded, Reach::Within)
     }

@@ -1,6 +1,7 @@
 //! What a tag costs that its SQL does not show: state without bound, and values that move everybody.
 
 use crate::diagnostic::Diagnostic;
+use crate::plan::clock::{ClockBound, Comparison};
 use crate::plan::codes;
 use crate::plan::flow::{FlowPlan, JoinPlan, NodeIndex, NodeKind};
 use crate::plan::sql::text::SqlText;
@@ -22,8 +23,17 @@ pub(crate) fn of(text: &SqlText<'_>, plan: &FlowPlan) -> Vec<Diagnostic> {
             let span = text.find_word(&["join", "exists", "in", "intersect", "except", "union"]);
             let span = span.unwrap_or_else(|| text.first_word());
             let message = format!("the join keeps every row of `{stream}` for good");
-            let help = "aggregate before joining (GROUP BY in a sub-query), or bound it: \
-                        WHERE order_time >= CURRENT_DATE - INTERVAL '90' DAY";
+            let help = match compares_times(join) {
+                // The condition alone does not: an event may be late by any time.
+                true => {
+                    "bound the time of the other side, and the condition on both times bounds this one too: \
+                         WHERE order_time >= CURRENT_DATE - INTERVAL '90' DAY"
+                }
+                false => {
+                    "aggregate before joining (GROUP BY in a sub-query), or bound it: \
+                          WHERE order_time >= CURRENT_DATE - INTERVAL '90' DAY"
+                }
+            };
             warnings.push(text.warning(codes::UNBOUNDED_JOIN, span, message).help(help));
         }
     }
@@ -36,10 +46,19 @@ fn is_population(join: &JoinPlan) -> bool {
     join.left_keys.iter().all(|key| key.expr.is::<datafusion::physical_expr::expressions::Literal>())
 }
 
+/// True where the condition of a join puts times of both sides in an order.
+fn compares_times(join: &JoinPlan) -> bool {
+    join.condition.as_ref().is_some_and(|condition| condition.text.contains("IntervalMonthDayNano"))
+}
+
 /// The stream all of whose rows come through a node.
 fn whole_stream(plan: &FlowPlan, node: NodeIndex) -> Option<&str> {
     let node = &plan.nodes[node];
+    let is_lower = |bound: &ClockBound| matches!(bound.comparison, Comparison::AtLeast | Comparison::After);
     match &node.kind {
+        NodeKind::ClockFilter { bounds } if !bounds.iter().any(is_lower) => {
+            node.inputs.iter().find_map(|input| whole_stream(plan, *input))
+        }
         NodeKind::Source { stream, .. } => Some(&stream.name),
         NodeKind::Map { .. }
         | NodeKind::Unnest { .. }
