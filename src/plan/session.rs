@@ -36,6 +36,7 @@ pub fn session_state(catalog: &Catalog, timezone: Tz) -> Result<SessionState, Da
     let builder = SessionStateBuilder::new().with_config(config).with_default_features();
     let mut state = builder.with_analyzer_rules(rules).build();
     state.add_analyzer_rule(Arc::new(ZoneCasts));
+    datafusion_functions_json::register_all(&mut state)?;
     let context = SessionContext::new_with_state(state);
     if let Some(catalog) = context.catalog(&context.copied_config().options().catalog.default_catalog) {
         catalog.register_schema(CHANGES, Arc::new(MemorySchemaProvider::new()))?;

@@ -83,6 +83,7 @@ pub fn catalog(timezone: Tz) -> Catalog {
             column("user_id", DataType::Int64),
             column("items", list(DataType::Utf8)),
             column("lines", list(DataType::Struct(fields.into()))),
+            column("payload", DataType::Utf8),
             column("cart_time", DataType::Timestamp(TimeUnit::Millisecond, None)),
         ],
     );
@@ -158,6 +159,24 @@ fn values(column: &Column, rows: usize, now: i64, random: &mut StdRng) -> ArrayR
         "category" => text(&["手机", "食品", "books", "美妆", "Toys ", "toys", ""], random),
         "status" => text(&["paid", "refunded", "open"], random),
         "page" => text(&["home", "cart", "item", "search"], random),
+        "payload" => {
+            let n = random.random_range(0..9);
+            let first = format!(
+                "{{\"a\": {{\"b\": \"x{n}\"}}, \"n\": {n}, \"f\": {n}.5, \"ok\": true, \"l\": [1, \"书\", null]}}"
+            );
+            text(
+                &[
+                    &first,
+                    "{\"a\": {\"b\": \"书\"}, \"n\": \"7\", \"l\": []}",
+                    "{\"n\": 3, \"ok\": false}",
+                    "{\"a\": [1, 2]}",
+                    "no json",
+                    "{",
+                    "null",
+                ],
+                random,
+            )
+        }
         "device" => text(&["ios", "android", "web"], random),
         _ => match &column.data_type {
             DataType::List(item) => lists(item, rows, now, random),

@@ -585,4 +585,16 @@ pub const ALL: &[(&str, &str)] = &[
         "interval_self_join",
         "SELECT a.user_id, COUNT(*) AS n FROM orders a JOIN orders b ON a.user_id = b.user_id AND b.order_time > a.order_time AND b.order_time <= a.order_time + INTERVAL '3' DAY WHERE a.order_time >= NOW() - INTERVAL '10' DAY AND b.quantity > 1 GROUP BY a.user_id",
     ),
+    (
+        "json_values",
+        "SELECT user_id, MAX(json_get_str(payload, 'a', 'b')) AS b, SUM(json_get_int(payload, 'n')) AS n, MIN(json_get_float(payload, 'f')) AS f, BOOL_OR(json_get_bool(payload, 'ok')) AS ok, COUNT(*) FILTER (WHERE json_contains(payload, 'a')) AS a, MAX(json_length(payload)) AS l FROM carts GROUP BY user_id",
+    ),
+    (
+        "json_grouped",
+        "SELECT user_id, payload->'a'->>'b' AS b, COUNT(*) AS n FROM carts WHERE json_get(payload, 'n')::BIGINT > 2 OR json_get_str(payload, 'a', 'b') IS NOT NULL GROUP BY user_id, payload->'a'->>'b'",
+    ),
+    (
+        "json_unnested",
+        "SELECT user_id, COUNT(*) AS n, COUNT(DISTINCT item) AS d FROM carts, UNNEST(json_get_array(payload, 'l')) AS t(item) WHERE cart_time >= NOW() - INTERVAL '10' DAY GROUP BY user_id",
+    ),
 ];

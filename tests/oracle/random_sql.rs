@@ -74,7 +74,12 @@ impl Generator {
             _ if depth == 0 => self.stream(),
             0..6 => self.stream(),
             6 => self.mapped(depth - 1),
-            7 => self.numbered(depth - 1),
+            7 if self.chance(60) => self.numbered(depth - 1),
+            7 => match self.random.random_range(0..3) {
+                0 => self.unnested(),
+                1 => self.matched(),
+                _ => self.grouped_by_sets(depth - 1),
+            },
             8 => {
                 let tag = self.tag(depth - 1);
                 self.in_from(tag)
@@ -114,6 +119,68 @@ impl Generator {
         self.in_from(Rel { sql, columns: vec![(name, data_type)] })
     }
 
+    /// Carts with each of their items.
+    fn unnested(&mut self) -> Rel {
+        let (name, alias) = (self.name("i"), self.name("t"));
+        let (list, data_type) = if self.chance(60) { ("items", Text) } else { ("lines", Int) };
+        let value = if data_type == Text { name.clone() } else { format!("{name}['pieces']") };
+        let of_list = match self.random.random_range(0..3) {
+            0 => format!("carts, UNNEST({list}) AS {alias}({name})"),
+            1 => format!("carts CROSS JOIN UNNEST({list}) AS {alias}({name})"),
+            _ => format!("carts LEFT JOIN UNNEST({list}) AS {alias}({name}) ON TRUE"),
+        };
+        let out = self.name("e");
+        let sql = format!("SELECT user_id, cart_id, cart_time, {value} AS {out} FROM {of_list}");
+        let columns = vec![("cart_id".to_string(), Int), ("cart_time".to_string(), Time), (out, data_type)];
+        self.in_from(Rel { sql, columns })
+    }
+
+    /// Orders and page views near each other in time, one of the two or both bounded by the clock.
+    fn matched(&mut self) -> Rel {
+        let (o, v) = (self.name("o"), self.name("v"));
+        let kind = self.one(&["JOIN", "JOIN", "LEFT JOIN"]);
+        let within = self.one(&[
+            "{v}.view_time BETWEEN {o}.order_time - INTERVAL '1' DAY AND {o}.order_time",
+            "{v}.view_time >= {o}.order_time AND {v}.view_time < {o}.order_time + INTERVAL '20' HOUR",
+            "{o}.order_time <= {v}.view_time + INTERVAL '1' MONTH AND {o}.order_time >= {v}.view_time",
+        ]);
+        let bound = self.one(&[
+            " WHERE {o}.order_time >= NOW() - INTERVAL '6' DAY",
+            " WHERE {o}.order_time > CURRENT_DATE - INTERVAL '3' DAY AND {v}.view_time < NOW()",
+            " WHERE {v}.view_time >= date_trunc('hour', NOW()) - INTERVAL '50' HOUR",
+            "",
+        ]);
+        let [page, amount, time] = ["p", "a", "t"].map(|prefix| self.name(prefix));
+        let sql = format!(
+            "SELECT {{o}}.user_id, {{v}}.page AS {page}, {{o}}.amount AS {amount}, {{o}}.order_time AS {time} FROM orders {{o}} {kind} page_views {{v}} \
+             ON {{o}}.user_id = {{v}}.user_id AND {within}{bound}"
+        );
+        let columns = vec![(page, Text), (amount, Decimal), (time, Time)];
+        self.in_from(Rel { sql: sql.replace("{o}", &o).replace("{v}", &v), columns })
+    }
+
+    /// Aggregates of several groupings at once.
+    fn grouped_by_sets(&mut self, depth: u32) -> Rel {
+        let from = self.rows(depth);
+        let text = self.column(&from, Text);
+        let number = self.column(&from, Int);
+        let (Some(text), Some(number)) = (text, number) else { return self.stream() };
+        let (call, data_type) = self.aggregate(&from);
+        let [id, value] = ["g", "v"].map(|prefix| self.name(prefix));
+        let by = match self.random.random_range(0..3) {
+            0 => format!("user_id, ROLLUP ({text}, {number})"),
+            1 => format!("user_id, CUBE ({text}, {number})"),
+            _ => format!("GROUPING SETS ((user_id, {text}), (user_id, {number}), (user_id))"),
+        };
+        let filter = self.filter(&from);
+        let sql = format!(
+            "SELECT user_id, {text}, {call} AS {value}, grouping({text}, {number}) AS {id} FROM {}{filter} GROUP BY {by}",
+            from.sql
+        );
+        let columns = vec![(text, Text), (value, data_type), (id, Int)];
+        self.in_from(Rel { sql, columns })
+    }
+
     /// Rows with a window function each, or the first of every user.
     fn numbered(&mut self, depth: u32) -> Rel {
         let from = self.rows(depth);
@@ -135,7 +202,19 @@ impl Generator {
         if !function.starts_with("LAG") && self.chance(70) {
             let most = self.random.random_range(1..4);
             let inner = self.name("s");
-            sql = format!("SELECT user_id, {} FROM ({sql}) {inner} WHERE {number} <= {most}", columns.join(", "));
+            let kept = match self.random.random_range(0..6) {
+                0 => format!("{number} = {most}"),
+                1 => format!("{number} < {}", most + 1),
+                2 => format!("{number} IN (1, {most})"),
+                3 => format!("{number} BETWEEN 2 AND {}", most + 1),
+                _ => format!("{number} <= {most}"),
+            };
+            let mut list = columns.join(", ");
+            if self.chance(40) {
+                list = format!("{list}, {number}");
+                rel.columns.push((number.clone(), Int));
+            }
+            sql = format!("SELECT user_id, {list} FROM ({sql}) {inner} WHERE {kept}");
         } else {
             rel.columns.push((number, Int));
         }

@@ -539,10 +539,19 @@ impl Compiler<'_> {
 fn scalar_over(columns: &SchemaRef, expr: &Expr) -> Result<Scalar, Refusal> {
     let expr = expr.clone().unalias_nested().data;
     let schema = DFSchema::try_from(columns.as_ref().clone())?;
+    let data_type = expr.get_type(&schema)?;
+    if matches!(data_type, DataType::Union(..)) {
+        return Err(Refusal::new(
+            codes::TYPES,
+            "`json_get` and `->` give a value of any type, which no column can hold",
+            "say which type: json_get_str, json_get_int, json_get_float, json_get_bool, or `->>` for text",
+        )
+        .at("json_get"));
+    }
     Ok(Scalar {
         text: expr.to_string(),
         expr: physical(&expr, &schema)?,
-        data_type: expr.get_type(&schema)?,
+        data_type,
         fallible: is_fallible(&expr, columns),
     })
 }

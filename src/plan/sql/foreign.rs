@@ -42,10 +42,10 @@ pub(crate) fn instead_of(name: &str, function: &Function) -> Option<String> {
             "write `CAST({later} AS DATE) - CAST({earlier} AS DATE)`; to compare with today, put the column alone on one side: \
              `{earlier} >= CURRENT_DATE - INTERVAL '7' DAY`"
         ),
-        ("get_json_object" | "json_extract" | "json_value", [_, path]) => {
+        ("get_json_object" | "json_extract" | "json_value" | "json_unquote", [value, _]) => {
+            let keys = literal(arguments[1]).and_then(json_keys)?;
             format!(
-                "declare the field as a column in the schema: `name = {{ type = \"VARCHAR\", path = {} }}`",
-                path.replace('\'', "\"")
+                "write `json_get_str({value}, {keys})`; json_get_int, json_get_float and json_get_bool give other types"
             )
         }
         ("explode" | "flatten", [value]) => format!("write `unnest({value})`"),
@@ -92,6 +92,25 @@ pub(crate) fn instead_of(name: &str, function: &Function) -> Option<String> {
         }
         _ => return None,
     })
+}
+
+/// `$.a.b[0]` as the keys that lead there: `'a', 'b', 0`.
+fn json_keys(path: &str) -> Option<String> {
+    let mut keys = Vec::new();
+    let mut rest = path.strip_prefix('$')?;
+    while !rest.is_empty() {
+        if let Some(after) = rest.strip_prefix('[') {
+            let (index, after) = after.split_once(']')?;
+            keys.push(index.parse::<u32>().map_or_else(|_| index.replace('"', "'"), |index| index.to_string()));
+            rest = after;
+        } else {
+            let after = rest.strip_prefix('.')?;
+            let end = after.find(['.', '[']).unwrap_or(after.len());
+            keys.push(format!("'{}'", &after[..end]));
+            rest = &after[end..];
+        }
+    }
+    (!keys.is_empty()).then(|| keys.join(", "))
 }
 
 /// The text of a string literal.
@@ -208,6 +227,14 @@ fn mysql_to_strftime(format: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn json_paths_become_keys() {
+        for (path, keys) in [("$.a.b", "'a', 'b'"), ("$.a[0].b", "'a', 0, 'b'"), ("$[\"a b\"]", "'a b'")] {
+            assert_eq!(json_keys(path).as_deref(), Some(keys), "{path}");
+        }
+        assert_eq!((json_keys("a.b"), json_keys("$")), (None, None));
+    }
 
     #[test]
     fn formats_of_java_and_mysql_become_ours() {
