@@ -337,7 +337,7 @@ impl Reach {
 
 impl NodeKind {
     /// True for operators whose output depends on more than the rows of one epoch.
-    fn keeps_state(&self) -> bool {
+    pub(crate) fn keeps_state(&self) -> bool {
         !matches!(self, NodeKind::Source { .. } | NodeKind::Map { .. } | NodeKind::Unnest { .. } | NodeKind::Union)
     }
 }

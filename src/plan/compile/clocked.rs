@@ -1,17 +1,16 @@
 //! Comparisons with the clock anywhere in an expression: each becomes a boolean column below it, which the clock turns.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::datatypes::{DataType, Field};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DataFusionError};
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator, not};
 
-use super::{Compiler, Facts, Refusal, Relation, canonical_columns};
+use super::{Compiler, Refusal, Relation};
 use crate::plan::clock::{self, Comparison};
 use crate::plan::codes;
-use crate::plan::flow::{FlowNode, NodeIndex, NodeKind, fingerprint};
+use crate::plan::flow::{NodeIndex, NodeKind};
 
 /// A comparison with the clock: row side, how, clock side.
 type Comparing = (Expr, Comparison, Expr);
@@ -82,25 +81,12 @@ impl Compiler<'_> {
 
     fn clock_flags(&mut self, input: NodeIndex, flags: Vec<clock::ClockBound>) -> NodeIndex {
         let texts: Vec<String> = flags.iter().map(clock::ClockBound::text).collect();
-        let output = fingerprint(&format!("flags {} {texts:?} {}", self.facts[input].output, self.timezone.name()));
+        let text = format!("flags {} {texts:?} {}", self.facts[input].output, self.timezone.name());
         let mut fields: Vec<Field> =
             self.nodes[input].schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
         fields.extend((0..flags.len()).map(|number| Field::new(format!("clock_{number}"), DataType::Boolean, true)));
-        let facts = Facts {
-            columns: canonical_columns(&fields),
-            unique: self.facts[input].unique.clone(),
-            merged: vec![],
-            reach: self.facts[input].reach,
-            output: output.clone(),
-        };
-        let node = FlowNode {
-            fingerprint: output,
-            inputs: vec![input],
-            kind: NodeKind::ClockFlags { flags },
-            schema: Arc::new(Schema::new(fields)),
-            append_only: false,
-        };
-        self.push(node, facts)
+        let unique = self.facts[input].unique.clone();
+        self.over(input, &text, NodeKind::ClockFlags { flags }, fields, unique)
     }
 }
 

@@ -286,6 +286,33 @@ impl Compiler<'_> {
         self.nodes.len() - 1
     }
 
+    /// A node over one other, known by `text`, that reads as little or as much of the past as that does.
+    fn over(
+        &mut self,
+        input: NodeIndex,
+        text: &str,
+        kind: NodeKind,
+        fields: Vec<Field>,
+        unique: Vec<Vec<usize>>,
+    ) -> NodeIndex {
+        let output = fingerprint(text);
+        let facts = Facts {
+            columns: canonical_columns(&fields),
+            unique,
+            merged: vec![],
+            reach: self.facts[input].reach,
+            output: output.clone(),
+        };
+        let node = FlowNode {
+            fingerprint: output,
+            inputs: vec![input],
+            append_only: !kind.keeps_state() && self.nodes[input].append_only,
+            kind,
+            schema: Arc::new(Schema::new(fields)),
+        };
+        self.push(node, facts)
+    }
+
     fn push_filter(&mut self, relation: &mut Relation, predicate: &Expr, schema: &DFSchema) -> Result<(), Refusal> {
         let predicate = substitute(predicate, schema, &relation.columns)?;
         // Conditions on the clock that are no bound by themselves.
@@ -382,22 +409,8 @@ impl Compiler<'_> {
             telling.map(|key| exprs.iter().position(|expr| self.plain(input, expr) == Some(*key))).collect()
         };
         let unique = self.facts[input].unique.iter().filter_map(kept).collect();
-        let output = fingerprint(&text);
-        let facts = Facts {
-            columns: canonical_columns(&fields),
-            unique,
-            merged: vec![],
-            reach: self.facts[input].reach,
-            output: output.clone(),
-        };
-        let node = FlowNode {
-            fingerprint: output,
-            inputs: vec![input],
-            append_only: self.nodes[input].append_only,
-            schema: Arc::new(Schema::new(fields)),
-            kind: NodeKind::Map { filter, columns: Some(columns) },
-        };
-        Ok(self.push(node, facts))
+        let kind = NodeKind::Map { filter, columns: Some(columns) };
+        Ok(self.over(input, &text, kind, fields, unique))
     }
 
     /// Conditions as stages: what cannot fail first, then each that can, over the rows that are left.

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::datatypes::{DataType, Field};
 use datafusion::logical_expr::{Expr, Unnest};
 
-use super::{Compiler, Facts, Refusal, Relation, canonical_columns};
+use super::{Compiler, Refusal, Relation};
 use crate::plan::codes;
-use crate::plan::flow::{FlowNode, NodeKind, fingerprint};
+use crate::plan::flow::NodeKind;
 use crate::plan::unnests::is_one_level;
 
 impl Compiler<'_> {
@@ -37,23 +37,9 @@ impl Compiler<'_> {
         let node = if lists.is_empty() {
             input.node
         } else {
-            let output = fingerprint(&format!("unnest {} {lists:?} {keeps_empty}", self.facts[input.node].output));
-            let facts = Facts {
-                columns: canonical_columns(&fields),
-                // An element may be in a list twice.
-                unique: vec![],
-                merged: vec![],
-                reach: self.facts[input.node].reach,
-                output: output.clone(),
-            };
-            let node = FlowNode {
-                fingerprint: output,
-                inputs: vec![input.node],
-                kind: NodeKind::Unnest { lists, keeps_empty },
-                schema: Arc::new(Schema::new(fields)),
-                append_only: self.nodes[input.node].append_only,
-            };
-            self.push(node, facts)
+            let text = format!("unnest {} {lists:?} {keeps_empty}", self.facts[input.node].output);
+            // Nothing is unique: an element may be in a list twice.
+            self.over(input.node, &text, NodeKind::Unnest { lists, keeps_empty }, fields, vec![])
         };
         let mut columns = Vec::new();
         for index in 0..input.columns.len() {

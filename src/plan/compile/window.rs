@@ -1,10 +1,9 @@
 //! Window functions: the first rows of each partition where a filter keeps no others, all else over whole partitions.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 
 use arrow::compute::SortOptions;
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::datatypes::{DataType, Field};
 use datafusion::common::{Column, DFSchema, ScalarValue};
 use datafusion::execution::context::ExecutionProps;
 use datafusion::logical_expr::expr::WindowFunction;
@@ -13,8 +12,8 @@ use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Filter, LogicalPlan, Operator, Window};
 use datafusion::physical_planner::create_window_expr;
 
-use super::{Compiler, Facts, Refusal, Relation, canonical_columns, clock_in, substitute};
-use crate::plan::flow::{FirstRows, FlowNode, NodeIndex, NodeKind, Ranking, Scalar, WindowCall, fingerprint};
+use super::{Compiler, Refusal, Relation, clock_in, substitute};
+use crate::plan::flow::{FirstRows, NodeIndex, NodeKind, Ranking, Scalar, WindowCall};
 use crate::plan::{clock, codes};
 
 /// The order within a partition.
@@ -228,7 +227,7 @@ impl Compiler<'_> {
         let ranks = if limit.is_read { rankings.clone() } else { vec![] };
         let first = FirstRows { by: rankings[limit.function], most: limit.most, ranks };
         let placement = placement_text(&self.facts[input.node].output, &partition, &order);
-        let output = fingerprint(&format!("top {placement} {first:?}"));
+        let text = format!("top {placement} {first:?}");
         let mut fields: Vec<Field> =
             self.nodes[input.node].schema.fields().iter().map(|field| field.as_ref().clone()).collect();
         let width = fields.len();
@@ -241,21 +240,7 @@ impl Compiler<'_> {
                 unique.push(partition.into_iter().chain([width + number]).collect());
             }
         }
-        let facts = Facts {
-            columns: canonical_columns(&fields),
-            unique,
-            merged: vec![],
-            reach: self.facts[input.node].reach,
-            output: output.clone(),
-        };
-        let node = FlowNode {
-            fingerprint: output,
-            inputs: vec![input.node],
-            kind: NodeKind::TopRows { partition, order, first },
-            schema: Arc::new(Schema::new(fields)),
-            append_only: false,
-        };
-        let node = self.push(node, facts);
+        let node = self.over(input.node, &text, NodeKind::TopRows { partition, order, first }, fields, unique);
         let mut columns: Vec<Expr> = input
             .columns
             .iter()
@@ -296,22 +281,8 @@ impl Compiler<'_> {
             }
         }
         let texts: Vec<&str> = calls.iter().map(|call| call.text.as_str()).collect();
-        let output = fingerprint(&format!("window {} {texts:?}", self.facts[input].output));
-        let facts = Facts {
-            columns: canonical_columns(&fields),
-            unique,
-            merged: vec![],
-            reach: self.facts[input].reach,
-            output: output.clone(),
-        };
-        let node = FlowNode {
-            fingerprint: output,
-            inputs: vec![input],
-            kind: NodeKind::Window { partition, order, calls },
-            schema: Arc::new(Schema::new(fields)),
-            append_only: false,
-        };
-        Ok(self.push(node, facts))
+        let text = format!("window {} {texts:?}", self.facts[input].output);
+        Ok(self.over(input, &text, NodeKind::Window { partition, order, calls }, fields, unique))
     }
 }
 
