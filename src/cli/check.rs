@@ -3,6 +3,7 @@
 use std::io::{IsTerminal, Write};
 
 use crate::cli::{FAILED, Format, OK, ProjectArgs, load, print, print_diagnostics, use_colour};
+use crate::diagnostic::{Explanation, explain};
 use crate::engine::desired::is_sound;
 
 /// Arguments of `tagflow check`.
@@ -13,10 +14,21 @@ pub struct CheckArgs {
     /// How to print.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
+    /// Say what a code means, with an example before and after it is mended; looks at no project.
+    #[arg(long, value_name = "CODE", value_parser = known_code)]
+    explain: Option<Explanation>,
+}
+
+fn known_code(code: &str) -> Result<Explanation, String> {
+    explain(code).ok_or_else(|| "codes are T and four digits, as `tagflow check` prints them: T0504".to_string())
 }
 
 /// Checks all files.
 pub fn run(args: &CheckArgs, out: &mut dyn Write) -> u8 {
+    if let Some(entry) = args.explain {
+        print(out, &format!("{}\n", entry.text));
+        return OK;
+    }
     let (loaded, desired) = load(&args.project);
     if args.format == Format::Human
         && let (Some(project), Some(desired)) = (&loaded.project, &desired)

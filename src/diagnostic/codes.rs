@@ -3,64 +3,78 @@
 //! `T01` any file, `T02` `tagflow.toml`, `T03` `schemas/`, `T04` files of `tags/`; `T05` and `T06` are the planner's.
 //! A code keeps its meaning for ever; a retired one is not used again.
 
-/// A file or folder cannot be read.
-pub const UNREADABLE: &str = "T0101";
-/// A file is not UTF-8 text.
-pub const NOT_UTF8: &str = "T0102";
-/// Text is not TOML.
-pub const TOML_SYNTAX: &str = "T0103";
-/// A key that means nothing here.
-pub const UNKNOWN_KEY: &str = "T0104";
-/// A value of the wrong type.
-pub const WRONG_TYPE: &str = "T0105";
-/// A key that must be there is not.
-pub const MISSING_KEY: &str = "T0106";
-/// A value of the right type that is not one of the possible.
-pub const BAD_VALUE: &str = "T0107";
-/// Part of the format that this version does not do.
-pub const NOT_YET: &str = "T0108";
-/// A path that leaves the project's folder.
-pub const PATH_OUTSIDE: &str = "T0109";
+/// Declares codes, and `ALL` of them.
+macro_rules! codes {
+    ($($(#[$doc:meta])* pub const $name:ident: &str = $code:literal;)*) => {
+        $($(#[$doc])* pub const $name: &str = $code;)*
+        /// All codes of this module.
+        pub const ALL: &[&str] = &[$($name),*];
+    };
+}
+pub(crate) use codes;
 
-/// The profile that was asked for is not declared, or a profile's name cannot be one.
-pub const PROFILE: &str = "T0201";
-/// `${NAME}` names a variable that is not set.
-pub const VARIABLE_NOT_SET: &str = "T0202";
-/// A `$` that is neither `${NAME}` nor `$$`.
-pub const VARIABLE_SYNTAX: &str = "T0203";
-/// A librdkafka property that the engine sets itself.
-pub const OWNED_PROPERTY: &str = "T0204";
-/// The store's address cannot be used.
-pub const STORE_URL: &str = "T0205";
-/// The name of an entity, connection or profile is not a name.
-pub const CONFIG_NAME: &str = "T0206";
+codes! {
+    /// A file or folder cannot be read.
+    pub const UNREADABLE: &str = "T0101";
+    /// A file is not UTF-8 text.
+    pub const NOT_UTF8: &str = "T0102";
+    /// Text is not TOML.
+    pub const TOML_SYNTAX: &str = "T0103";
+    /// A key that means nothing here.
+    pub const UNKNOWN_KEY: &str = "T0104";
+    /// A value of the wrong type.
+    pub const WRONG_TYPE: &str = "T0105";
+    /// A key that must be there is not.
+    pub const MISSING_KEY: &str = "T0106";
+    /// A value of the right type that is not one of the possible.
+    pub const BAD_VALUE: &str = "T0107";
+    /// Part of the format that this version does not do.
+    pub const NOT_YET: &str = "T0108";
+    /// A path that leaves the project's folder.
+    pub const PATH_OUTSIDE: &str = "T0109";
 
-/// Not a column type.
-pub const COLUMN_TYPE: &str = "T0301";
-/// The stream's connection is not in `tagflow.toml`.
-pub const UNKNOWN_CONNECTION: &str = "T0302";
-/// Two columns whose names differ in case only, or not at all.
-pub const DUPLICATE_COLUMN: &str = "T0303";
-/// A column name that is kept for the engine.
-pub const RESERVED_COLUMN: &str = "T0304";
-/// The file name is not the name of a stream or view.
-pub const STREAM_NAME: &str = "T0305";
-/// A stream and a view have one name.
-pub const DUPLICATE_STREAM: &str = "T0306";
-/// The event time's column is missing or no TIMESTAMP.
-pub const EVENT_TIME: &str = "T0307";
-/// A schema file that is not read because of where it lies.
-pub const SCHEMA_PLACE: &str = "T0308";
-/// A column's `path` is not a path.
-pub const COLUMN_PATH: &str = "T0309";
+    /// The streams cannot be planned with.
+    pub const STREAMS: &str = "T0200";
+    /// The profile that was asked for is not declared, or a profile's name cannot be one.
+    pub const PROFILE: &str = "T0201";
+    /// `${NAME}` names a variable that is not set.
+    pub const VARIABLE_NOT_SET: &str = "T0202";
+    /// A `$` that is neither `${NAME}` nor `$$`.
+    pub const VARIABLE_SYNTAX: &str = "T0203";
+    /// A librdkafka property that the engine sets itself.
+    pub const OWNED_PROPERTY: &str = "T0204";
+    /// The store's address cannot be used.
+    pub const STORE_URL: &str = "T0205";
+    /// The name of an entity, connection or profile is not a name.
+    pub const CONFIG_NAME: &str = "T0206";
 
-/// The header comment cannot be made out.
-pub const HEADER: &str = "T0401";
-/// The file name is not the name of a tag.
-pub const TAG_NAME: &str = "T0402";
-/// Two files of one tag name.
-pub const DUPLICATE_TAG: &str = "T0403";
-/// The tag's entity is missing or not declared.
-pub const TAG_ENTITY: &str = "T0404";
-/// A file without a query.
-pub const NO_SQL: &str = "T0405";
+    /// Not a column type.
+    pub const COLUMN_TYPE: &str = "T0301";
+    /// The stream's connection is not in `tagflow.toml`.
+    pub const UNKNOWN_CONNECTION: &str = "T0302";
+    /// Two columns whose names differ in case only, or not at all.
+    pub const DUPLICATE_COLUMN: &str = "T0303";
+    /// A column name that is kept for the engine.
+    pub const RESERVED_COLUMN: &str = "T0304";
+    /// The file name is not the name of a stream or view.
+    pub const STREAM_NAME: &str = "T0305";
+    /// A stream and a view have one name.
+    pub const DUPLICATE_STREAM: &str = "T0306";
+    /// The event time's column is missing or no TIMESTAMP.
+    pub const EVENT_TIME: &str = "T0307";
+    /// A schema file that is not read because of where it lies.
+    pub const SCHEMA_PLACE: &str = "T0308";
+    /// A column's `path` is not a path.
+    pub const COLUMN_PATH: &str = "T0309";
+
+    /// The header comment cannot be made out.
+    pub const HEADER: &str = "T0401";
+    /// The file name is not the name of a tag.
+    pub const TAG_NAME: &str = "T0402";
+    /// Two files of one tag name.
+    pub const DUPLICATE_TAG: &str = "T0403";
+    /// The tag's entity is missing or not declared.
+    pub const TAG_ENTITY: &str = "T0404";
+    /// A file without a query.
+    pub const NO_SQL: &str = "T0405";
+}

@@ -3,6 +3,7 @@
 //! The world's errors (network, disk, database) are each module's `Error` enum instead.
 
 pub mod codes;
+mod explanations;
 mod render;
 
 use std::ops::Range;
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+pub use explanations::{Explanation, explain, explanations};
 pub use render::{render_human, render_json};
 
 /// How bad it is: an error keeps the project from being accepted, a warning does not.

@@ -8,8 +8,10 @@ use std::sync::Arc;
 use datafusion::logical_expr::LogicalPlan;
 
 use crate::catalog::Stream;
+use crate::diagnostic::codes::STREAMS;
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::engine::intake::Reads;
+use crate::plan::codes;
 use crate::plan::flow::FlowPlan;
 use crate::plan::sql::{PlannedTagQuery, QueryPlanner, plan_tag};
 use crate::project::Project;
@@ -55,7 +57,7 @@ pub fn plan_project(project: &Project) -> (Desired, Vec<Diagnostic>) {
             Ok(Err(_)) | Err(_) => {
                 let desired = Desired { project: project.clone(), tags: BTreeMap::new() };
                 let message = "the planner has panicked; the tag or view that was changed last is the likely cause";
-                (desired, vec![Diagnostic::error("T0500", "tags", None, message)])
+                (desired, vec![Diagnostic::error(codes::NOT_STREAMED, "tags", None, message)])
             }
         }
     })
@@ -70,7 +72,7 @@ fn plan_all(project: &Project) -> (Desired, Vec<Diagnostic>) {
         Ok(planner) => planner,
         Err(error) => {
             let message = format!("the streams cannot be planned with: {}", error.strip_backtrace());
-            let diagnostic = Diagnostic::error("T0200", "schemas", None, message);
+            let diagnostic = Diagnostic::error(STREAMS, "schemas", None, message);
             return (Desired { project: project.clone(), tags }, vec![diagnostic]);
         }
     };

@@ -1,6 +1,7 @@
 //! What a project's author is told. Every file of `cases/` holds a project with mistakes; the rendered text is
 //! kept beside it in `snapshots/`. `INSTA_UPDATE=always cargo test --test diagnostics` writes them anew: read them.
 
+mod explained;
 mod projects;
 mod promises;
 mod sql;

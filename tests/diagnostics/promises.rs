@@ -164,6 +164,16 @@ fn check_ends_with_0_for_a_sound_project_and_1_for_one_with_errors() {
     assert!(serde_json::from_str::<Value>(&text).unwrap()["errors"].as_u64().unwrap() > 0);
 }
 
+#[test]
+fn check_explains_a_code_whatever_the_project() {
+    let (root, _) = load(&BTreeMap::new(), None);
+    let (code, text) = run_check(root.path(), &["--explain", "t0504"]);
+    assert_eq!(code, 0);
+    assert!(text.starts_with("T0504: grouping sets\n") && text.ends_with("```\n"), "{text}");
+    let unknown = Check::try_parse_from(["check", "--explain", "T9999"]).map(drop).unwrap_err().to_string();
+    assert!(unknown.contains("codes are T and four digits"), "{unknown}");
+}
+
 /// A sound project that uses every kind of key, so that mutations reach every reader.
 fn sound() -> BTreeMap<String, String> {
     let settings = format!(

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use tagflow::engine::desired::plan_project;
 
-const ORDERS: &str = r#"connection = "shop"
+pub(crate) const ORDERS: &str = r#"connection = "shop"
 topic = "shop.orders"
 format = "json"
 time = { column = "order_time" }
@@ -22,7 +22,7 @@ Channel = "VARCHAR"
 order_time = "TIMESTAMP(3)"
 "#;
 
-const VIEW: &str = "SELECT user_id, amount AS paid, order_time FROM orders WHERE status = 'paid'";
+pub(crate) const VIEW: &str = "SELECT user_id, amount AS paid, order_time FROM orders WHERE status = 'paid'";
 
 /// The problems of one query, as `code: [what is underlined] message` and the help.
 fn problems(sql: &str) -> String {

@@ -21,21 +21,21 @@ impl Compiler<'_> {
             Some(position) if key_positions.contains(&position) => position,
             Some(_) => {
                 return Err(Refusal::new(
-                    "T0603",
+                    codes::OTHER_KEY,
                     format!("`{}` is selected, but the rows are not unique by it", required.column),
                     format!("put `{}` into GROUP BY (or PARTITION BY)", required.column),
                 ));
             }
             None if self.is_one_row(relation.node) => {
                 return Err(Refusal::new(
-                    "T0503",
+                    codes::NOBODYS,
                     "an aggregate over the whole population is not keyed by anyone",
                     "add GROUP BY with the entity's key",
                 ));
             }
             None => {
                 return Err(Refusal::new(
-                    "T0604",
+                    codes::NO_KEY,
                     format!("the tag has no column `{}`, the key of entity `{}`", required.column, required.entity),
                     format!("select and group by `{}`", required.column),
                 ));
@@ -44,7 +44,7 @@ impl Compiler<'_> {
         let found = schema.field(entity_position).data_type();
         if *found != required.data_type {
             return Err(Refusal::new(
-                "T0605",
+                codes::KEY_TYPE,
                 format!(
                     "`{}` has type {found}, but entity `{}` has {}",
                     required.column, required.entity, required.data_type
@@ -138,14 +138,14 @@ impl Compiler<'_> {
                     return Err(several_first_rows(Ranking::RowNumber));
                 }
                 Refusal::new(
-                    "T0602",
+                    codes::KEY_NOT_SELECTED,
                     format!("the rows are unique by `{name}`, which is not in the SELECT list"),
                     format!("select `{name}`, or take it out of GROUP BY / PARTITION BY"),
                 )
             }
             None => self.first_rows_by(relation.node).map(several_first_rows).unwrap_or_else(|| {
                 Refusal::new(
-                    "T0601",
+                    codes::NOT_UNIQUE,
                     "nothing makes the rows of this tag unique",
                     format!(
                         "GROUP BY {}, or keep one row each with ROW_NUMBER() OVER (PARTITION BY {} ORDER BY …) = 1",
@@ -184,10 +184,11 @@ fn several_first_rows(by: Ranking) -> Refusal {
         let name = by.name().to_uppercase();
         let message =
             format!("{name}() gives rows that are equal in the order the same number, so that several may be first");
-        return Refusal::new("T0602", message, "keep one row each with ROW_NUMBER() … = 1").at(by.name());
+        return Refusal::new(codes::KEY_NOT_SELECTED, message, "keep one row each with ROW_NUMBER() … = 1")
+            .at(by.name());
     }
     Refusal::new(
-        "T0602",
+        codes::KEY_NOT_SELECTED,
         "several rows of each partition are kept, told apart by ROW_NUMBER(), which is not in the SELECT list",
         "select the number too, or keep one row each with `= 1`",
     )

@@ -60,7 +60,7 @@ impl Refusal {
 impl From<DataFusionError> for Refusal {
     fn from(error: DataFusionError) -> Self {
         Refusal::new(
-            "T0500",
+            codes::NOT_STREAMED,
             format!("cannot be planned: {}", error.strip_backtrace()),
             "write the expression in another way",
         )
@@ -141,7 +141,11 @@ impl Compiler<'_> {
                 }
                 let name = scan.table_name.table();
                 let stream = self.catalog.streams.get(name).cloned().ok_or_else(|| {
-                    Refusal::new("T0500", format!("`{name}` is not a stream"), "read a stream that schemas/ declares")
+                    Refusal::new(
+                        codes::NOT_STREAMED,
+                        format!("`{name}` is not a stream"),
+                        "read a stream that schemas/ declares",
+                    )
                 })?;
                 let mut relation = self.source(&stream, scan.projected_schema.as_arrow())?;
                 for filter in &scan.filters {
@@ -165,9 +169,11 @@ impl Compiler<'_> {
             LogicalPlan::Window(window) => self.window(window),
             LogicalPlan::Unnest(unnest) => self.unnest(unnest),
             LogicalPlan::Union(union) => self.union(union),
-            LogicalPlan::Distinct(_) => Err(Refusal::new("T0500", "this DISTINCT was not resolved", "use GROUP BY")),
+            LogicalPlan::Distinct(_) => {
+                Err(Refusal::new(codes::NOT_STREAMED, "this DISTINCT was not resolved", "use GROUP BY"))
+            }
             LogicalPlan::Sort(sort) if sort.fetch.is_none() => Err(Refusal::new(
-                "T0510",
+                codes::ORDER_BY,
                 "a tag is a table of users and has no order",
                 "leave out ORDER BY; readers of the table can sort it",
             )),
@@ -181,7 +187,7 @@ impl Compiler<'_> {
             }
             LogicalPlan::EmptyRelation(_) => Err(reads_nothing()),
             other => Err(Refusal::new(
-                "T0500",
+                codes::NOT_STREAMED,
                 format!(
                     "{} does not stream yet",
                     other.display().to_string().split([':', '(']).next().unwrap_or("this")
@@ -240,7 +246,7 @@ impl Compiler<'_> {
         for field in projected.fields() {
             let index = schema
                 .index_of(field.name())
-                .map_err(|error| Refusal::new("T0500", error.to_string(), "check the schema file"))?;
+                .map_err(|error| Refusal::new(codes::NOT_STREAMED, error.to_string(), "check the schema file"))?;
             columns.insert(index);
             exprs.push(Expr::Column(Column::from_name(canonical[index].name())));
         }
@@ -446,7 +452,7 @@ impl Compiler<'_> {
     ) -> Result<ClockBound, Refusal> {
         let row = self.scalar(node, row)?;
         let (rewritten, stepped) = clock::clock_side(clock_side).map_err(|message| {
-            Refusal::new("T0521", message, "compare a column with NOW() or CURRENT_DATE plus or minus an interval of days, hours, minutes or seconds")
+            Refusal::new(codes::CLOCK_STEPS, message, "compare a column with NOW() or CURRENT_DATE plus or minus an interval of days, hours, minutes or seconds")
         })?;
         let schema = clock::clock_schema(self.timezone);
         let schema = DFSchema::try_from(schema)?;
@@ -454,7 +460,7 @@ impl Compiler<'_> {
         let data_type = rewritten.get_type(&schema)?;
         if data_type != row.data_type {
             return Err(Refusal::new(
-                "T0522",
+                codes::CLOCK_TYPES,
                 format!(
                     "the two sides of a comparison with the clock have different types, {} and {data_type}",
                     row.data_type
@@ -464,7 +470,7 @@ impl Compiler<'_> {
         }
         if !matches!(data_type, DataType::Timestamp(..) | DataType::Date32 | DataType::Date64) {
             return Err(Refusal::new(
-                "T0522",
+                codes::CLOCK_TYPES,
                 format!("a {data_type} is compared with the clock"),
                 "compare a DATE or TIMESTAMP column with the clock",
             ));
@@ -637,7 +643,7 @@ fn reads_nothing() -> Refusal {
 
 fn no_limit() -> Refusal {
     Refusal::new(
-        "T0511",
+        codes::LIMIT,
         "LIMIT over the whole population does not stream yet",
         "leave out LIMIT; to keep one row a user, filter ROW_NUMBER() OVER (PARTITION BY … ORDER BY …) = 1",
     )

@@ -348,8 +348,10 @@ pub fn plan_tag(
         Err(Refusal { code, message, help, word }) => {
             let sql = SqlText::new(&tag.file, &tag.text);
             let words: &[&str] = match code {
-                "T0520" | "T0521" | "T0522" | "T0523" => &["now", "current_date", "current_timestamp", "current_time"],
-                "T0603" | "T0604" | "T0605" => &[entity.key.as_str(), "select"],
+                codes::CLOCK_STEPS | codes::CLOCK_TYPES | codes::CLOCK_PLACE => {
+                    &["now", "current_date", "current_timestamp", "current_time"]
+                }
+                codes::OTHER_KEY | codes::NO_KEY | codes::KEY_TYPE => &[entity.key.as_str(), "select"],
                 _ => &["select"],
             };
             let named = word.and_then(|word| sql.find_word(&[&word]));

@@ -16,7 +16,7 @@ use datafusion::sql::sqlparser::ast::{
 use crate::diagnostic::{Diagnostic, nearest};
 use crate::plan::codes;
 use crate::plan::sql::functions;
-use crate::plan::sql::text::SqlText;
+use crate::plan::sql::text::{SqlText, WITHOUT_VARIABLES};
 
 /// What a query may read.
 #[derive(Debug, Clone, Default)]
@@ -433,8 +433,7 @@ impl Resolver<'_> {
         let place = if places.is_empty() { "the query".to_string() } else { places.join(", ") };
         if name.starts_with('@') {
             let message = format!("`{name}` is a variable, and a tag has none");
-            let help = "write the value itself; NOW() and CURRENT_DATE are the clock";
-            self.resolved.problems.push(self.text.error(codes::PLACEHOLDER, span, message).help(help));
+            self.resolved.problems.push(self.text.error(codes::PLACEHOLDER, span, message).help(WITHOUT_VARIABLES));
             return;
         }
         let text = format!("if it is text, write it in single quotes: '{name}'");

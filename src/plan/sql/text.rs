@@ -10,9 +10,12 @@ use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, Tokenizer};
 
 use crate::diagnostic::Diagnostic;
+use crate::diagnostic::codes::NO_SQL;
 use crate::plan::codes;
 use crate::plan::sql::windows;
 
+/// What to write instead of a variable of another tool.
+pub(crate) const WITHOUT_VARIABLES: &str = "write the value itself; NOW() and CURRENT_DATE are the clock";
 /// A query that has more operators of a kind is refused.
 const MOST_OPERATORS: usize = 1000;
 /// More comparisons: a CASE has one for every branch, side by side.
@@ -167,7 +170,7 @@ impl<'a> SqlText<'a> {
         let mut statements = statements.into_iter();
         match (statements.next(), statements.next()) {
             (None, _) => Err(vec![
-                self.error(codes::NO_QUERY, self.body(), "the file has no query")
+                self.error(NO_SQL, self.body(), "the file has no query")
                     .help("write one SELECT behind the header, or set status = \"planned\" in it"),
             ]),
             (Some(_), Some(second)) => {
@@ -259,11 +262,23 @@ impl<'a> SqlText<'a> {
             Some(at) if at < end => self.word_at(at),
             _ => end.saturating_sub(1)..end,
         };
+        if let Some(variable) = self.variable_at(span.start) {
+            let message = format!("`{}` is a variable, and a tag has none", &self.text[variable.clone()]);
+            return self.error(codes::PLACEHOLDER, variable, message).help(WITHOUT_VARIABLES);
+        }
         let diagnostic = self.error(codes::SYNTAX, span.clone(), message);
         match self.syntax_help(span) {
             Some(help) => diagnostic.help(help),
             None => diagnostic,
         }
+    }
+
+    /// `${name}` of Hive or `{{ name }}` of a scheduler around a byte.
+    fn variable_at(&self, at: usize) -> Option<Range<usize>> {
+        let rest = self.text.get(at..)?.strip_prefix('{')?;
+        let start = at - usize::from(self.text[..at].ends_with(['$', '{']));
+        let end = at + 1 + rest.find('}')? + 1;
+        Some(start..end + usize::from(self.text[end..].starts_with('}')))
     }
 
     /// What is often wrong where the parser stops.
@@ -276,11 +291,6 @@ impl<'a> SqlText<'a> {
         let last = before.rsplit(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default().to_uppercase();
         let earlier = before[..before.len() - last.len()].trim_end();
         let upper = found.to_uppercase();
-        if found == "{" && before.ends_with('$') {
-            return Some(
-                "a tag has no variables: write the value itself; NOW() and CURRENT_DATE are the clock".to_string(),
-            );
-        }
         if upper == "BY" && matches!(last.as_str(), "GROUP" | "ORDER") {
             return Some(format!("something is missing before {last} BY: a condition, or one side of it"));
         }

@@ -11,7 +11,7 @@ use datafusion::sql::sqlparser::ast::{
 
 use crate::diagnostic::Diagnostic;
 use crate::plan::codes;
-use crate::plan::sql::text::SqlText;
+use crate::plan::sql::text::{SqlText, WITHOUT_VARIABLES};
 use crate::plan::sql::{foreign, functions};
 
 /// Everything in the query that is refused, and findings that are only doubtful.
@@ -281,7 +281,12 @@ impl Visitor for Search<'_> {
                 let span = self.text.span(*span);
                 let error =
                     self.text.error(codes::PLACEHOLDER, span, format!("`{name}` is a placeholder, and a tag has none"));
-                self.found.push(error.help("write the value itself; NOW() and CURRENT_DATE are the clock"));
+                self.found.push(error.help(WITHOUT_VARIABLES));
+            }
+            Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(text), span }) if text.contains("${") => {
+                let message = format!("'{text}' has a variable in it, and a tag has none");
+                let error = self.text.error(codes::PLACEHOLDER, self.text.span(*span), message);
+                self.found.push(error.help(WITHOUT_VARIABLES));
             }
             Expr::Function(function) => self.function(function),
             Expr::BinaryOp { op: BinaryOperator::PGOverlap, left, right } => {
