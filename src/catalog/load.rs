@@ -9,7 +9,7 @@ use arrow::datatypes::DataType;
 use toml::de::{DeTable, DeValue};
 
 use super::columns::read_columns;
-use super::{Catalog, Column, EventTime, Format, Start, Stream, View};
+use super::{Catalog, Column, EventTime, Format, Kind, Start, Stream, View};
 use crate::config::Outline;
 use crate::diagnostic::{Diagnostic, codes, nearest};
 use crate::sql_header;
@@ -18,8 +18,9 @@ use crate::toml_walk::{Section, Walk};
 /// The folder of schema files.
 pub(crate) const FOLDER: &str = "schemas";
 
-const KEYS: &[&str] = &["title", "connection", "topic", "format", "time", "start", "key", "columns"];
-const LATER_KEYS: &[&str] = &["unique", "kind", "history"];
+const KEYS: &[&str] =
+    &["title", "kind", "connection", "topic", "format", "time", "start", "key", "truncates", "columns"];
+const LATER_KEYS: &[&str] = &["unique", "history"];
 const LATER_FORMATS: &[&str] = &["avro", "protobuf"];
 
 /// Reads every schema file among `sources` (text by path below the root), and adds what is wrong to `diagnostics`.
@@ -125,12 +126,31 @@ fn read_stream(
     let stream = table.and_then(|table| {
         let section = Section::root(&format!("the stream \"{name}\""), &table);
         walk.check_keys_with_later(&section, KEYS, LATER_KEYS);
+        let kind = read_kind(&mut walk, &section);
         let format = read_format(&mut walk, &section);
         let connection = read_connection(&mut walk, &section, outline);
         let topic = read_topic(&mut walk, &section, connection.as_ref().is_some_and(|(_, is_file)| *is_file));
         let known_format = format.unwrap_or(Format::Json);
         let mut columns = read_columns(&mut walk, &section, known_format, outline.timezone);
-        let key = read_key(&mut walk, &section, known_format, &mut columns);
+        let is_upserts = kind == Some(Kind::Upserts);
+        if is_upserts && known_format.is_changes() {
+            let span = section.table.get("kind").map(|value| walk.at(value.span()));
+            let message =
+                format!("{} is of kind \"kafka-upsert\", but its format tells changes already", section.label);
+            walk.error(codes::BAD_VALUE, span, message).help("remove \"kind\"");
+        }
+        if is_upserts && connection.as_ref().is_some_and(|(_, is_file)| *is_file) {
+            let span = section.table.get("connection").map(|value| walk.at(value.span()));
+            let message = format!("{} is of kind \"kafka-upsert\", but lines of a file have no keys", section.label);
+            walk.error(codes::BAD_VALUE, span, message).help("name a connection of type \"kafka\"");
+        }
+        let key = read_key(&mut walk, &section, is_upserts || known_format.is_changes(), &mut columns);
+        let truncates = walk.boolean(&section, "truncates").unwrap_or(false);
+        if truncates && !known_format.is_changes() {
+            let span = section.table.get("truncates").map(|value| walk.at(value.span()));
+            walk.error(codes::BAD_VALUE, span, format!("the format of {} knows no TRUNCATE", section.label))
+                .help("remove \"truncates\"; it goes with a format of changes, such as \"debezium-json\"");
+        }
         let time = read_time(&mut walk, &section, &columns);
         let start = read_start(&mut walk, &section);
         Some(Stream {
@@ -140,16 +160,25 @@ fn read_stream(
             connection: connection?.0,
             topic: topic?,
             format: format?,
+            kind: kind?,
             timezone: outline.timezone,
             start: start?,
             time,
             key,
+            truncates,
             columns,
         })
     });
     let sound = walk.diagnostics.is_empty();
     diagnostics.append(&mut walk.diagnostics);
     stream.filter(|_| sound)
+}
+
+fn read_kind(walk: &mut Walk<'_>, section: &Section<'_>) -> Option<Kind> {
+    if section.table.get("kind").is_none() {
+        return Some(Kind::default());
+    }
+    walk.word(section, "kind", &[("kafka-upsert", Kind::Upserts)])
 }
 
 fn read_format(walk: &mut Walk<'_>, section: &Section<'_>) -> Option<Format> {
@@ -174,18 +203,18 @@ fn read_format(walk: &mut Walk<'_>, section: &Section<'_>) -> Option<Format> {
     walk.word(section, "format", &formats)
 }
 
-/// The primary key of a table of changes. Its columns are never NULL, all others may be: a delete may tell the key alone.
-fn read_key(walk: &mut Walk<'_>, section: &Section<'_>, format: Format, columns: &mut [Column]) -> Vec<String> {
+/// The primary key of a table that records describe. Its columns are never NULL, all others may be: a delete may tell the key alone.
+fn read_key(walk: &mut Walk<'_>, section: &Section<'_>, is_table: bool, columns: &mut [Column]) -> Vec<String> {
     let Some(value) = section.table.get("key") else {
-        if format.is_changes() {
+        if is_table {
             walk.missing(section, "key", "key = [\"id\"], the primary key of the table");
         }
         return Vec::new();
     };
     let span = walk.at(value.span());
-    if !format.is_changes() {
+    if !is_table {
         walk.error(codes::BAD_VALUE, span, format!("{} has a \"key\", but its records are events", section.label))
-            .help("remove it; a format of changes, such as \"debezium-json\", has a key");
+            .help("remove it, or write kind = \"kafka-upsert\"; formats of changes, such as \"debezium-json\", have a key too");
         return Vec::new();
     }
     let names: Option<Vec<String>> = value.get_ref().as_array().map(|names| {

@@ -47,6 +47,16 @@ impl Format {
     }
 }
 
+/// What a stream's records are to each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Kind {
+    /// Each stands for itself: events, or changes of a table where the format says so.
+    #[default]
+    Records,
+    /// The newest record of a key in a Kafka topic is the key's row; an empty one deletes it.
+    Upserts,
+}
+
 /// One stream: where it comes from, its columns, its event time.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stream {
@@ -62,6 +72,8 @@ pub struct Stream {
     pub topic: String,
     /// How a record's bytes are read.
     pub format: Format,
+    /// What the records are to each other.
+    pub kind: Kind,
     /// The project's zone, in which `_timestamp` is an instant.
     pub timezone: Tz,
     /// Where reading starts when there is no checkpoint.
@@ -70,6 +82,8 @@ pub struct Stream {
     pub time: Option<EventTime>,
     /// The primary key of the table whose changes the records are; empty for events.
     pub key: Vec<String>,
+    /// A TRUNCATE among the changes empties the table; without it such a record is a dead letter.
+    pub truncates: bool,
     /// The declared columns in order. System columns (`_offset` …) are not among them: see [`SYSTEM_COLUMNS`].
     pub columns: Vec<Column>,
 }
@@ -144,13 +158,27 @@ impl Stream {
     pub fn schema(&self) -> SchemaRef {
         let declared =
             self.columns.iter().map(|column| Field::new(&column.name, column.data_type.clone(), column.nullable));
-        let deleted = self.format.is_changes().then(|| Field::new(DELETED, DataType::Boolean, false));
-        Arc::new(Schema::new(declared.chain(system_columns(self.timezone)).chain(deleted).collect::<Vec<_>>()))
+        let marks = match (self.is_table(), self.truncates) {
+            (true, true) => MARKS,
+            (true, false) => &MARKS[..1],
+            (false, _) => &[],
+        };
+        let marks = marks.iter().map(|mark| Field::new(*mark, DataType::Boolean, false));
+        Arc::new(Schema::new(declared.chain(system_columns(self.timezone)).chain(marks).collect::<Vec<_>>()))
+    }
+
+    /// True where the records describe a table: SQL reads the table, and not the records.
+    pub fn is_table(&self) -> bool {
+        self.format.is_changes() || self.kind != Kind::Records
     }
 }
 
-/// The column of a stream of changes that says that a key is gone; SQL does not see it.
+/// The column of a table's records that says that a key is gone.
 pub const DELETED: &str = "_deleted";
+/// The column that says that all keys are gone; there where the stream's `truncates` is set.
+pub const TRUNCATED: &str = "_truncated";
+/// The columns of a table's records that SQL does not see.
+pub const MARKS: &[&str] = &[DELETED, TRUNCATED];
 
 /// Names of the columns that every stream has beside the declared ones.
 pub const SYSTEM_COLUMNS: &[&str] = &["_topic", "_partition", "_offset", "_timestamp", "_key"];

@@ -42,7 +42,7 @@ pub fn session_state(catalog: &Catalog, timezone: Tz) -> Result<SessionState, Da
         catalog.register_schema(CHANGES, Arc::new(MemorySchemaProvider::new()))?;
     }
     for stream in catalog.streams.values() {
-        if stream.format.is_changes() {
+        if stream.is_table() {
             let records = Arc::new(EmptyTable::new(stream.schema()));
             context.register_table(stream.name.as_str(), Arc::new(changes::table(stream, &records)?))?;
             context.register_table(TableReference::partial(CHANGES, stream.name.as_str()), records)?;

@@ -42,6 +42,11 @@ impl PartitionBatcher {
         number: i32,
         next: i64,
     ) -> Result<Self, DecodeError> {
+        if stream.truncates && number != 0 {
+            let message = "`truncates` needs a stream of one partition: a TRUNCATE in one partition does not tell \
+                           which changes of another came before it";
+            return Err(DecodeError(message.into()));
+        }
         Ok(PartitionBatcher {
             partition: Arc::new(Partition { stream: stream.name.clone(), number }),
             topic,

@@ -249,7 +249,9 @@ mod tests {
             timezone: chrono_tz::UTC,
             start: crate::catalog::Start::Earliest,
             time: None,
+            kind: Default::default(),
             key: vec![],
+            truncates: false,
             columns: vec![column],
         };
         let wall_clock: WallClock = Arc::new(|| 0);

@@ -94,7 +94,9 @@ impl Topic {
             timezone: chrono_tz::Tz::UTC,
             start: Start::Earliest,
             time: None,
+            kind: Default::default(),
             key: vec![],
+            truncates: false,
             columns: vec![id],
         };
         ReadRequest { stream: Arc::new(stream), columns: vec![0], from: BTreeMap::new(), until: None }

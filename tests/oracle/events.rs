@@ -37,7 +37,9 @@ fn stream(name: &str, time: &str, timezone: Tz, columns: Vec<Column>) -> Arc<Str
         timezone,
         start: Start::Earliest,
         time: Some(EventTime { column: time.to_string(), lateness: std::time::Duration::ZERO }),
+        kind: Default::default(),
         key: vec![],
+        truncates: false,
         columns,
     })
 }

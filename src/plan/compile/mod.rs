@@ -250,10 +250,14 @@ impl Compiler<'_> {
             columns.insert(index);
             exprs.push(Expr::Column(Column::from_name(canonical[index].name())));
         }
-        let identity = fingerprint(&format!(
+        let mut identity = format!(
             "source {} {} {} {:?} {:?} {:?} {required:?}",
             stream.name, stream.connection, stream.topic, stream.format, stream.start, self.timezone
-        ));
+        );
+        if stream.is_table() {
+            identity.push_str(&format!(" {:?} {:?} {}", stream.kind, stream.key, stream.truncates));
+        }
+        let identity = fingerprint(&identity);
         let node = match self.by_fingerprint.get(&identity) {
             Some(node) => {
                 if let NodeKind::Source { columns: known, .. } = &mut self.nodes[*node].kind {

@@ -12,6 +12,9 @@ pub(crate) fn of(text: &SqlText<'_>, plan: &FlowPlan) -> Vec<Diagnostic> {
     for node in &plan.nodes {
         let NodeKind::Join(join) = &node.kind else { continue };
         if is_population(join) {
+            if node.inputs.iter().any(|input| reads_truncations(plan, *input)) {
+                continue;
+            }
             let span = text.find_word(&["select"]).unwrap_or_else(|| text.first_word());
             let span = text.text().to_ascii_lowercase().rfind("select").map_or(span, |at| at..at + "select".len());
             let message = "a value of the whole population: when it changes, every row is computed again";
@@ -44,6 +47,17 @@ pub(crate) fn of(text: &SqlText<'_>, plan: &FlowPlan) -> Vec<Diagnostic> {
 /// True for a join by nothing but a constant.
 fn is_population(join: &JoinPlan) -> bool {
     join.left_keys.iter().all(|key| key.expr.is::<datafusion::physical_expr::expressions::Literal>())
+}
+
+/// True for the offset of the newest TRUNCATE of a table (see [`crate::plan::changes`]): nothing else reads the table's
+/// records other than by their first rows, and the author can do nothing about it.
+fn reads_truncations(plan: &FlowPlan, node: NodeIndex) -> bool {
+    let node = &plan.nodes[node];
+    match &node.kind {
+        NodeKind::Source { stream, .. } => stream.truncates,
+        NodeKind::TopRows { .. } | NodeKind::Window { .. } => false,
+        _ => node.inputs.iter().any(|input| reads_truncations(plan, *input)),
+    }
 }
 
 /// True where the condition of a join puts times of both sides in an order.

@@ -38,7 +38,7 @@ use self::macros::Macros;
 use self::names::Tables;
 use self::text::SqlText;
 use self::views::{Next, Reads};
-use crate::catalog::{Catalog, DELETED};
+use crate::catalog::{Catalog, MARKS};
 use crate::config::Entity;
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::plan::codes;
@@ -110,7 +110,8 @@ impl QueryPlanner {
         let readable: BTreeMap<String, Readable<'_>> = views.chain(tags).collect();
         let columns = |stream: &crate::catalog::Stream| -> Vec<String> {
             let fields = stream.schema();
-            fields.fields().iter().map(|field| field.name().clone()).filter(|name| name != DELETED).collect()
+            let names = fields.fields().iter().map(|field| field.name().clone());
+            names.filter(|name| !MARKS.contains(&name.as_str())).collect()
         };
         let sound = catalog.streams.iter().map(|(name, stream)| (name.clone(), columns(stream))).collect();
         // A view is sound once it is planned.

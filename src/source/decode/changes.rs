@@ -21,12 +21,29 @@ pub(super) struct ChangeReader {
     reads_text: Vec<bool>,
 }
 
-/// One row of a record.
-pub(super) struct Change {
-    /// The key is gone; only its columns are known.
-    pub(super) is_deleted: bool,
-    /// A JSON object of the table's columns.
-    pub(super) row: String,
+/// What a record says.
+pub(super) enum Change {
+    /// A row, or that its key is gone.
+    Row {
+        /// The key is gone; only its columns are known.
+        is_deleted: bool,
+        /// A JSON object of the table's columns.
+        row: String,
+    },
+    /// The table is empty from now on.
+    Truncated,
+    /// It is about no row: what it is about.
+    Nothing(String),
+}
+
+impl Change {
+    fn upsert(row: String) -> Self {
+        Change::Row { is_deleted: false, row }
+    }
+
+    fn delete(row: String) -> Self {
+        Change::Row { is_deleted: true, row }
+    }
 }
 
 /// The fields of all envelopes; Debezium's may lie below `payload`.
@@ -40,7 +57,7 @@ const FIELDS: [&[&str]; 10] = [
     &["type"],
     &["data"],
     &["old"],
-    &["isDdl"],
+    &["payload"],
 ];
 
 impl ChangeReader {
@@ -68,7 +85,7 @@ impl ChangeReader {
         })
     }
 
-    /// The rows of a record, in order; none for what is no change of rows.
+    /// What a record says, in order.
     pub(super) fn changes(&mut self, text: &str) -> Result<Vec<Change>, DecodeError> {
         self.envelope.read(text)?;
         let field = |name: &str| {
@@ -84,9 +101,14 @@ impl ChangeReader {
             Format::Debezium => {
                 let below = if field("payload.op").is_some() { "payload." } else { "" };
                 let of = |name: &str| field(&format!("{below}{name}"));
-                self.debezium(of("op").as_deref(), of("before"), of("after"))
+                let op = of("op");
+                if op.is_none()
+                    && let Some(what) = beside(field("payload").as_deref().unwrap_or(text))
+                {
+                    return Ok(vec![Change::Nothing(what.into())]);
+                }
+                self.debezium(op.as_deref(), of("before"), of("after"))
             }
-            _ if field("isDdl").as_deref() == Some("true") => Ok(Vec::new()),
             _ => self.rows_of_table(field("type").as_deref(), field("data"), field("old")),
         }
     }
@@ -100,13 +122,12 @@ impl ChangeReader {
         match (op, before, after) {
             (Some("c" | "r" | "u"), before, Some(after)) => {
                 let moved = before.map(|before| self.moved_key(&before, &after)).transpose()?.flatten();
-                Ok(moved.into_iter().chain([Change { is_deleted: false, row: after }]).collect())
+                Ok(moved.into_iter().chain([Change::upsert(after)]).collect())
             }
-            (Some("d"), Some(before), _) => Ok(vec![Change { is_deleted: true, row: before }]),
+            (Some("d"), Some(before), _) => Ok(vec![Change::delete(before)]),
             (Some("d"), None, _) => Err(DecodeError("a delete without the old row tells no key".into())),
-            (Some("t"), ..) => Err(truncated()),
-            // Messages of the log that are about no row.
-            (Some("m"), ..) => Ok(Vec::new()),
+            (Some("t"), ..) => Ok(vec![Change::Truncated]),
+            (Some("m"), ..) => Ok(vec![Change::Nothing("a message of the database's log".into())]),
             (Some(op), ..) => Err(DecodeError(format!("op {op:?} without the row that it is about"))),
             (None, ..) => Err(DecodeError("no \"op\": this is no change in Debezium's JSON".into())),
         }
@@ -123,9 +144,10 @@ impl ChangeReader {
         let is_deleted = match kind.as_str() {
             "insert" | "update" | "bootstrap-insert" => false,
             "delete" => true,
-            "truncate" => return Err(truncated()),
+            // Canal calls it a schema change too.
+            "truncate" => return Ok(vec![Change::Truncated]),
             // A table made or altered, the begin of a snapshot.
-            _ => return Ok(Vec::new()),
+            _ => return Ok(vec![Change::Nothing(kind)]),
         };
         let list = |text: Option<String>| -> Result<Vec<String>, DecodeError> {
             let Some(text) = text else { return Ok(Vec::new()) };
@@ -144,7 +166,7 @@ impl ChangeReader {
             if let (false, Some(old)) = (is_deleted, old.get(index)) {
                 changes.extend(self.moved_key(old, &row)?);
             }
-            changes.push(Change { is_deleted, row });
+            changes.push(Change::Row { is_deleted, row });
         }
         Ok(changes)
     }
@@ -164,7 +186,7 @@ impl ChangeReader {
             (key.clone(), value)
         };
         let row = Json::Object(self.key.iter().map(part).collect()).to_string();
-        Ok(Some(Change { is_deleted: true, row }))
+        Ok(Some(Change::delete(row)))
     }
 
     /// Finds the columns of one row.
@@ -181,6 +203,17 @@ impl ChangeReader {
     }
 }
 
-fn truncated() -> DecodeError {
-    DecodeError("TRUNCATE is not followed: delete the rows, or let the stream be read anew".into())
+/// What Debezium writes beside changes, to topics of their own unless they are routed together: what a record is, if it
+/// is such a one.
+fn beside(text: &str) -> Option<&'static str> {
+    let record: serde_json::Map<String, Json> = serde_json::from_str(text).ok()?;
+    let only = |names: &[&str]| record.keys().all(|key| names.contains(&key.as_str()));
+    match record.get("status").and_then(Json::as_str) {
+        Some("BEGIN" | "END") if only(&["status", "id", "event_count", "data_collections", "ts_ms"]) => {
+            Some("the border of a transaction")
+        }
+        _ if record.contains_key("ddl") && record.contains_key("databaseName") => Some("a schema change"),
+        _ if record.contains_key("ts_ms") && record.len() == 1 => Some("a heartbeat"),
+        _ => None,
+    }
 }

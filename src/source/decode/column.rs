@@ -183,6 +183,22 @@ impl ColumnBuilder {
         if !self.nullable {
             return Err(Misfit::OfType);
         }
+        self.push_zero()?;
+        self.nulls.append_null();
+        Ok(())
+    }
+
+    /// Appends what stands in rows that have no values: NULL, or the type's zero where NULL cannot be.
+    pub(super) fn push_nothing(&mut self) -> Result<(), Misfit> {
+        if self.nullable {
+            return self.push_null();
+        }
+        self.push_zero()?;
+        self.nulls.append_non_null();
+        Ok(())
+    }
+
+    fn push_zero(&mut self) -> Result<(), Misfit> {
         match &mut self.values {
             Values::Boolean(values) => values.append(false),
             Values::Int8(values) => values.push(0),
@@ -196,7 +212,6 @@ impl ColumnBuilder {
             Values::List { ends, items } => ends.push(items.len() as i32),
             Values::Struct { fields } => fields.iter_mut().try_for_each(ColumnBuilder::push_null)?,
         }
-        self.nulls.append_null();
         Ok(())
     }
 

@@ -21,12 +21,15 @@ mod nested;
 mod number;
 mod scan;
 mod time;
+mod tombstone;
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
 
+use self::changes::Change;
 use self::column::{ColumnBuilder, Value};
-use crate::catalog::{DELETED, Format, Stream, TimestampFormat};
+use self::tombstone::TombstoneReader;
+use crate::catalog::{DELETED, Format, Kind, Stream, TRUNCATED, TimestampFormat};
 
 /// A record as the source has it.
 #[derive(Debug, Clone, Copy)]
@@ -54,6 +57,8 @@ pub struct DecodeError(pub String);
 pub struct Decoder {
     syntax: Syntax,
     rows: RowBuilder,
+    /// There where an empty record deletes the row of its key.
+    tombstones: Option<TombstoneReader>,
 }
 
 enum Syntax {
@@ -75,7 +80,8 @@ impl Decoder {
                 Syntax::Changes(Box::new(changes::ChangeReader::new(stream, &rows)?))
             }
         };
-        Ok(Decoder { syntax, rows })
+        let tombstones = (stream.kind == Kind::Upserts).then(|| TombstoneReader::new(stream, &rows));
+        Ok(Decoder { syntax, rows, tombstones })
     }
 
     /// For CSV: the line that names the fields of all following records.
@@ -90,6 +96,13 @@ impl Decoder {
     #[inline]
     pub fn decode(&mut self, record: &RawRecord<'_>) -> Result<(), DecodeError> {
         let payload = match record.payload {
+            None if let Some(tombstones) = &mut self.tombstones => {
+                tombstones.read(record.key)?;
+                self.rows.is_deleted = true;
+                let added = self.rows.append(record, |slot| tombstones.value(slot));
+                self.rows.is_deleted = false;
+                return added;
+            }
             // What follows a delete for compaction's sake.
             None if matches!(self.syntax, Syntax::Changes(_)) => return Ok(()),
             None => return Err(DecodeError("the record is empty (a tombstone)".into())),
@@ -113,9 +126,19 @@ impl Decoder {
             Syntax::Changes(reader) => {
                 let before = self.rows.rows;
                 for change in reader.changes(text)? {
-                    self.rows.is_deleted = change.is_deleted;
-                    let read = reader.read_row(&change.row);
-                    let added = read.and_then(|()| self.rows.append(record, |slot| reader.value(slot, &change.row)));
+                    let added = match &change {
+                        Change::Row { is_deleted, row } => {
+                            self.rows.is_deleted = *is_deleted;
+                            let read = reader.read_row(row);
+                            read.and_then(|()| self.rows.append(record, |slot| reader.value(slot, row)))
+                        }
+                        Change::Truncated => self.rows.append_truncation(record),
+                        Change::Nothing(what) => {
+                            let RawRecord { topic, partition, offset, .. } = record;
+                            tracing::info!(topic, partition, offset, what, "record skipped: it changes no row");
+                            Ok(())
+                        }
+                    };
                     if let Err(error) = added {
                         self.rows.cut(before);
                         return Err(error);
@@ -148,6 +171,7 @@ enum Origin {
     Timestamp,
     Key,
     Deleted,
+    Truncated,
 }
 
 /// The columns of a batch in the making.
@@ -160,6 +184,8 @@ struct RowBuilder {
     rows: usize,
     /// What the next row says of its key.
     is_deleted: bool,
+    /// The table may be emptied.
+    truncates: bool,
 }
 
 impl RowBuilder {
@@ -189,6 +215,7 @@ impl RowBuilder {
                 "_timestamp" => Origin::Timestamp,
                 "_key" => Origin::Key,
                 DELETED => Origin::Deleted,
+                TRUNCATED => Origin::Truncated,
                 other => return Err(DecodeError(format!("system column {other:?} is unknown to the decoder"))),
             };
             columns.push((origin, builder(index)?));
@@ -198,7 +225,8 @@ impl RowBuilder {
             .map(|index| Ok((index, builder(index)?)))
             .collect::<Result<_, DecodeError>>()?;
         let schema = schema.project(wanted).map_err(|error| DecodeError(error.to_string()))?;
-        Ok(RowBuilder { schema: schema.into(), columns, checked, rows: 0, is_deleted: false })
+        let truncates = stream.truncates;
+        Ok(RowBuilder { schema: schema.into(), columns, checked, rows: 0, is_deleted: false, truncates })
     }
 
     /// The declared columns that are looked at, and whether each keeps JSON text.
@@ -230,6 +258,7 @@ impl RowBuilder {
                     column.push(value).map_err(|misfit| column.explain(&misfit, value))
                 }
                 Origin::Deleted => column.push(Value::Bool(is_deleted)).map_err(|misfit| format!("{misfit:?}")),
+                Origin::Truncated => column.push(Value::Bool(false)).map_err(|misfit| format!("{misfit:?}")),
                 system => append_system(column, *system, record),
             };
             if let Err(message) = outcome {
@@ -247,6 +276,29 @@ impl RowBuilder {
                 Err(fault)
             }
         }
+    }
+
+    /// Appends the row that says that all rows of smaller offsets are gone; its other columns say nothing.
+    fn append_truncation(&mut self, record: &RawRecord<'_>) -> Result<(), DecodeError> {
+        if !self.truncates {
+            let message =
+                "TRUNCATE is not followed: write `truncates = true` into the stream's schema file, or delete the rows";
+            return Err(DecodeError(message.into()));
+        }
+        for (origin, column) in &mut self.columns {
+            let outcome = match origin {
+                Origin::Declared(_) => column.push_nothing().map_err(|misfit| format!("{misfit:?}")),
+                Origin::Deleted => column.push(Value::Bool(false)).map_err(|misfit| format!("{misfit:?}")),
+                Origin::Truncated => column.push(Value::Bool(true)).map_err(|misfit| format!("{misfit:?}")),
+                system => append_system(column, *system, record),
+            };
+            if let Err(message) = outcome {
+                self.cut(self.rows);
+                return Err(DecodeError(message));
+            }
+        }
+        self.rows += 1;
+        Ok(())
     }
 
     /// Takes the rows behind the first `rows` back.
@@ -281,7 +333,7 @@ fn append_system(column: &mut ColumnBuilder, origin: Origin, record: &RawRecord<
             Some(key) => column.push(Value::Text(&String::from_utf8_lossy(key))),
             None => column.push(Value::Null),
         },
-        Origin::Declared(_) | Origin::Deleted => Ok(()),
+        Origin::Declared(_) | Origin::Deleted | Origin::Truncated => Ok(()),
     };
     outcome.map_err(|_| format!("column {:?}: cannot hold this record's value", column.name()))
 }

@@ -38,7 +38,9 @@ fn stream(topic: &str, format: Format) -> Stream {
         timezone: chrono_tz::Tz::UTC,
         start: Start::Earliest,
         time: None,
+        kind: Default::default(),
         key: vec![],
+        truncates: false,
         columns: vec![column("id", DataType::Int64), column("name", DataType::Utf8)],
     }
 }

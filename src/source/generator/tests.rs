@@ -140,7 +140,9 @@ fn request(topic: &str, from: &[(i32, i64)], until: Option<i64>) -> ReadRequest 
         timezone: chrono_tz::Tz::UTC,
         start: Start::Earliest,
         time: None,
+        kind: Default::default(),
         key: vec![],
+        truncates: false,
         columns: vec![order_id],
     };
     let until = until.map(|until| BTreeMap::from([(0, until)]));

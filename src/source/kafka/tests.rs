@@ -36,7 +36,9 @@ fn start_reading(
         timezone: chrono_tz::Tz::UTC,
         start: Start::Earliest,
         time: None,
+        kind: Default::default(),
         key: vec![],
+        truncates: false,
         columns: vec![column],
     };
     let wall_clock: WallClock = Arc::new(|| 0);
