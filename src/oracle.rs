@@ -2,7 +2,8 @@
 //!
 //! It shares with the engine the parsed and optimised logical plan and nothing else: scans, filters, aggregates and
 //! windows are DataFusion's own. The engine's rules are given to it: ties in the order of a window are broken by the
-//! whole row, those in the order of an aggregate by its values, and rows without a key are nobody's.
+//! whole row, those in the order of an aggregate by its values, and rows without a key are nobody's. A stream whose
+//! schema drops resent records is read through the view that says so.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use arrow::compute::concat_batches;
 use chrono::DateTime;
 use datafusion::common::tree_node::Transformed;
 use datafusion::common::{Column, DataFusionError};
-use datafusion::datasource::{MemTable, provider_as_source};
+use datafusion::datasource::{MemTable, ViewTable, provider_as_source};
 use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::expr::Sort;
 use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, LogicalPlanBuilder, Window};
@@ -20,6 +21,7 @@ use datafusion::physical_plan::collect;
 
 use crate::delta::Clock;
 use crate::plan::functions::is_ordered;
+use crate::plan::unique::UNIQUE;
 
 /// The answer to an optimised plan over all rows of `events` (by stream, in the stream's full schema) at `clock`.
 pub async fn answer(
@@ -28,7 +30,7 @@ pub async fn answer(
     events: &HashMap<String, RecordBatch>,
     clock: Clock,
 ) -> Result<RecordBatch, DataFusionError> {
-    let plan = over_events(plan.clone(), events)?;
+    let plan = over_events(plan.clone(), events, &without_resent(state, events).await?)?;
     let plan = with_ordered_aggregates(with_total_orders(plan)?)?;
     let mut state = state.clone();
     // It would make room for as many rows as the limit of a sort says.
@@ -43,9 +45,36 @@ pub async fn answer(
 /// A sort with a limit is never weakened to what the window itself needs.
 const MOST_ROWS: usize = 100_000_000;
 
-fn over_events(plan: LogicalPlan, events: &HashMap<String, RecordBatch>) -> Result<LogicalPlan, DataFusionError> {
+/// The streams that drop resent records, each as a plan over its events.
+async fn without_resent(
+    state: &SessionState,
+    events: &HashMap<String, RecordBatch>,
+) -> Result<HashMap<String, LogicalPlan>, DataFusionError> {
+    let mut plans = HashMap::new();
+    let catalog = state.catalog_list().catalog(&state.config().options().catalog.default_catalog);
+    let Some(views) = catalog.and_then(|catalog| catalog.schema(UNIQUE)) else { return Ok(plans) };
+    for stream in events.keys() {
+        if let Some(view) = views.table(stream).await?
+            && let Some(plan) = view.get_logical_plan()
+        {
+            plans.insert(stream.clone(), over_events(plan.into_owned(), events, &HashMap::new())?);
+        }
+    }
+    Ok(plans)
+}
+
+/// Every stream read from `views`, or as it is from its events.
+fn over_events(
+    plan: LogicalPlan,
+    events: &HashMap<String, RecordBatch>,
+    views: &HashMap<String, LogicalPlan>,
+) -> Result<LogicalPlan, DataFusionError> {
     let replaced = plan.transform_up_with_subqueries(|plan| match plan {
         LogicalPlan::TableScan(mut scan) => {
+            if let Some(view) = views.get(scan.table_name.table()) {
+                scan.source = provider_as_source(Arc::new(ViewTable::new(view.clone(), None)));
+                return Ok(Transformed::yes(LogicalPlan::TableScan(scan)));
+            }
             let batch = events.get(scan.table_name.table()).ok_or_else(|| {
                 DataFusionError::Plan(format!("no events of stream `{}` were given", scan.table_name.table()))
             })?;

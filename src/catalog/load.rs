@@ -9,7 +9,7 @@ use arrow::datatypes::DataType;
 use toml::de::{DeTable, DeValue};
 
 use super::columns::read_columns;
-use super::{Catalog, Column, EventTime, Format, Kind, Start, Stream, View};
+use super::{Catalog, Column, EventTime, Format, Kind, Start, Stream, Unique, View};
 use crate::config::Outline;
 use crate::diagnostic::{Diagnostic, codes, nearest};
 use crate::sql_header;
@@ -19,8 +19,8 @@ use crate::toml_walk::{Section, Walk};
 pub(crate) const FOLDER: &str = "schemas";
 
 const KEYS: &[&str] =
-    &["title", "kind", "connection", "topic", "format", "time", "start", "key", "truncates", "columns"];
-const LATER_KEYS: &[&str] = &["unique", "history"];
+    &["title", "kind", "connection", "topic", "format", "time", "start", "key", "truncates", "unique", "columns"];
+const LATER_KEYS: &[&str] = &["history"];
 const LATER_FORMATS: &[&str] = &["avro", "protobuf"];
 
 /// Reads every schema file among `sources` (text by path below the root), and adds what is wrong to `diagnostics`.
@@ -152,6 +152,7 @@ fn read_stream(
                 .help("remove \"truncates\"; it goes with a format of changes, such as \"debezium-json\"");
         }
         let time = read_time(&mut walk, &section, &columns);
+        let unique = read_unique(&mut walk, &section, is_upserts || known_format.is_changes(), &columns);
         let start = read_start(&mut walk, &section);
         Some(Stream {
             name: name.to_owned(),
@@ -166,6 +167,7 @@ fn read_stream(
             time,
             key,
             truncates,
+            unique,
             columns,
         })
     });
@@ -217,37 +219,82 @@ fn read_key(walk: &mut Walk<'_>, section: &Section<'_>, is_table: bool, columns:
             .help("remove it, or write kind = \"kafka-upsert\"; formats of changes, such as \"debezium-json\", have a key too");
         return Vec::new();
     }
-    let names: Option<Vec<String>> = value.get_ref().as_array().map(|names| {
-        let texts = names.iter().map(|name| name.get_ref().as_str().map(str::to_string));
-        texts.collect::<Option<Vec<_>>>().unwrap_or_default()
-    });
-    let Some(names) = names.filter(|names| !names.is_empty()) else {
-        walk.wrong_type(&section.label, "key", value, "a list of columns, [\"id\"]");
-        return Vec::new();
-    };
     let mut key = Vec::new();
-    for name in names {
-        let known: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
-        match columns.iter().find(|column| column.name.eq_ignore_ascii_case(&name)) {
-            Some(column) if column.path == [column.name.clone()] => key.push(column.name.clone()),
-            Some(column) => {
-                let message = format!("the key column \"{}\" of {} has a path", column.name, section.label);
+    for name in read_names(walk, section, ("key", "the key column"), columns).unwrap_or_default() {
+        match columns.iter().find(|column| column.name == name) {
+            Some(column) if column.path != [name.clone()] => {
+                let message = format!("the key column \"{name}\" of {} has a path", section.label);
                 walk.error(codes::BAD_VALUE, span.clone(), message).help("name the column as the table does");
             }
-            None => {
-                let help = match nearest(&name, known.iter().copied()) {
-                    Some(near) => format!("did you mean \"{near}\"?"),
-                    None => format!("declared columns: {}", known.join(", ")),
-                };
-                let message = format!("the key column \"{name}\" is not among the columns of {}", section.label);
-                walk.error(codes::BAD_VALUE, span.clone(), message).help(help);
-            }
+            _ => key.push(name),
         }
     }
     for column in columns {
         column.nullable = !key.contains(&column.name);
     }
     key
+}
+
+/// The columns that a list names, as they are declared; `what` they are called in messages. `None` where it is no list
+/// of names or empty.
+fn read_names(
+    walk: &mut Walk<'_>,
+    section: &Section<'_>,
+    (key, what): (&str, &str),
+    columns: &[Column],
+) -> Option<Vec<String>> {
+    let value = section.table.get(key)?;
+    let names: Option<Vec<String>> = value.get_ref().as_array().map(|names| {
+        let texts = names.iter().map(|name| name.get_ref().as_str().map(str::to_string));
+        texts.collect::<Option<Vec<_>>>().unwrap_or_default()
+    });
+    let Some(names) = names.filter(|names| !names.is_empty()) else {
+        walk.wrong_type(&section.label, key, value, "a list of columns, [\"id\"]");
+        return None;
+    };
+    let span = walk.at(value.span());
+    let mut found = Vec::new();
+    for name in names {
+        let known: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
+        match columns.iter().find(|column| column.name.eq_ignore_ascii_case(&name)) {
+            Some(column) => found.push(column.name.clone()),
+            None => {
+                let help = match nearest(&name, known.iter().copied()) {
+                    Some(near) => format!("did you mean \"{near}\"?"),
+                    None => format!("declared columns: {}", known.join(", ")),
+                };
+                let message = format!("{what} \"{name}\" is not among the declared columns");
+                walk.error(codes::BAD_VALUE, span.clone(), message).help(help);
+            }
+        }
+    }
+    Some(found)
+}
+
+/// What tells an event that was sent again.
+fn read_unique(walk: &mut Walk<'_>, stream: &Section<'_>, is_table: bool, columns: &[Column]) -> Option<Unique> {
+    const EXAMPLE: &str = "unique = { columns = [\"order_id\"], within = \"1d\" }";
+    let section = walk.section(stream, "unique", format!("\"unique\" of {}", stream.label))?;
+    walk.check_keys(&section, &["columns", "within"]);
+    for key in ["columns", "within"] {
+        if section.table.get(key).is_none() {
+            walk.missing(&section, key, EXAMPLE);
+        }
+    }
+    if is_table {
+        let message = format!("{} has a \"unique\", but its records are changes of a table", stream.label);
+        walk.error(codes::BAD_VALUE, section.span.clone(), message)
+            .help("remove it: changes that come twice are one already");
+        return None;
+    }
+    if stream.table.get("time").is_none() {
+        let message = format!("{} has a \"unique\", but no \"time\"", stream.label);
+        walk.error(codes::EVENT_TIME, section.span.clone(), message)
+            .help("say when an event happened: time = { column = \"order_time\", lateness = \"10s\" }");
+    }
+    let within = walk.duration(&section, "within", Duration::ZERO);
+    let columns = read_names(walk, &section, ("columns", "the unique column"), columns);
+    Some(Unique { columns: columns?, within: within? })
 }
 
 /// The connection's name, and whether it is one of files.

@@ -84,6 +84,8 @@ pub struct Stream {
     pub key: Vec<String>,
     /// A TRUNCATE among the changes empties the table; without it such a record is a dead letter.
     pub truncates: bool,
+    /// What tells an event that was sent again.
+    pub unique: Option<Unique>,
     /// The declared columns in order. System columns (`_offset` …) are not among them: see [`SYSTEM_COLUMNS`].
     pub columns: Vec<Column>,
 }
@@ -107,6 +109,15 @@ pub struct EventTime {
     pub column: String,
     /// How far behind the newest event one may still arrive.
     pub lateness: Duration,
+}
+
+/// Events alike in some columns that lie close to one another in event time are one event, sent again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unique {
+    /// Names of the columns; an event with a NULL in one of them is like no other.
+    pub columns: Vec<String>,
+    /// How far behind the one before a resent event lies at most.
+    pub within: Duration,
 }
 
 /// One declared column.

@@ -110,6 +110,14 @@ pub fn describe(status: &Status) -> String {
     for (stream, count) in status.dead_letters.iter().filter(|(_, count)| **count > 0) {
         text.push_str(&format!("{count} dead letters of {stream}\n"));
     }
+    for (stream, count) in status.resent.iter().filter(|(_, count)| **count > 0) {
+        text.push_str(&format!("{count} records of {stream} dropped as sent again\n"));
+    }
+    for (stream, count) in status.too_late.iter().filter(|(_, count)| **count > 0) {
+        text.push_str(&format!(
+            "{count} records of {stream} dropped as too late to tell whether they were sent again\n"
+        ));
+    }
     for line in status.troubles.iter().chain(&status.project_errors) {
         text.push_str(&format!("! {line}\n"));
     }

@@ -1,5 +1,6 @@
 //! The status as Prometheus metrics.
 
+use std::collections::BTreeMap;
 use std::fmt::Error;
 use std::sync::atomic::AtomicU64;
 
@@ -80,12 +81,12 @@ pub(super) fn encode(status: &Status) -> Result<String, Error> {
         "up to when a stream is known in event time, seconds since the Unix epoch",
         watermarks.map(|(stream, millis)| (vec![("stream", stream.clone())], *millis as f64 / 1e3)).collect(),
     );
-    let letters = status.dead_letters.iter();
-    family(
-        "dead_letters",
-        "records that do not decode",
-        letters.map(|(stream, count)| (vec![("stream", stream.clone())], *count as f64)).collect(),
-    );
+    let streams = |counts: &BTreeMap<String, u64>| -> Vec<(Labels, f64)> {
+        counts.iter().map(|(stream, count)| (vec![("stream", stream.clone())], *count as f64)).collect()
+    };
+    family("dead_letters", "records that do not decode", streams(&status.dead_letters));
+    family("resent_records", "records dropped as sent again", streams(&status.resent));
+    family("too_late_records", "records too late to tell whether they were sent again", streams(&status.too_late));
     let mut text = String::new();
     encode_text(&mut text, &registry)?;
     Ok(text)

@@ -259,6 +259,7 @@ impl Run {
         }
         if arrived.rows > 0 {
             self.rows += arrived.rows as u64;
+            dataflow.graph.note_partitions(intake.announced_partitions());
             let faults = dataflow.step(&arrived.events, clock);
             self.report(faults);
         }

@@ -231,6 +231,11 @@ impl Intake {
         self.announced.contains(stream)
     }
 
+    /// The partitions of the streams that have told all of theirs.
+    pub fn announced_partitions(&self) -> impl Iterator<Item = &Partition> + Clone {
+        self.partitions.keys().filter(|partition| self.announced.contains(&partition.stream))
+    }
+
     /// True when every source has delivered all that was asked for, or cannot go on.
     pub fn is_finished(&self) -> bool {
         self.streams.iter().all(|stream| self.finished.contains(stream) || self.failed.contains_key(stream))

@@ -141,6 +141,10 @@ pub struct Status {
     pub checkpoint_epoch: Option<u64>,
     /// Dead letters by stream.
     pub dead_letters: BTreeMap<String, u64>,
+    /// Records that were dropped as resent, by stream, since the beginning of its history.
+    pub resent: BTreeMap<String, u64>,
+    /// Records that were too late to tell whether they were resent, likewise.
+    pub too_late: BTreeMap<String, u64>,
     /// Passing faults of sources and store.
     pub troubles: Vec<String>,
     /// What is wrong in the project's files, if the last reload was not accepted.

@@ -10,7 +10,7 @@ use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use chrono_tz::Tz;
 
-use crate::delta::{Clock, Delta};
+use crate::delta::{Clock, Delta, Partition};
 use crate::operator::aggregate::Aggregate;
 use crate::operator::clock_filter::ClockFilter;
 use crate::operator::clock_flags::ClockFlags;
@@ -18,6 +18,7 @@ use crate::operator::join::Join;
 use crate::operator::map::Map;
 use crate::operator::seed::Seed;
 use crate::operator::top_rows::TopRows;
+use crate::operator::unique::{Dropped, Unique};
 use crate::operator::unnest::Unnest;
 use crate::operator::window::Window;
 use crate::operator::{OperatorError, StatePart};
@@ -51,6 +52,7 @@ struct Node {
 #[derive(Debug)]
 enum Operator {
     Source(Source),
+    Unique { stream: String, operator: Box<Unique> },
     Seed(Seed),
     Map(Map),
     ClockFilter(Box<ClockFilter>),
@@ -163,6 +165,10 @@ impl Graph {
             None => {
                 let operator = match &node.kind {
                     NodeKind::Source { stream, .. } => Operator::Source(Source::new(&stream.name, &node.schema)),
+                    NodeKind::Unique { stream, rule } => Operator::Unique {
+                        stream: stream.clone(),
+                        operator: Box::new(Unique::new(rule.clone(), nullable(&node.schema), self.shards)?),
+                    },
                     NodeKind::Seed => Operator::Seed(Seed::new(&node.schema)),
                     NodeKind::Map { filter, columns } => {
                         Operator::Map(Map::new(filter.clone(), columns.clone(), Arc::clone(&node.schema)))
@@ -254,6 +260,30 @@ impl Graph {
         self.tags.get(tag).map(|tag| &tag.plan)
     }
 
+    /// Says which partitions streams have, so that what all partitions of a stream have passed can be forgotten.
+    pub fn note_partitions<'a>(&mut self, partitions: impl Iterator<Item = &'a Partition> + Clone) {
+        for node in &mut self.nodes {
+            if let Operator::Unique { stream, operator } = &mut node.operator {
+                let own = partitions.clone().filter(|partition| partition.stream == *stream);
+                operator.note_partitions(own.map(|partition| partition.number));
+            }
+        }
+    }
+
+    /// What was dropped of each stream whose schema says that resent records are.
+    pub fn dropped(&self) -> BTreeMap<&str, Dropped> {
+        let mut dropped: BTreeMap<&str, Dropped> = BTreeMap::new();
+        for node in &self.nodes {
+            if let Operator::Unique { stream, operator } = &node.operator {
+                // Several of one stream drop the same, as far as they have seen the same part of its history.
+                let most = dropped.entry(stream).or_default();
+                most.resent = most.resent.max(operator.dropped().resent);
+                most.too_late = most.too_late.max(operator.dropped().too_late);
+            }
+        }
+        dropped
+    }
+
     /// One epoch: `events` has, for each stream with any, its new rows with the stream's own column names.
     pub fn step(&mut self, events: &HashMap<String, RecordBatch>, clock: Clock) -> TagDeltas {
         let mut deltas: HashMap<OutputId, Result<Delta, OperatorError>> = HashMap::new();
@@ -337,6 +367,7 @@ impl Graph {
         let mut snapshot = BTreeMap::new();
         for node in &self.nodes {
             let parts = match &node.operator {
+                Operator::Unique { operator, .. } => operator.snapshot()?,
                 Operator::Seed(seed) => seed.snapshot()?,
                 Operator::ClockFilter(filter) => filter.snapshot()?,
                 Operator::ClockFlags(flags) => flags.snapshot()?,
@@ -362,6 +393,7 @@ impl Graph {
                 |member: &str| fresh.contains(&OutputId { node: node.fingerprint.clone(), member: member.to_string() });
             let Some(parts) = snapshot.get(&node.fingerprint) else { continue };
             match &mut node.operator {
+                Operator::Unique { operator, .. } if wanted("") => operator.load(parts)?,
                 Operator::Seed(seed) if wanted("") => seed.load(parts)?,
                 Operator::ClockFilter(filter) if wanted("") => filter.load(parts)?,
                 Operator::ClockFlags(flags) if wanted("") => flags.load(parts)?,
@@ -401,6 +433,7 @@ impl Operator {
         let whole = |result| vec![(String::new(), result)];
         match self {
             Operator::Source(source) => whole(source.step(events)),
+            Operator::Unique { operator, .. } => whole(operator.step(inputs[0])),
             Operator::Seed(seed) => whole(seed.step()),
             Operator::Map(map) => whole(map.step(inputs[0])),
             Operator::ClockFilter(filter) => whole(filter.step(inputs[0], clock)),
@@ -431,6 +464,7 @@ impl Operator {
     /// Keys or rows, and bytes; `None` without state.
     fn size(&self) -> Option<(usize, usize)> {
         match self {
+            Operator::Unique { operator, .. } => Some(operator.size()),
             Operator::ClockFilter(filter) => Some(filter.size()),
             Operator::ClockFlags(flags) => Some(flags.size()),
             Operator::Aggregate(aggregate) => Some(aggregate.size()),

@@ -17,6 +17,7 @@ pub mod rows;
 pub mod seed;
 pub mod state;
 pub mod top_rows;
+pub mod unique;
 pub mod unnest;
 pub mod window;
 

@@ -69,6 +69,13 @@ fn lines(plan: &FlowPlan, flow: &FlowNode) -> Vec<String> {
             let columns: Vec<&str> = columns.iter().map(|column| schema.field(*column).name().as_str()).collect();
             vec![format!("stream {} ({})", stream.name, columns.join(", "))]
         }
+        NodeKind::Unique { stream, rule } => {
+            let columns = rule.columns.join(", ");
+            vec![
+                format!("{stream} without what was sent again, by {columns}: keeps event times of each"),
+                "it retracts a record when one comes late that lies close before it".to_string(),
+            ]
+        }
         NodeKind::Map { filter, columns } => {
             let mut lines = vec!["map: no state".to_string()];
             lines.extend(wheres(filter));

@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 use crate::catalog::Stream;
 use crate::delta::Offsets;
 use crate::plan::clock::ClockBound;
+use crate::plan::unique::UniqueRule;
 
 /// A scalar expression over the columns of one node.
 #[derive(Debug, Clone)]
@@ -63,6 +64,13 @@ pub enum NodeKind {
         stream: Arc<Stream>,
         /// Indices into the stream's schema of the columns that this tag needs.
         columns: BTreeSet<usize>,
+    },
+    /// The events of a stream without those that were sent again.
+    Unique {
+        /// The stream's name.
+        stream: String,
+        /// Which are dropped.
+        rule: UniqueRule,
     },
     /// Rows for which `filter` is true, then `columns` of them; `None` keeps the columns as they are.
     Map {

@@ -14,5 +14,6 @@ pub mod functions;
 pub mod session;
 pub mod signed;
 pub mod sql;
+pub mod unique;
 pub mod unnests;
 pub mod zone;

@@ -16,6 +16,7 @@ use crate::catalog::Catalog;
 use crate::plan::changes::{self, CHANGES};
 use crate::plan::clock::with_fixed_days;
 use crate::plan::signed::SignedDifferences;
+use crate::plan::unique::{self, UNIQUE, UniqueRule};
 use crate::plan::unnests::LateralUnnests;
 use crate::plan::zone::ZoneCasts;
 
@@ -40,6 +41,7 @@ pub fn session_state(catalog: &Catalog, timezone: Tz) -> Result<SessionState, Da
     let context = SessionContext::new_with_state(state);
     if let Some(catalog) = context.catalog(&context.copied_config().options().catalog.default_catalog) {
         catalog.register_schema(CHANGES, Arc::new(MemorySchemaProvider::new()))?;
+        catalog.register_schema(UNIQUE, Arc::new(MemorySchemaProvider::new()))?;
     }
     for stream in catalog.streams.values() {
         if stream.is_table() {
@@ -48,7 +50,12 @@ pub fn session_state(catalog: &Catalog, timezone: Tz) -> Result<SessionState, Da
             context.register_table(TableReference::partial(CHANGES, stream.name.as_str()), records)?;
             continue;
         }
-        context.register_table(stream.name.as_str(), Arc::new(EmptyTable::new(stream.schema())))?;
+        let records = Arc::new(EmptyTable::new(stream.schema()));
+        if let Some(rule) = UniqueRule::of(stream) {
+            let view = Arc::new(unique::view(stream, &rule, &records)?);
+            context.register_table(TableReference::partial(UNIQUE, stream.name.as_str()), view)?;
+        }
+        context.register_table(stream.name.as_str(), records)?;
     }
     Ok(context.state())
 }

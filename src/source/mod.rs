@@ -252,6 +252,7 @@ mod tests {
             kind: Default::default(),
             key: vec![],
             truncates: false,
+            unique: None,
             columns: vec![column],
         };
         let wall_clock: WallClock = Arc::new(|| 0);

@@ -97,6 +97,7 @@ impl Topic {
             kind: Default::default(),
             key: vec![],
             truncates: false,
+            unique: None,
             columns: vec![id],
         };
         ReadRequest { stream: Arc::new(stream), columns: vec![0], from: BTreeMap::new(), until: None }

@@ -12,7 +12,8 @@ use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
 use chrono_tz::Tz;
 use rand::Rng;
 use rand::rngs::StdRng;
-use tagflow::catalog::{Catalog, Column, EventTime, Format, Start, Stream, TimestampFormat};
+use tagflow::catalog::{Catalog, Column, EventTime, Format, Start, Stream, TimestampFormat, Unique};
+use tagflow::delta::Partition;
 
 pub const DAY: i64 = 86_400_000;
 
@@ -40,6 +41,7 @@ fn stream(name: &str, time: &str, timezone: Tz, columns: Vec<Column>) -> Arc<Str
         kind: Default::default(),
         key: vec![],
         truncates: false,
+        unique: None,
         columns,
     })
 }
@@ -89,12 +91,83 @@ pub fn catalog(timezone: Tz) -> Catalog {
             column("cart_time", DataType::Timestamp(TimeUnit::Millisecond, None)),
         ],
     );
-    let streams = [orders, views, carts].map(|stream| (stream.name.clone(), stream));
+    let streams = [orders, views, carts, payments(timezone)].map(|stream| (stream.name.clone(), stream));
     Catalog { streams: streams.into_iter().collect(), ..Catalog::default() }
+}
+
+/// The partitions of every stream.
+pub const PARTITIONS: i32 = 3;
+
+/// All partitions of all streams.
+pub fn partitions(catalog: &Catalog) -> Vec<Partition> {
+    let of_stream = |stream: &String| {
+        (0..PARTITIONS).map(|number| Partition { stream: stream.clone(), number }).collect::<Vec<_>>()
+    };
+    catalog.streams.keys().flat_map(of_stream).collect()
+}
+
+/// A stream that drops what was sent again within two hours, and takes events that are an hour late.
+fn payments(timezone: Tz) -> Arc<Stream> {
+    const HOUR: std::time::Duration = std::time::Duration::from_secs(3600);
+    let columns = vec![
+        column("payment_id", DataType::Int64),
+        column("user_id", DataType::Int64),
+        column("amount", DataType::Int64),
+        column("method", DataType::Utf8),
+        column("pay_time", DataType::Timestamp(TimeUnit::Millisecond, None)),
+    ];
+    let stream = Stream::clone(&stream("payments", "pay_time", timezone, columns));
+    Arc::new(Stream {
+        time: Some(EventTime { column: "pay_time".to_string(), lateness: HOUR }),
+        unique: Some(Unique { columns: vec!["payment_id".to_string(), "method".to_string()], within: 2 * HOUR }),
+        ..stream
+    })
+}
+
+/// Payments every ten minutes, each about twice: exact copies, copies that differ, close and far ones, at the edge of
+/// two hours and behind it, in any partition and out of order; some are too late to tell.
+fn payment_batch(stream: &Stream, rows: usize, first_offset: i64, random: &mut StdRng) -> RecordBatch {
+    const MINUTE: i64 = 60_000;
+    let ids: Vec<i64> =
+        (0..rows as i64).map(|row| (first_offset + row) / 2 - (random.random::<f64>().powi(4) * 60.0) as i64).collect();
+    let time = |id: i64, random: &mut StdRng| {
+        let sent = 1_790_000_000_000 + id * 10 * MINUTE;
+        match random.random_range(0..20) {
+            0 => None,
+            1 | 2 => Some(sent + 120 * MINUTE),
+            3 => Some(sent + 120 * MINUTE + 1),
+            4 => Some(sent - random.random_range(0..150) * MINUTE),
+            _ => Some(sent),
+        }
+    };
+    let seldom = |random: &mut StdRng| random.random_bool(0.04);
+    let times: Vec<Option<i64>> = ids.iter().map(|id| time(*id, random)).collect();
+    let amounts = ids.iter().map(|id| if seldom(random) { random.random_range(0..100) } else { id * 37 % 100 });
+    let amounts: Int64Array = amounts.collect::<Vec<_>>().into();
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(ids.iter().map(|id| (!seldom(random)).then_some(*id)).collect::<Int64Array>()),
+        Arc::new(ids.iter().map(|id| Some(id % 7)).collect::<Int64Array>()),
+        Arc::new(amounts),
+        Arc::new(
+            ids.iter()
+                .map(|id| (!seldom(random)).then_some(["card", "微信"][(id % 2).unsigned_abs() as usize]))
+                .collect::<StringArray>(),
+        ),
+        Arc::new(times.iter().copied().collect::<TimestampMillisecondArray>()),
+        Arc::new(StringArray::from(vec![stream.topic.as_str(); rows])),
+        Arc::new(Int32Array::from_iter_values((0..rows).map(|_| random.random_range(0..PARTITIONS)))),
+        Arc::new(Int64Array::from_iter_values((0..rows as i64).map(|row| first_offset + row))),
+        Arc::new(times.iter().copied().collect::<TimestampMillisecondArray>().with_timezone(stream.timezone.name())),
+        Arc::new(StringArray::from(vec![Some("key"); rows])),
+    ];
+    RecordBatch::try_new(stream.schema(), columns).unwrap()
 }
 
 /// Events of one stream; times are milliseconds of wall time around `now`.
 pub fn batch(stream: &Stream, rows: usize, now: i64, first_offset: i64, random: &mut StdRng) -> RecordBatch {
+    if stream.unique.is_some() {
+        return payment_batch(stream, rows, first_offset, random);
+    }
     let mut columns: Vec<ArrayRef> = stream.columns.iter().map(|column| values(column, rows, now, random)).collect();
     columns.push(Arc::new(StringArray::from(vec![stream.topic.as_str(); rows])));
     columns.push(Arc::new(Int32Array::from(vec![0; rows])));

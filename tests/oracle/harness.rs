@@ -69,6 +69,8 @@ pub struct Run {
     catalog: Catalog,
     state: SessionState,
     tags: Vec<Tag>,
+    /// Most events of a stream in one epoch.
+    most_rows: usize,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -161,7 +163,12 @@ impl Run {
         let names: BTreeSet<&str> = tags.iter().map(|tag| tag.name.as_str()).collect();
         assert_eq!(names.len(), tags.len(), "every tag needs a name of its own");
         tags.shuffle(&mut random);
-        Run { random, seed, timezone, catalog, state, tags, runtime }
+        Run { random, seed, timezone, catalog, state, tags, most_rows: 60, runtime }
+    }
+
+    /// With up to so many events of a stream in one epoch.
+    pub fn with_rows(self, most_rows: usize) -> Self {
+        Run { most_rows, ..self }
     }
 
     pub fn check(&mut self) {
@@ -176,6 +183,8 @@ impl Run {
         let mut history: HashMap<String, Vec<RecordBatch>> = HashMap::new();
         let mut clock: Clock = 1_790_000_000_000_000_000 + self.random.random_range(0..400) * 86_400_000_000_000;
         for epoch in 0..14 {
+            // As in the daemon, a new tag may bring an operator that has not heard of them.
+            graph.note_partitions(events::partitions(&self.catalog).iter());
             let arrived = self.arrive(clock, &mut history);
             clock += self.clock_step();
             let deltas = graph.step(&arrived, clock);
@@ -208,7 +217,7 @@ impl Run {
         for stream in self.catalog.streams.values() {
             let batches = history.entry(stream.name.clone()).or_default();
             let read: usize = batches.iter().map(RecordBatch::num_rows).sum();
-            let rows = if self.random.random_bool(0.25) { 0 } else { self.random.random_range(1..60) };
+            let rows = if self.random.random_bool(0.25) { 0 } else { self.random.random_range(1..self.most_rows) };
             let batch = events::batch(stream, rows, wall_time, read as i64, &mut self.random);
             batches.push(batch.clone());
             if rows > 0 {
@@ -241,6 +250,7 @@ impl Run {
         for tag in &self.tags[running..joined] {
             filling.add_tag(&tag.name, &tag.plan).unwrap();
         }
+        filling.note_partitions(events::partitions(&self.catalog).iter());
         let whole = self.whole(history);
         let mut missed: HashMap<String, usize> = HashMap::new();
         if self.random.random_bool(0.4) {

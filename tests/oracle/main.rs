@@ -33,6 +33,20 @@ fn every_query_equals_its_batch_answer_after_every_epoch() {
 }
 
 #[test]
+fn streams_without_resent_records_equal_their_view() {
+    let resent: Vec<_> = queries::ALL.iter().copied().filter(|(name, _)| name.starts_with("resent_")).collect();
+    for seed in 0..5 {
+        println!("resent records, seed {seed}");
+        Run::of_queries(seed, chrono_tz::Asia::Shanghai, &resent).check();
+    }
+    // Enough for keys to be forgotten.
+    for seed in 0..2 {
+        println!("many resent records, seed {seed}");
+        Run::of_queries(seed, chrono_tz::Asia::Shanghai, &resent).with_rows(1_200).check();
+    }
+}
+
+#[test]
 fn every_sample_tag_equals_its_batch_answer_after_every_epoch() {
     for seed in seeds() {
         println!("sample tags, seed {seed}: run it alone with TAGFLOW_ORACLE_SEED={seed}");

@@ -597,4 +597,36 @@ pub const ALL: &[(&str, &str)] = &[
         "json_unnested",
         "SELECT user_id, COUNT(*) AS n, COUNT(DISTINCT item) AS d FROM carts, UNNEST(json_get_array(payload, 'l')) AS t(item) WHERE cart_time >= NOW() - INTERVAL '10' DAY GROUP BY user_id",
     ),
+    (
+        "resent_sums",
+        "SELECT user_id, COUNT(*) AS n, SUM(amount) AS a, MIN(amount) AS least, MAX(amount) AS most FROM payments GROUP BY user_id",
+    ),
+    (
+        "resent_by_payment",
+        "SELECT user_id, payment_id, method, COUNT(*) AS n, MAX(pay_time) AS t FROM payments GROUP BY user_id, payment_id, method",
+    ),
+    (
+        "resent_filtered",
+        "SELECT user_id, COUNT(*) AS n FROM payments WHERE method = 'card' AND pay_time >= TIMESTAMP '2026-09-22 00:00:00' \
+         GROUP BY user_id",
+    ),
+    (
+        "resent_places",
+        "SELECT user_id, MAX(_offset) AS o, COUNT(DISTINCT _partition) AS p, MAX(_timestamp) AS t, COUNT(_key) AS k, MAX(_topic) AS c \
+         FROM payments GROUP BY user_id",
+    ),
+    (
+        "resent_latest",
+        "SELECT user_id, payment_id, amount FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY user_id ORDER BY pay_time DESC, \
+         payment_id) AS n FROM payments WHERE pay_time IS NOT NULL) WHERE n = 1",
+    ),
+    (
+        "resent_joined",
+        "SELECT a.user_id, COUNT(*) AS n FROM payments a JOIN payments b ON a.payment_id = b.payment_id AND a.method = b.method \
+         GROUP BY a.user_id",
+    ),
+    (
+        "resent_recent",
+        "SELECT user_id, SUM(amount) AS a FROM payments WHERE pay_time >= NOW() - INTERVAL '3' DAY GROUP BY user_id",
+    ),
 ];

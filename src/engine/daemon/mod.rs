@@ -340,6 +340,7 @@ impl Daemon {
             self.dataflow.offsets.advance(partition, *next);
         }
         self.events += arrived.rows as u64;
+        self.dataflow.graph.note_partitions(self.intake.announced_partitions());
         let faults = self.dataflow.step(&arrived.events, clock);
         self.faults(faults);
     }

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::{Daemon, SIZES_INTERVAL, STATUS_INTERVAL};
 use crate::engine::status::{FillStatus, PartitionStatus, TagState, TagStatus, update};
+use crate::operator::unique::Dropped;
 
 impl Daemon {
     pub(super) fn write_troubles(&self) {
@@ -84,6 +85,11 @@ impl Daemon {
             lag: fill.lag,
         });
         let dead_letters = self.world.context.dead_letters.counts();
+        let dropped = self.dataflow.graph.dropped();
+        let count = |count: fn(&Dropped) -> u64| -> BTreeMap<String, u64> {
+            dropped.iter().map(|(stream, dropped)| (stream.to_string(), count(dropped))).collect()
+        };
+        let (resent, too_late) = (count(|dropped| dropped.resent), count(|dropped| dropped.too_late));
         let (epoch, clock, events, lag) = (self.dataflow.epoch, self.dataflow.clock, self.events, self.intake.lag());
         let pending = self.dataflow.pending_keys() as u64;
         let errors = self.project_errors.clone();
@@ -112,6 +118,7 @@ impl Daemon {
             status.fill = fill;
             status.pending_keys = pending;
             status.dead_letters = dead_letters.into_iter().map(|(stream, count)| (stream, count.put)).collect();
+            (status.resent, status.too_late) = (resent, too_late);
             status.troubles = troubles;
             status.project_errors = errors;
         });

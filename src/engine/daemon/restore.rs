@@ -135,6 +135,7 @@ impl Daemon {
                 self.dataflow.offsets.advance(partition, *next);
             }
             rows += arrived.rows;
+            self.dataflow.graph.note_partitions(intake.announced_partitions());
             let clock = self.dataflow.clock;
             let faults = self.dataflow.replay(&arrived.events, clock);
             self.faults(faults);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
-use arrow::datatypes::{DataType, Int64Type};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use arrow::row::{RowConverter, Rows};
 use hashbrown::HashTable;
 
@@ -43,6 +43,13 @@ impl KeyLayout {
     /// The types of the key columns.
     pub fn types(&self) -> &[DataType] {
         &self.types
+    }
+
+    /// Of the key columns.
+    pub fn schema(&self) -> SchemaRef {
+        let field =
+            |(index, data_type): (usize, &DataType)| Field::new(format!("key {index}"), data_type.clone(), true);
+        Arc::new(Schema::new(self.types.iter().enumerate().map(field).collect::<Vec<_>>()))
     }
 
     fn single_integer(&self) -> bool {

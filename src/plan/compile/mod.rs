@@ -32,6 +32,7 @@ use crate::plan::clock::{self, ClockBound, Comparison};
 use crate::plan::codes;
 use crate::plan::fallible::is_fallible;
 use crate::plan::flow::{FlowNode, FlowPlan, NodeIndex, NodeKind, Reach, Scalar, fingerprint};
+use crate::plan::unique::UniqueRule;
 
 /// Why a plan cannot stream, or what is wrong with its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -250,6 +251,13 @@ impl Compiler<'_> {
             columns.insert(index);
             exprs.push(Expr::Column(Column::from_name(canonical[index].name())));
         }
+        let unique = UniqueRule::of(stream);
+        if unique.is_some() {
+            // What is kept of a record must not depend on what the tags read of it, so that they share it.
+            let declared = 0..stream.columns.len();
+            columns.extend(declared.chain(["_partition", "_offset"].iter().flat_map(|name| schema.index_of(name))));
+        }
+        let kept = columns.clone();
         let mut identity = format!(
             "source {} {} {} {:?} {:?} {:?} {required:?}",
             stream.name, stream.connection, stream.topic, stream.format, stream.start, self.timezone
@@ -283,7 +291,25 @@ impl Compiler<'_> {
                 self.push(node, facts)
             }
         };
+        let node = unique.map_or(node, |rule| self.unique(node, stream, rule, &kept));
         Ok(Relation { node, columns: exprs, filters: vec![], bounds: vec![] })
+    }
+
+    /// A stream without what was sent again. It keeps the columns `kept` of records, and is known by them.
+    fn unique(&mut self, source: NodeIndex, stream: &Stream, rule: UniqueRule, kept: &BTreeSet<usize>) -> NodeIndex {
+        let facts = self.facts[source].clone();
+        let mut names: Vec<&str> = kept.iter().map(|index| facts.columns.field(*index).name().as_str()).collect();
+        names.sort_unstable();
+        let output = fingerprint(&format!("unique {} {rule:?} {names:?}", facts.output));
+        let node = FlowNode {
+            fingerprint: output.clone(),
+            inputs: vec![source],
+            kind: NodeKind::Unique { stream: stream.name.clone(), rule },
+            schema: Arc::clone(&self.nodes[source].schema),
+            // A record that comes late takes the place of one that lies close behind it.
+            append_only: false,
+        };
+        self.push(node, Facts { output, ..facts })
     }
 
     fn push(&mut self, node: FlowNode, facts: Facts) -> NodeIndex {
@@ -357,7 +383,7 @@ impl Compiler<'_> {
             }
         }
         // The columns of a stream may become more; what keeps whole rows must know which it keeps.
-        let identity = !matches!(self.nodes[relation.node].kind, NodeKind::Source { .. })
+        let identity = !matches!(self.nodes[relation.node].kind, NodeKind::Source { .. } | NodeKind::Unique { .. })
             && exprs.len() == self.facts[relation.node].columns.fields().len()
             && exprs.iter().enumerate().all(|(index, expr)| self.plain(relation.node, expr) == Some(index));
         let mapped = if identity && relation.filters.is_empty() {
@@ -484,10 +510,18 @@ impl Compiler<'_> {
 
     /// With a lower bound on an event's own time, older events do not matter.
     fn bounded_reach(&self, relation: &Relation, bounds: &[ClockBound]) -> Reach {
-        let NodeKind::Source { stream, .. } = &self.nodes[relation.node].kind else {
+        // Whether a record is a resent one depends on those `within` and lateness before it.
+        let (source, further) = match &self.nodes[relation.node].kind {
+            NodeKind::Unique { .. } => (self.nodes[relation.node].inputs[0], true),
+            _ => (relation.node, false),
+        };
+        let NodeKind::Source { stream, .. } = &self.nodes[source].kind else {
             return self.facts[relation.node].reach;
         };
         let Some(time) = &stream.time else { return Reach::Unbounded };
+        let further = stream.unique.as_ref().filter(|_| further).map_or(0, |unique| {
+            i64::try_from(unique.within.saturating_add(time.lateness).as_nanos()).unwrap_or(i64::MAX)
+        });
         let event_time = format!("{}#", time.column);
         relation
             .bounds
@@ -501,7 +535,7 @@ impl Compiler<'_> {
             })
             .filter_map(|((row, ..), bound)| {
                 let distance = bound.distance_back(self.timezone)?.checked_add(clock::rise(row)?)?;
-                Some(distance.max(0))
+                Some(distance.max(0).saturating_add(further))
             })
             .min()
             .map_or(Reach::Unbounded, Reach::Within)

@@ -74,6 +74,7 @@ fn whole_stream(plan: &FlowPlan, node: NodeIndex) -> Option<&str> {
             node.inputs.iter().find_map(|input| whole_stream(plan, *input))
         }
         NodeKind::Source { stream, .. } => Some(&stream.name),
+        NodeKind::Unique { stream, .. } => Some(stream),
         NodeKind::Map { .. }
         | NodeKind::Unnest { .. }
         | NodeKind::Union

@@ -35,6 +35,7 @@ fn stream(format: Format, columns: Vec<Column>) -> Stream {
         kind: Default::default(),
         key: vec![],
         truncates: false,
+        unique: None,
         columns,
     }
 }

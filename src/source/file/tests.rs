@@ -41,6 +41,7 @@ fn stream(topic: &str, format: Format) -> Stream {
         kind: Default::default(),
         key: vec![],
         truncates: false,
+        unique: None,
         columns: vec![column("id", DataType::Int64), column("name", DataType::Utf8)],
     }
 }

@@ -143,6 +143,7 @@ fn request(topic: &str, from: &[(i32, i64)], until: Option<i64>) -> ReadRequest 
         kind: Default::default(),
         key: vec![],
         truncates: false,
+        unique: None,
         columns: vec![order_id],
     };
     let until = until.map(|until| BTreeMap::from([(0, until)]));

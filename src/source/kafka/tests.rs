@@ -39,6 +39,7 @@ fn start_reading(
         kind: Default::default(),
         key: vec![],
         truncates: false,
+        unique: None,
         columns: vec![column],
     };
     let wall_clock: WallClock = Arc::new(|| 0);

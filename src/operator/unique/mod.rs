@@ -1,0 +1,348 @@
+//! A stream without what was sent again, by the rule of [`UniqueRule`].
+//!
+//! Of every key the distinct event times are remembered, each with the first record of it (by partition, then offset);
+//! a new key, or a copy of a known record, costs one look-up. A record that comes after one that it lies before can
+//! make that one a resent one: it is then retracted, so records that are out are kept as long as that can happen.
+//!
+//! What is forgotten, and when. Let P be the least of all partitions' newest event times, and L = P - patience. A
+//! record that is still to come and is not too late has an event time t >= L, since its own partition's newest is at
+//! least P, and newest times only grow. It asks for two things:
+//! - whether the record before it is at most `within` away: a record before L - `within` is further than that from t,
+//!   and one that has none before it is first just the same, so event times before L - `within` are not needed;
+//! - the record behind it, to retract it: that one lies at or behind t >= L, so no whole record before L is needed.
+//!
+//! P is known once all partitions are: until then nothing is forgotten, and a partition without records keeps all. A
+//! partition that is added to a topic later may hold records from before L; they are too late like all others.
+
+mod kept;
+mod seen;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, RecordBatch, new_null_array};
+use arrow::buffer::NullBuffer;
+use arrow::compute::{cast, concat_batches, filter_record_batch};
+use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef};
+use rayon::prelude::*;
+
+use self::kept::KeptRecords;
+use self::seen::{Changes, Entry, Shard};
+use crate::delta::Delta;
+use crate::operator::aggregate::keys::{BatchKeys, KeyLayout};
+use crate::operator::state::{find_part, primitive_column};
+use crate::operator::{OperatorError, StatePart, rows};
+use crate::plan::unique::UniqueRule;
+
+/// Keys are looked through for what can be forgotten after so many new records, or half as many as are remembered.
+const SWEEP_RECORDS: usize = 4096;
+/// In a snapshot in place of the row of an entry: no record is kept of it.
+const NO_ROW: i64 = -1;
+
+/// Drops resent records, and those that are too late to tell.
+#[derive(Debug)]
+pub struct Unique {
+    rule: UniqueRule,
+    /// Of the input and the output, all columns nullable.
+    schema: SchemaRef,
+    layout: KeyLayout,
+    partitions: Partitions,
+    /// L: what lies before it is too late in every partition.
+    forgotten: i64,
+    /// `forgotten` when the keys were last looked through.
+    swept: i64,
+    /// Records remembered since then.
+    since_sweep: usize,
+    shards: Vec<Shard>,
+    kept: KeptRecords,
+    dropped: Dropped,
+}
+
+/// How many records were dropped.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Dropped {
+    /// Sent again.
+    pub resent: u64,
+    /// Too late to tell whether they were.
+    pub too_late: u64,
+}
+
+/// The newest event time of each partition so far.
+#[derive(Debug, Default)]
+struct Partitions {
+    newest: BTreeMap<i32, i64>,
+    /// All that the stream has; empty as long as that is not known.
+    known: BTreeSet<i32>,
+}
+
+/// Records in columns.
+#[derive(Debug)]
+struct Records<'a> {
+    times: Int64Array,
+    partitions: &'a Int32Array,
+    offsets: &'a Int64Array,
+    keys: BatchKeys,
+    /// Where the event time and all columns of the key have a value; `None` for everywhere.
+    comparable: Option<NullBuffer>,
+}
+
+impl Unique {
+    /// Over the records of a stream with the columns `schema`.
+    pub fn new(rule: UniqueRule, schema: SchemaRef, shards: usize) -> Result<Self, OperatorError> {
+        let types = rule.columns.iter().map(|name| Ok(schema.field_with_name(name)?.data_type().clone()));
+        let layout = KeyLayout::new(types.collect::<Result<_, OperatorError>>()?)?;
+        let shards = (0..shards.max(1)).map(|_| Shard::new(&layout)).collect();
+        Ok(Unique {
+            rule,
+            schema,
+            layout,
+            partitions: Partitions::default(),
+            forgotten: i64::MIN,
+            swept: i64::MIN,
+            since_sweep: 0,
+            shards,
+            kept: KeptRecords::default(),
+            dropped: Dropped::default(),
+        })
+    }
+
+    /// Says which partitions the stream has: what all of them have passed can be forgotten from then on.
+    pub fn note_partitions(&mut self, numbers: impl Iterator<Item = i32>) {
+        self.partitions.known.extend(numbers);
+    }
+
+    /// Takes records, those of each partition in their order.
+    pub fn step(&mut self, input: &Delta) -> Result<Delta, OperatorError> {
+        if input.is_empty() {
+            return Ok(Delta::empty(Arc::clone(&self.schema)));
+        }
+        let records = self.records(&input.batch)?;
+        let (shown, taken) = self.judge(&records);
+        let (first, within) = (self.kept.next(), self.rule.within);
+        let changes: Vec<Changes> = self
+            .shards
+            .par_iter_mut()
+            .zip(&taken)
+            .map(|(shard, rows)| shard.take(&records, rows, first, within))
+            .collect();
+        for (change, taken) in changes.iter().zip(&taken) {
+            self.dropped.resent += (taken.len() - change.shown.len() + change.retracted.len()) as u64;
+            self.since_sweep += taken.len();
+        }
+        let delta = self.show(&input.batch, &records, shown, &changes)?;
+        self.forget();
+        Ok(delta)
+    }
+
+    /// Which rows are out whatever else there is, and the rows of each shard that are compared; the rest is too late.
+    fn judge(&mut self, records: &Records<'_>) -> (Vec<bool>, Vec<Vec<u32>>) {
+        let mut shown = vec![false; records.times.len()];
+        let mut taken = vec![Vec::new(); self.shards.len()];
+        for (row, shown) in shown.iter_mut().enumerate() {
+            let time = records.times.is_valid(row).then(|| records.times.value(row));
+            let is_late = time.is_some_and(|time| {
+                let late = self.partitions.pass(records.partitions.value(row), time, self.rule.patience);
+                late || time < self.forgotten
+            });
+            if records.comparable.as_ref().is_some_and(|comparable| comparable.is_null(row)) {
+                *shown = true;
+            } else if is_late {
+                self.dropped.too_late += 1;
+            } else {
+                taken[rows::shard_of(records.keys.hashes[row], self.shards.len())].push(row as u32);
+            }
+        }
+        (shown, taken)
+    }
+
+    /// The rows that are out now, and those of before that are so no more.
+    fn show(
+        &mut self,
+        batch: &RecordBatch,
+        records: &Records<'_>,
+        mut shown: Vec<bool>,
+        changes: &[Changes],
+    ) -> Result<Delta, OperatorError> {
+        let first = self.kept.next();
+        let mut newest = None;
+        let mut gone = Vec::new();
+        for change in changes {
+            for row in &change.shown {
+                shown[*row as usize] = true;
+                newest = newest.max(Some(records.times.value(*row as usize)));
+            }
+            for number in &change.retracted {
+                match number.checked_sub(first) {
+                    Some(row) => shown[row as usize] = false,
+                    None => gone.push(*number),
+                }
+            }
+        }
+        let out = Delta::inserts(filter_record_batch(batch, &BooleanArray::from(shown))?);
+        let delta = if gone.is_empty() {
+            out
+        } else {
+            gone.sort_unstable();
+            let weights = Int64Array::from(vec![-1; gone.len()]);
+            Delta::concat(&self.schema, &[Delta::weighted(self.kept.rows(&gone)?, weights), out])?
+        };
+        if let Some(newest) = newest {
+            self.kept.push(batch.clone(), newest)?;
+        }
+        Ok(delta)
+    }
+
+    /// Lets go what no record that is still to come asks for; the module's head says why.
+    fn forget(&mut self) {
+        let Some(passed) = self.partitions.passed_by_all() else { return };
+        self.forgotten = self.forgotten.max(passed.saturating_sub(self.rule.patience));
+        self.kept.forget(self.forgotten);
+        let remembered: usize = self.shards.iter().map(Shard::entries).sum();
+        if self.forgotten > self.swept && self.since_sweep >= SWEEP_RECORDS.max(remembered / 2) {
+            let oldest = self.forgotten.saturating_sub(self.rule.within);
+            self.shards.par_iter_mut().for_each(|shard| shard.forget(oldest));
+            (self.swept, self.since_sweep) = (self.forgotten, 0);
+        }
+    }
+
+    fn records<'a>(&self, batch: &'a RecordBatch) -> Result<Records<'a>, OperatorError> {
+        let times = cast(column(batch, &self.rule.time)?, &DataType::Int64)?;
+        let partitions = column(batch, "_partition")?.as_primitive_opt::<Int32Type>();
+        let offsets = column(batch, "_offset")?.as_primitive_opt::<Int64Type>();
+        let (Some(partitions), Some(offsets)) = (partitions, offsets) else {
+            return Err(OperatorError::Expression("`_partition` and `_offset` are no numbers".to_string()));
+        };
+        let keys: Vec<ArrayRef> =
+            self.rule.columns.iter().map(|name| column(batch, name).cloned()).collect::<Result<_, _>>()?;
+        let nulls: Vec<Option<NullBuffer>> = keys.iter().chain([&times]).map(|column| column.logical_nulls()).collect();
+        Ok(Records {
+            times: times.as_primitive::<Int64Type>().clone(),
+            partitions,
+            offsets,
+            keys: self.layout.prepare(&keys)?,
+            comparable: NullBuffer::union_many(nulls.iter().map(Option::as_ref)),
+        })
+    }
+
+    /// How many records were dropped since the beginning of its history.
+    pub fn dropped(&self) -> Dropped {
+        self.dropped
+    }
+
+    /// Event times remembered, and the bytes that they and the kept records take, estimated.
+    pub fn size(&self) -> (usize, usize) {
+        let entries = self.shards.iter().map(Shard::entries).sum();
+        (entries, self.shards.iter().map(Shard::bytes).sum::<usize>() + self.kept.bytes())
+    }
+
+    /// All that is remembered: `partitions`, `totals`, `entries` with their keys, and the `rows` that are kept.
+    pub fn snapshot(&self) -> Result<Vec<StatePart>, OperatorError> {
+        let number = |name: &str| Field::new(name, DataType::Int64, false);
+        let short = |name: &str| Field::new(name, DataType::Int32, false);
+        let newest = &self.partitions.newest;
+        let partitions: Vec<ArrayRef> = vec![
+            Arc::new(Int32Array::from_iter_values(newest.keys().copied())),
+            Arc::new(Int64Array::from_iter_values(newest.values().copied())),
+        ];
+        let totals = [self.forgotten, self.dropped.resent as i64, self.dropped.too_late as i64];
+        let totals = totals.iter().map(|total| Arc::new(Int64Array::from(vec![*total])) as ArrayRef).collect();
+
+        let entries: Vec<&Entry> = self.shards.iter().flat_map(Shard::all).map(|(_, entry)| entry).collect();
+        let kept = |entry: &&&Entry| entry.number.is_some() && entry.time >= self.forgotten;
+        let numbers: Vec<u64> = entries.iter().filter(kept).filter_map(|entry| entry.number).collect();
+        let mut next = 0..;
+        let rows = entries.iter().map(|entry| kept(&entry).then(|| next.next()).flatten().unwrap_or(NO_ROW));
+        let mut columns: Vec<ArrayRef> = vec![
+            Arc::new(Int64Array::from_iter_values(entries.iter().map(|entry| entry.time))),
+            Arc::new(Int32Array::from_iter_values(entries.iter().map(|entry| entry.partition))),
+            Arc::new(Int64Array::from_iter_values(entries.iter().map(|entry| entry.offset))),
+            Arc::new(Int64Array::from_iter_values(rows)),
+        ];
+        let mut fields = vec![number("time"), short("partition"), number("offset"), number("row")];
+        let keys = self.shards.iter().map(|shard| shard.keys(&self.layout)).collect::<Result<Vec<_>, _>>()?;
+        let keys = concat_batches(&self.layout.schema(), &keys)?;
+        fields.extend(keys.schema().fields().iter().map(|field| field.as_ref().clone()));
+        columns.extend(keys.columns().iter().cloned());
+        let rows = match numbers.is_empty() {
+            true => RecordBatch::new_empty(Arc::clone(&self.schema)),
+            false => self.kept.rows(&numbers)?,
+        };
+        let part = |name: &str, fields: Vec<Field>, columns: Vec<ArrayRef>| -> Result<StatePart, OperatorError> {
+            let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?;
+            Ok(StatePart { name: name.to_string(), batch })
+        };
+        Ok(vec![
+            part("partitions", vec![short("partition"), number("newest")], partitions)?,
+            part("totals", ["forgotten", "resent", "too_late"].map(number).to_vec(), totals)?,
+            part("entries", fields, columns)?,
+            StatePart { name: "rows".to_string(), batch: rows },
+        ])
+    }
+
+    /// Takes up what a snapshot remembers.
+    pub fn load(&mut self, parts: &[StatePart]) -> Result<(), OperatorError> {
+        let damaged = |what: &str, reason: &str| OperatorError::State { what: what.into(), reason: reason.into() };
+        let partitions = find_part(parts, "partitions")?;
+        let numbers = primitive_column::<Int32Type>(partitions, 0)?.values().iter();
+        let newest = primitive_column::<Int64Type>(partitions, 1)?.values().iter();
+        self.partitions.newest.extend(numbers.copied().zip(newest.copied()));
+        let totals = find_part(parts, "totals")?;
+        let total = |index: usize| -> Result<i64, OperatorError> {
+            let total = primitive_column::<Int64Type>(totals, index)?.values().first().copied();
+            total.ok_or_else(|| damaged("totals", "it has no row"))
+        };
+        self.forgotten = total(0)?;
+        self.dropped = Dropped { resent: total(1)?.unsigned_abs(), too_late: total(2)?.unsigned_abs() };
+
+        let kept = find_part(parts, "rows")?;
+        let first = self.kept.next();
+        if kept.num_rows() > 0 {
+            // The columns of a stream may have changed their places meanwhile.
+            let columns = self.schema.fields().iter().map(|field| match kept.column_by_name(field.name()) {
+                Some(column) => Arc::clone(column),
+                None => new_null_array(field.data_type(), kept.num_rows()),
+            });
+            let kept = RecordBatch::try_new(Arc::clone(&self.schema), columns.collect())?;
+            let newest = self.records(&kept)?.times.values().iter().copied().max();
+            self.kept.push(kept, newest.unwrap_or(i64::MIN))?;
+        }
+        let entries = find_part(parts, "entries")?;
+        let times = primitive_column::<Int64Type>(entries, 0)?;
+        let numbers = primitive_column::<Int32Type>(entries, 1)?;
+        let offsets = primitive_column::<Int64Type>(entries, 2)?;
+        let rows = primitive_column::<Int64Type>(entries, 3)?;
+        let keys = entries.columns().get(4..).filter(|keys| keys.len() == self.layout.types().len());
+        let keys = self.layout.prepare(keys.ok_or_else(|| damaged("entries", "they have other keys"))?)?;
+        let by_shard = rows::rows_by_shard(keys.hashes.iter().copied(), self.shards.len());
+        for (shard, taken) in self.shards.iter_mut().zip(by_shard) {
+            let loaded = taken.iter().map(|row| {
+                let row = *row as usize;
+                let number = u64::try_from(rows.value(row)).ok().map(|row| first + row);
+                Entry { time: times.value(row), partition: numbers.value(row), offset: offsets.value(row), number }
+            });
+            shard.load(&keys, &taken, loaded);
+        }
+        Ok(())
+    }
+}
+
+impl Partitions {
+    /// Takes the next record of a partition; true when it is too late.
+    fn pass(&mut self, partition: i32, time: i64, patience: i64) -> bool {
+        let newest = self.newest.entry(partition).or_insert(time);
+        let is_late = time < newest.saturating_sub(patience);
+        *newest = time.max(*newest);
+        is_late
+    }
+
+    /// The event time up to which every partition has come, if it is known.
+    fn passed_by_all(&self) -> Option<i64> {
+        let have_come = !self.known.is_empty() && self.known.iter().all(|number| self.newest.contains_key(number));
+        self.newest.values().copied().min().filter(|_| have_come)
+    }
+}
+
+fn column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef, OperatorError> {
+    let missing = || OperatorError::Expression(format!("column `{name}` was not read"));
+    batch.column_by_name(name).ok_or_else(missing)
+}

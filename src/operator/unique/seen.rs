@@ -1,0 +1,197 @@
+//! The event times that are remembered of each key of one shard.
+
+use arrow::array::RecordBatch;
+
+use super::Records;
+use crate::operator::OperatorError;
+use crate::operator::aggregate::keys::{BatchKeys, KeyIndex, KeyLayout};
+
+/// An event time of a key, and the first record that has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) time: i64,
+    pub(super) partition: i32,
+    pub(super) offset: i64,
+    /// The number of the record among the kept ones, if it is out.
+    pub(super) number: Option<u64>,
+}
+
+/// The entries of one key in the order of time; most keys have one.
+#[derive(Debug, Clone, Default)]
+enum Seen {
+    #[default]
+    Nothing,
+    One(Entry),
+    Many(Vec<Entry>),
+}
+
+/// What a step has changed in a shard.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    /// Rows of the batch that are out, unless a later one of them retracts them.
+    pub(super) shown: Vec<u32>,
+    /// Numbers of records that were out and are so no more.
+    pub(super) retracted: Vec<u64>,
+}
+
+/// The keys of one shard.
+#[derive(Debug)]
+pub(super) struct Shard {
+    index: KeyIndex,
+    /// By slot of the index.
+    seen: Vec<Seen>,
+    entries: usize,
+}
+
+impl Shard {
+    pub(super) fn new(layout: &KeyLayout) -> Self {
+        Shard { index: layout.index(), seen: Vec::new(), entries: 0 }
+    }
+
+    /// Entries of all keys.
+    pub(super) fn entries(&self) -> usize {
+        self.entries
+    }
+
+    /// Bytes in use, estimated.
+    pub(super) fn bytes(&self) -> usize {
+        let further = self.entries.saturating_sub(self.index.len()) * size_of::<Entry>();
+        self.index.bytes() + self.seen.capacity() * size_of::<Seen>() + further
+    }
+
+    /// Compares rows of a batch, the first of which has the number `first`.
+    pub(super) fn take(&mut self, records: &Records<'_>, rows: &[u32], first: u64, within: i64) -> Changes {
+        let mut changes = Changes::default();
+        let slots = self.index.intern(&records.keys, rows);
+        self.seen.resize(self.index.slots(), Seen::Nothing);
+        for (slot, taken) in slots.into_iter().zip(rows) {
+            let row = *taken as usize;
+            let new = Entry {
+                time: records.times.value(row),
+                partition: records.partitions.value(row),
+                offset: records.offsets.value(row),
+                number: Some(first + u64::from(*taken)),
+            };
+            let seen = &mut self.seen[slot as usize];
+            let before = seen.entries().len();
+            let (is_shown, retracted) = seen.add(new, within);
+            self.entries += seen.entries().len() - before;
+            changes.shown.extend(is_shown.then_some(*taken));
+            changes.retracted.extend(retracted);
+        }
+        changes
+    }
+
+    /// Lets go the entries before `oldest`, and keys without any.
+    pub(super) fn forget(&mut self, oldest: i64) {
+        for (slot, seen) in self.seen.iter_mut().enumerate() {
+            let before = seen.entries().len();
+            if before > 0 && seen.forget(oldest) {
+                self.index.remove(slot as u32);
+            }
+            self.entries -= before - seen.entries().len();
+        }
+    }
+
+    /// All entries with the slots of their keys.
+    pub(super) fn all(&self) -> impl Iterator<Item = (u32, &Entry)> {
+        let by_slot = self.seen.iter().enumerate();
+        by_slot.flat_map(|(slot, seen)| seen.entries().iter().map(move |entry| (slot as u32, entry)))
+    }
+
+    /// The keys of [`Shard::all`].
+    pub(super) fn keys(&self, layout: &KeyLayout) -> Result<RecordBatch, OperatorError> {
+        let slots: Vec<u32> = self.all().map(|(slot, _)| slot).collect();
+        Ok(RecordBatch::try_new(layout.schema(), self.index.columns(layout, &slots)?)?)
+    }
+
+    /// Takes up entries of a snapshot, those of a key in their order.
+    pub(super) fn load(&mut self, keys: &BatchKeys, rows: &[u32], entries: impl Iterator<Item = Entry>) {
+        let slots = self.index.intern(keys, rows);
+        self.seen.resize(self.index.slots(), Seen::Nothing);
+        for (slot, entry) in slots.into_iter().zip(entries) {
+            let seen = &mut self.seen[slot as usize];
+            seen.insert(seen.entries().len(), entry);
+            self.entries += 1;
+        }
+    }
+}
+
+impl Seen {
+    fn entries(&self) -> &[Entry] {
+        match self {
+            Seen::Nothing => &[],
+            Seen::One(entry) => std::slice::from_ref(entry),
+            Seen::Many(entries) => entries,
+        }
+    }
+
+    fn entry(&mut self, place: usize) -> Option<&mut Entry> {
+        match self {
+            Seen::Nothing => None,
+            Seen::One(entry) => Some(entry).filter(|_| place == 0),
+            Seen::Many(entries) => entries.get_mut(place),
+        }
+    }
+
+    fn insert(&mut self, place: usize, new: Entry) {
+        match self {
+            Seen::Nothing => *self = Seen::One(new),
+            Seen::One(known) => {
+                let mut entries = Vec::with_capacity(2);
+                entries.push(*known);
+                entries.insert(place, new);
+                *self = Seen::Many(entries);
+            }
+            Seen::Many(entries) => entries.insert(place, new),
+        }
+    }
+
+    /// Adds a record: is it out, and which record that was out is so no more.
+    ///
+    /// A record never makes another one appear: what lies behind it comes closer to the one before, never further.
+    fn add(&mut self, mut new: Entry, within: i64) -> (bool, Option<u64>) {
+        let entries = self.entries();
+        let place = entries.partition_point(|entry| entry.time < new.time);
+        let is_close = |entry: &Entry| new.time.abs_diff(entry.time) <= within.unsigned_abs();
+        let is_shown = !entries[..place].last().is_some_and(is_close);
+        match self.entry(place) {
+            Some(same) if same.time == new.time => {
+                if (same.partition, same.offset) < (new.partition, new.offset) {
+                    return (false, None);
+                }
+                // The first of an event time is out or none of them is.
+                let retracted = same.number;
+                new.number = new.number.filter(|_| is_shown);
+                *same = new;
+                (is_shown, retracted)
+            }
+            behind => {
+                let retracted = behind.filter(|behind| is_close(behind)).and_then(|behind| behind.number.take());
+                new.number = new.number.filter(|_| is_shown);
+                self.insert(place, new);
+                (is_shown, retracted)
+            }
+        }
+    }
+
+    /// Lets go the entries before `oldest`; true when none is left.
+    fn forget(&mut self, oldest: i64) -> bool {
+        match self {
+            Seen::Nothing => {}
+            Seen::One(entry) if entry.time < oldest => *self = Seen::Nothing,
+            Seen::One(_) => {}
+            Seen::Many(entries) => {
+                let gone = entries.partition_point(|entry| entry.time < oldest);
+                if gone > 0 {
+                    match entries[gone..] {
+                        [] => *self = Seen::Nothing,
+                        [only] => *self = Seen::One(only),
+                        _ => drop(entries.drain(..gone)),
+                    }
+                }
+            }
+        }
+        matches!(self, Seen::Nothing)
+    }
+}
