@@ -59,7 +59,7 @@ fn main() -> Result<(), Failure> {
 }
 
 /// Tags with more to keep than a sum.
-const OTHERS: [(&str, &str); 5] = [
+const OTHERS: [(&str, &str); 7] = [
     (
         "join of orders and their refunds",
         "SELECT a.user_id, COUNT(*) AS n, SUM(b.amount) AS back FROM orders a JOIN (SELECT user_id, category, amount \
@@ -81,6 +81,18 @@ const OTHERS: [(&str, &str); 5] = [
          SUM(amount) FILTER (WHERE order_time >= CURRENT_DATE - INTERVAL '7' DAY) AS d7, \
          SUM(amount) FILTER (WHERE order_time >= CURRENT_DATE - INTERVAL '30' DAY) AS d30, \
          SUM(amount) FILTER (WHERE order_time >= CURRENT_DATE - INTERVAL '90' DAY) AS d90 FROM orders GROUP BY user_id",
+    ),
+    (
+        "sums of 1, 7, 30, 90 days, by row",
+        "SELECT user_id, SUM(amount) FILTER (WHERE order_time >= NOW() - INTERVAL '1' DAY) AS d1, \
+         SUM(amount) FILTER (WHERE order_time >= NOW() - INTERVAL '7' DAY) AS d7, \
+         SUM(amount) FILTER (WHERE order_time >= NOW() - INTERVAL '30' DAY) AS d30, \
+         SUM(amount) FILTER (WHERE order_time >= NOW() - INTERVAL '90' DAY) AS d90 FROM orders GROUP BY user_id",
+    ),
+    (
+        "30-day sums by the hour",
+        "SELECT user_id, SUM(amount) AS spend, COUNT(*) AS orders FROM orders \
+         WHERE order_time >= date_trunc('hour', NOW()) - INTERVAL '720' HOUR GROUP BY user_id",
     ),
     (
         "sessions",
@@ -116,6 +128,8 @@ fn produce(brokers: &str, topic: &str, events: u64) -> Result<(), Failure> {
     let categories = ["phone", "food", "beauty", "books", "toys", "sport", "home", "garden"];
     let cities = ["上海", "北京", "深圳", "杭州", "成都"];
     let mut random = 0x9E37_79B9_7F4A_7C15_u64;
+    // Just before now: a window that ends at the clock has them all.
+    let begin = chrono::Utc::now().timestamp_millis() as u64 - events;
     for number in 0..events {
         // SplitMix64: cheap, and the same everywhere.
         random = random.wrapping_add(0x9E37_79B9_7F4A_7C15);
@@ -132,7 +146,7 @@ fn produce(brokers: &str, topic: &str, events: u64) -> Result<(), Failure> {
             categories[(dice >> 40 & 7) as usize],
             cities[(dice >> 44) as usize % cities.len()],
             dice >> 50 & 7,
-            1_790_000_000_000 + number,
+            begin + number,
         );
         loop {
             let message = BaseRecord::<(), [u8]>::to(topic)

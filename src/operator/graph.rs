@@ -17,6 +17,7 @@ use crate::operator::clock_flags::ClockFlags;
 use crate::operator::join::Join;
 use crate::operator::map::Map;
 use crate::operator::seed::Seed;
+use crate::operator::tiles::Tiles;
 use crate::operator::top_rows::TopRows;
 use crate::operator::unique::{Dropped, Unique};
 use crate::operator::unnest::Unnest;
@@ -57,6 +58,7 @@ enum Operator {
     Map(Map),
     ClockFilter(Box<ClockFilter>),
     ClockFlags(Box<ClockFlags>),
+    Tiles(Box<Tiles>),
     Aggregate(Box<Aggregate>),
     TopRows(Box<TopRows>),
     Window(Box<Window>),
@@ -181,6 +183,12 @@ impl Graph {
                         let input = nullable(&plan.nodes[node.inputs[0]].schema);
                         let output = Arc::clone(&node.schema);
                         Operator::ClockFlags(Box::new(ClockFlags::new(flags.clone(), input, output, self.timezone)?))
+                    }
+                    NodeKind::Tiles(tiles) => {
+                        let input = nullable(&plan.nodes[node.inputs[0]].schema);
+                        let output = Arc::clone(&node.schema);
+                        let tiles = Tiles::new(tiles.clone(), &input, output, self.shards)?;
+                        Operator::Tiles(Box::new(tiles))
                     }
                     NodeKind::Aggregate { keys, .. } => {
                         Operator::Aggregate(Box::new(Aggregate::new(keys.clone(), input_append_only, self.shards)?))
@@ -319,6 +327,7 @@ impl Graph {
         let timers = self.nodes.iter().filter_map(|node| match &node.operator {
             Operator::ClockFilter(filter) => filter.next_timer(),
             Operator::ClockFlags(flags) => flags.next_timer(),
+            Operator::Tiles(tiles) => tiles.next_timer(),
             _ => None,
         });
         timers.min()
@@ -371,6 +380,7 @@ impl Graph {
                 Operator::Seed(seed) => seed.snapshot()?,
                 Operator::ClockFilter(filter) => filter.snapshot()?,
                 Operator::ClockFlags(flags) => flags.snapshot()?,
+                Operator::Tiles(tiles) => tiles.snapshot()?,
                 Operator::Aggregate(aggregate) => aggregate.snapshot()?,
                 Operator::TopRows(top) => top.snapshot()?,
                 Operator::Window(window) => window.snapshot()?,
@@ -397,6 +407,7 @@ impl Graph {
                 Operator::Seed(seed) if wanted("") => seed.load(parts)?,
                 Operator::ClockFilter(filter) if wanted("") => filter.load(parts)?,
                 Operator::ClockFlags(flags) if wanted("") => flags.load(parts)?,
+                Operator::Tiles(tiles) if wanted("") => tiles.load(parts)?,
                 Operator::TopRows(top) if wanted("") => top.load(parts)?,
                 Operator::Window(window) if wanted("") => window.load(parts)?,
                 Operator::Join(join) if wanted("") => join.load(parts)?,
@@ -438,6 +449,7 @@ impl Operator {
             Operator::Map(map) => whole(map.step(inputs[0])),
             Operator::ClockFilter(filter) => whole(filter.step(inputs[0], clock)),
             Operator::ClockFlags(flags) => whole(flags.step(inputs[0], clock)),
+            Operator::Tiles(tiles) => whole(tiles.step(inputs[0], clock)),
             Operator::TopRows(top) => whole(top.step(inputs[0])),
             Operator::Window(window) => whole(window.step(inputs[0])),
             Operator::Unnest(unnest) => whole(unnest.step(inputs[0])),
@@ -467,6 +479,7 @@ impl Operator {
             Operator::Unique { operator, .. } => Some(operator.size()),
             Operator::ClockFilter(filter) => Some(filter.size()),
             Operator::ClockFlags(flags) => Some(flags.size()),
+            Operator::Tiles(tiles) => Some(tiles.size()),
             Operator::Aggregate(aggregate) => Some(aggregate.size()),
             Operator::TopRows(top) => Some(top.size()),
             Operator::Window(window) => Some(window.size()),

@@ -16,6 +16,7 @@ pub mod partitions;
 pub mod rows;
 pub mod seed;
 pub mod state;
+pub mod tiles;
 pub mod top_rows;
 pub mod unique;
 pub mod unnest;

@@ -39,6 +39,13 @@ pub enum Comparison {
     Before,
 }
 
+impl Comparison {
+    /// True where it holds until the clock has passed the row, false where it holds from then on.
+    pub fn is_lower(self) -> bool {
+        matches!(self, Comparison::AtLeast | Comparison::After)
+    }
+}
+
 /// One bound on the time during which a row is visible.
 #[derive(Debug, Clone)]
 pub struct ClockBound {
@@ -331,20 +338,36 @@ impl ClockBound {
         }
     }
 
+    /// The row's side of a row of that instant, where it is a time as such; `None` for other types.
+    pub fn row_value(&self, instant: Clock, timezone: Tz) -> Option<i64> {
+        let wall_time = || DateTime::from_timestamp_nanos(instant).with_timezone(&timezone).naive_local().and_utc();
+        let time = match &self.row.data_type {
+            DataType::Date32 => return Some(i64::from(local_date(instant, timezone))),
+            DataType::Timestamp(_, None) | DataType::Date64 => wall_time().timestamp_nanos_opt()?,
+            _ => instant,
+        };
+        Some(time.div_euclid(self.unit()?))
+    }
+
+    /// Nanoseconds of one unit of the row's side.
+    fn unit(&self) -> Option<i64> {
+        match &self.row.data_type {
+            DataType::Date32 => Some(86_400_000_000_000),
+            DataType::Timestamp(TimeUnit::Second, _) => Some(1_000_000_000),
+            DataType::Timestamp(TimeUnit::Millisecond, _) | DataType::Date64 => Some(1_000_000),
+            DataType::Timestamp(TimeUnit::Microsecond, _) => Some(1_000),
+            DataType::Timestamp(TimeUnit::Nanosecond, _) => Some(1),
+            _ => None,
+        }
+    }
+
     /// How far behind the clock the clock side is at most, in nanoseconds; `None` when it cannot be told.
     pub fn distance_back(&self, timezone: Tz) -> Option<i64> {
         const DAY: Clock = 86_400_000_000_000;
         // A year of noons from 2024-01-01 on sees every month length, leap day and clock change.
         let instants: Vec<Clock> = (0..366).map(|day| 1_704_110_400_000_000_000 + day * DAY).collect();
         let values = self.clock_values(&instants, timezone).ok()?;
-        let unit = match &self.row.data_type {
-            DataType::Date32 => DAY,
-            DataType::Timestamp(TimeUnit::Second, _) => 1_000_000_000,
-            DataType::Timestamp(TimeUnit::Millisecond, _) | DataType::Date64 => 1_000_000,
-            DataType::Timestamp(TimeUnit::Microsecond, _) => 1_000,
-            DataType::Timestamp(TimeUnit::Nanosecond, _) => 1,
-            _ => return None,
-        };
+        let unit = self.unit()?;
         // Wall time may be up to 14 hours off UTC, and a step may have begun a day ago: two days cover both.
         instants.iter().zip(values.iter().flatten()).map(|(instant, value)| instant - value * unit + 2 * DAY).max()
     }

@@ -3,7 +3,8 @@
 use arrow::compute::SortOptions;
 
 use crate::plan::clock::{ClockBound, Comparison};
-use crate::plan::flow::{FlowNode, FlowPlan, NodeIndex, NodeKind, Ranking, Reach, Scalar};
+use crate::plan::flow::{AggregateCall, FlowNode, FlowPlan, NodeIndex, NodeKind, Ranking, Reach, Scalar};
+use crate::plan::steps::most_tiles;
 
 /// The tree of a tag; `sharing` has, for each node, the other tags that use it.
 pub fn describe(tag: &str, plan: &FlowPlan, sharing: &[Vec<String>]) -> String {
@@ -55,6 +56,13 @@ fn comparison(bound: &ClockBound, show: &dyn Fn(&Scalar) -> String) -> String {
     format!("{} {sign} {clock}, {steps}", show(&bound.row))
 }
 
+fn aggregate(call: &AggregateCall, show: &dyn Fn(&Scalar) -> String) -> String {
+    let argument = call.argument.as_ref().map_or("*".to_string(), show);
+    let filter = call.filter.as_ref().map_or(String::new(), |filter| format!(" where {}", show(filter)));
+    let merged = if call.merges { "merged " } else { "" };
+    format!("{merged}{}({argument}){filter} -> {}", call.function.name(), call.data_type)
+}
+
 fn lines(plan: &FlowPlan, flow: &FlowNode) -> Vec<String> {
     let input = flow.inputs.first().map(|input| &plan.nodes[*input]);
     let show = |scalar: &Scalar| readable(&scalar.text, input);
@@ -91,17 +99,21 @@ fn lines(plan: &FlowPlan, flow: &FlowNode) -> Vec<String> {
             let lines = ["clock flags: keeps the rows of which a comparison is still to turn".to_string()];
             lines.into_iter().chain(flags.iter().map(|flag| comparison(flag, &show))).collect()
         }
+        NodeKind::Tiles(tiles) => {
+            let most = most_tiles(tiles).map_or_else(String::new, |most| format!(", up to {most} a key"));
+            let lines = [format!("tiles: one partial aggregate for each key and step of the clock{most}")];
+            let clocks = tiles.bounds.iter().chain(&tiles.flags).map(|bound| comparison(bound, &show));
+            lines.into_iter().chain(clocks).chain(tiles.calls.iter().map(|call| aggregate(call, &show))).collect()
+        }
         NodeKind::Aggregate { keys, member } => {
             let mut lines = vec![format!("aggregate by {}: one entry a key", list(keys))];
             lines.extend(wheres(&member.filter));
             for call in &member.aggregates {
-                let argument = call.argument.as_ref().map_or("*".to_string(), show);
                 if call.collected.is_some() {
                     lines.push(format!("{}: keeps all values of a key", readable(call.name(), input)));
                     continue;
                 }
-                let filter = call.filter.as_ref().map_or(String::new(), |filter| format!(" where {}", show(filter)));
-                lines.push(format!("{}({argument}){filter} -> {}", call.function.name(), call.data_type));
+                lines.push(aggregate(call, &show));
             }
             if input.is_some_and(|input| !input.append_only) {
                 lines.push("its input retracts rows".to_string());

@@ -7,7 +7,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::compute::SortOptions;
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, Field, SchemaRef};
+use chrono_tz::Tz;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use datafusion::physical_expr::window::WindowExpr;
@@ -91,6 +92,8 @@ pub enum NodeKind {
         /// The comparisons, one more column each.
         flags: Vec<ClockBound>,
     },
+    /// Partial aggregates of the rows whose comparisons with the clock turn at the same instants, for an aggregate above.
+    Tiles(TilePlan),
     /// One row a group: key columns, then the member's aggregates.
     Aggregate {
         /// Group keys.
@@ -127,6 +130,22 @@ pub enum NodeKind {
     Join(JoinPlan),
     /// The rows of all inputs.
     Union,
+}
+
+/// Rows as partial aggregates. The output has the keys, a boolean for each flag, how many rows a row stands for, and the
+/// partial aggregates; only what an aggregate merges of it has a meaning.
+#[derive(Debug, Clone)]
+pub struct TilePlan {
+    /// What the aggregate above groups by.
+    pub keys: Vec<Scalar>,
+    /// All must hold for a row to count.
+    pub bounds: Vec<ClockBound>,
+    /// Comparisons that the aggregate above reads.
+    pub flags: Vec<ClockBound>,
+    /// The aggregates, over the columns of the input and behind them the flags as they are when a row comes.
+    pub calls: Vec<AggregateCall>,
+    /// Of the clock.
+    pub timezone: Tz,
 }
 
 /// The rows of a partition whose rank is not above a number.
@@ -243,6 +262,8 @@ pub struct Member {
     pub fingerprint: String,
     /// Rows that count for this member, in stages as in `Map`; a group without any is no row of the output.
     pub filter: Vec<Scalar>,
+    /// How many rows each row stands for; `None` where it is one.
+    pub rows: Option<Scalar>,
     /// Its aggregates.
     pub aggregates: Vec<AggregateCall>,
 }
@@ -258,6 +279,8 @@ pub struct AggregateCall {
     pub collected: Option<Arc<AggregateFunctionExpr>>,
     /// FILTER (WHERE …).
     pub filter: Option<Scalar>,
+    /// True where the argument is a partial aggregate of [`NodeKind::Tiles`].
+    pub merges: bool,
     /// The type of the result.
     pub data_type: DataType,
 }
@@ -277,6 +300,35 @@ pub enum AggregateFunction {
 }
 
 impl AggregateCall {
+    /// Canonical text.
+    pub fn text(&self) -> String {
+        let text = |scalar: &Option<Scalar>| scalar.as_ref().map_or_else(String::new, |scalar| scalar.text.clone());
+        let merged = if self.merges { "merged " } else { "" };
+        let (argument, filter) = (text(&self.argument), text(&self.filter));
+        format!("{merged}{}({argument}) filter {filter} -> {}", self.name(), self.data_type)
+    }
+
+    /// The type of partial aggregates of which the result can be had; `None` where only all values give it.
+    pub fn partial_type(&self) -> Option<DataType> {
+        let sums = |sum: DataType| {
+            let fields = vec![Field::new("count", DataType::Int64, true), Field::new("sum", sum, true)];
+            Some(DataType::Struct(fields.into()))
+        };
+        use AggregateFunction::{Avg, Count, Max, Min, Sum};
+        match (self.function, self.argument.as_ref().map(|argument| &argument.data_type)) {
+            (Count, _) => Some(DataType::Int64),
+            (Sum | Avg, Some(DataType::Int64 | DataType::UInt64)) => {
+                sums(DataType::Decimal128(DECIMAL128_MAX_PRECISION, 0))
+            }
+            (Sum | Avg, Some(DataType::Decimal128(_, scale))) => {
+                sums(DataType::Decimal128(DECIMAL128_MAX_PRECISION, *scale))
+            }
+            (Sum | Avg, Some(DataType::Float64)) => sums(DataType::LargeBinary),
+            (Min | Max, Some(value)) => Some(value.clone()),
+            _ => None,
+        }
+    }
+
     /// Its name in SQL, or the whole call where the function is one of DataFusion's.
     pub fn name(&self) -> &str {
         self.collected.as_ref().map_or_else(|| self.function.name(), |function| function.name())

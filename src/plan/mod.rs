@@ -14,6 +14,7 @@ pub mod functions;
 pub mod session;
 pub mod signed;
 pub mod sql;
+pub mod steps;
 pub mod unique;
 pub mod unnests;
 pub mod zone;

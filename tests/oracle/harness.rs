@@ -19,8 +19,7 @@ use tagflow::engine::desired::plan_project;
 use tagflow::operator::graph::Graph;
 use tagflow::oracle;
 use tagflow::plan::compile::{KeyRequirement, compile};
-use tagflow::plan::flow::FlowPlan;
-
+use tagflow::plan::flow::{FlowPlan, NodeKind};
 use tagflow::plan::session::{optimise, session_state};
 
 use crate::events;
@@ -124,6 +123,11 @@ impl Run {
     /// How many tags there are.
     pub fn tags(&self) -> usize {
         self.tags.len()
+    }
+
+    /// How many tags have an operator of that kind.
+    pub fn tags_with(&self, kind: impl Fn(&NodeKind) -> bool) -> usize {
+        self.tags.iter().filter(|tag| tag.plan.nodes.iter().any(|node| kind(&node.kind))).count()
     }
 
     /// Over the tags of the sample project, as `tagflow check` plans them.

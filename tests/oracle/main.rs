@@ -10,9 +10,11 @@ mod events;
 mod harness;
 mod queries;
 mod random_sql;
+mod tiled;
 mod wall_clock;
 
 use harness::Run;
+use tagflow::plan::flow::NodeKind;
 
 fn seeds() -> Vec<u64> {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
@@ -51,5 +53,17 @@ fn every_sample_tag_equals_its_batch_answer_after_every_epoch() {
     for seed in seeds() {
         println!("sample tags, seed {seed}: run it alone with TAGFLOW_ORACLE_SEED={seed}");
         Run::of_sample(seed).check();
+    }
+}
+
+#[test]
+fn every_tiled_query_equals_its_batch_answer_after_every_epoch() {
+    for seed in seeds() {
+        for timezone in [chrono_tz::Asia::Shanghai, chrono_tz::America::New_York] {
+            println!("tiles, seed {seed}, {timezone}: run it alone with TAGFLOW_ORACLE_SEED={seed}");
+            let mut run = Run::of_queries(seed, timezone, tiled::TILED);
+            assert_eq!(run.tags_with(|kind| matches!(kind, NodeKind::Tiles(_))), tiled::TILED.len());
+            run.check();
+        }
     }
 }

@@ -6,6 +6,7 @@
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
+use tagflow::plan::flow::NodeKind;
 
 use crate::harness::Run;
 
@@ -45,6 +46,18 @@ const ORDERS: &[(&str, Type)] = &[
     ("order_time", Time),
 ];
 const VIEWS: &[(&str, Type)] = &[("page", Text), ("device", Text), ("duration_ms", Int), ("view_time", Time)];
+
+/// Aggregates that tiles can keep: the function, what it is of, and what it gives.
+const SPLIT_CALLS: &[(&str, Type, Type)] = &[
+    ("COUNT", Int, Int),
+    ("COUNT", Text, Int),
+    ("SUM", Int, Int),
+    ("SUM", Decimal, Decimal),
+    ("AVG", Double, Double),
+    ("AVG", Decimal, Decimal),
+    ("MIN", Text, Text),
+    ("MAX", Decimal, Decimal),
+];
 
 impl Generator {
     fn chance(&mut self, percent: u32) -> bool {
@@ -259,7 +272,8 @@ impl Generator {
     /// One row a user.
     fn tag(&mut self, depth: u32) -> Rel {
         match self.random.random_range(0..10) {
-            0..7 => self.aggregated(depth),
+            0..4 => self.aggregated(depth),
+            4..7 => self.in_steps(depth),
             7 if depth > 0 => self.joined(depth - 1),
             8 if depth > 0 => {
                 let (left, right) = (self.aggregated(depth - 1), self.aggregated(depth - 1));
@@ -341,6 +355,64 @@ impl Generator {
             }
         }
         Rel { sql, columns }
+    }
+
+    /// Aggregates over comparisons with the clock that move in steps: what is kept as tiles where it can be.
+    fn in_steps(&mut self, depth: u32) -> Rel {
+        let from = self.rows(depth);
+        let Some(time) = self.column(&from, Time) else { return self.aggregated(depth) };
+        let mut columns = Vec::new();
+        let mut list = Vec::new();
+        for _ in 0..self.random.random_range(1..5) {
+            let (function, of, data_type) = *SPLIT_CALLS.choose(&mut self.random).unwrap();
+            let value = self.expr(&from, of, 0);
+            let argument = match self.random.random_range(0..5) {
+                0 => format!("CASE WHEN {} THEN {value} END", self.step(&from, &time)),
+                1 => {
+                    let (step, other) = (self.step(&from, &time), self.expr(&from, of, 0));
+                    format!("CASE WHEN {step} THEN {value} ELSE {other} END")
+                }
+                2 => {
+                    let (one, two, other) = (self.step(&from, &time), self.step(&from, &time), self.expr(&from, of, 0));
+                    format!("CASE WHEN {one} THEN {value} WHEN {two} THEN {other} END")
+                }
+                _ => value,
+            };
+            let filter =
+                if self.chance(50) { format!(" FILTER (WHERE {})", self.step(&from, &time)) } else { String::new() };
+            let name = self.name("t");
+            list.push(format!("{function}({argument}){filter} AS {name}"));
+            columns.push((name, data_type));
+        }
+        let filter = match self.random.random_range(0..3) {
+            0 => String::new(),
+            1 => format!(" WHERE {}", self.step(&from, &time)),
+            _ => format!(" WHERE {} AND {}", self.step(&from, &time), self.step(&from, &time)),
+        };
+        Rel { sql: format!("SELECT user_id, {} FROM {}{filter} GROUP BY user_id", list.join(", "), from.sql), columns }
+    }
+
+    /// A condition on a time that the clock turns in steps, perhaps with another.
+    fn step(&mut self, from: &Rel, time: &str) -> String {
+        let step = self.one(&[
+            "{t} >= CURRENT_DATE - INTERVAL '7' DAY",
+            "{t} > CURRENT_DATE - INTERVAL '30' DAY",
+            "{t} >= date_trunc('hour', NOW()) - INTERVAL '30' HOUR",
+            "{t} >= date_trunc('month', NOW())",
+            "{t} < CURRENT_DATE - INTERVAL '2' DAY",
+            "{t} <= date_trunc('hour', NOW())",
+            "{t} <= NOW()",
+            "CAST({t} AS DATE) = CURRENT_DATE",
+            "CAST({t} AS DATE) <> CURRENT_DATE",
+            "{t} BETWEEN CURRENT_DATE - INTERVAL '9' DAY AND CURRENT_DATE - INTERVAL '1' DAY",
+            "NOT ({t} > CURRENT_DATE - INTERVAL '1' MONTH)",
+        ]);
+        let step = step.replace("{t}", time);
+        if self.chance(60) {
+            return step;
+        }
+        let (left, sign, right) = (self.expr(from, Int, 0), self.one(&["=", "<>", "<", ">="]), self.expr(from, Int, 0));
+        format!("({step} {} {left} {sign} {right})", self.one(&["AND", "AND", "OR"]))
     }
 
     fn aggregate(&mut self, from: &Rel) -> (String, Type) {
@@ -463,17 +535,20 @@ fn random_tags_equal_their_batch_answers() {
         Some(seed) => vec![seed],
         None => (1..=number("TAGFLOW_RANDOM_SQL").unwrap_or(8)).collect(),
     };
-    let (mut accepted, mut refused) = (0, 0);
+    let (mut accepted, mut refused, mut tiled) = (0, 0, 0);
     for seed in seeds {
         let mut generator = Generator { random: StdRng::seed_from_u64(seed), names: 0, is_ordered: false };
         let queries: Vec<(String, String)> =
             (0..TAGS).map(|number| (format!("random_{number}"), generator.tag(2).sql)).collect();
         println!("random SQL, seed {seed}: run it alone with TAGFLOW_ORACLE_SEED={seed}");
-        let mut run = Run::of_accepted(seed, chrono_tz::Asia::Shanghai, &queries);
+        let timezone = if seed % 3 == 0 { chrono_tz::America::New_York } else { chrono_tz::Asia::Shanghai };
+        let mut run = Run::of_accepted(seed, timezone, &queries);
         accepted += run.tags();
+        tiled += run.tags_with(|kind| matches!(kind, NodeKind::Tiles(_)));
         refused += TAGS - run.tags();
         run.check();
     }
-    println!("{accepted} random tags ran, {refused} were refused");
+    println!("{accepted} random tags ran, {tiled} with tiles, {refused} were refused");
+    assert!(tiled * 8 > accepted, "{tiled} of {accepted} tags with tiles are too few");
     assert!(accepted > 4 * refused, "the grammar should be one of tags that stream: {accepted} of {refused} refused");
 }

@@ -27,6 +27,24 @@ pub struct Argument {
     pub filter: Option<BooleanArray>,
 }
 
+impl Argument {
+    /// Values for a function, encoded where it needs them so.
+    pub fn new(
+        function: AggregateFunction,
+        values: Option<ArrayRef>,
+        filter: Option<BooleanArray>,
+    ) -> Result<Self, OperatorError> {
+        use AggregateFunction::{Collected, CountDistinct, Max, Min};
+        let encoded = match &values {
+            Some(values) if matches!(function, CountDistinct | Min | Max | Collected) => {
+                Some(rows::converter([values.data_type()])?.convert_columns(std::slice::from_ref(values))?)
+            }
+            _ => None,
+        };
+        Ok(Argument { values, encoded, filter })
+    }
+}
+
 /// Rows of a batch and the slots they fall into.
 #[derive(Debug, Clone, Copy)]
 pub struct Selection<'a> {
@@ -39,7 +57,7 @@ pub struct Selection<'a> {
 }
 
 impl Selection<'_> {
-    fn each(&self, argument: &Argument, mut apply: impl FnMut(usize, usize, i64)) {
+    pub(super) fn each(&self, argument: &Argument, mut apply: impl FnMut(usize, usize, i64)) {
         let nulls = argument.values.as_ref().and_then(|values| values.nulls());
         if nulls.is_none() && argument.filter.is_none() && self.weights.is_none() {
             for (slot, row) in self.slots.iter().zip(self.rows) {
@@ -64,19 +82,34 @@ impl Selection<'_> {
 pub struct Accumulator {
     function: AggregateFunction,
     output: DataType,
+    /// It takes partial aggregates in place of values.
+    merges: bool,
     /// Non-NULL inputs of each slot, by weight.
-    counts: Vec<i64>,
-    state: State,
+    pub(super) counts: Vec<i64>,
+    pub(super) state: State,
 }
 
 #[derive(Debug)]
-enum State {
+pub(super) enum State {
     Count,
     Whole { sums: Vec<i128>, scale: i8 },
     Float { sums: Vec<ExactSum> },
     Distinct { values: ValueCounts },
     Extreme { values: Extreme, converter: Arc<RowConverter> },
     Collected(Collected),
+}
+
+impl State {
+    /// Sums of values of a type, or of partial sums.
+    fn sums(data_type: &DataType) -> Option<State> {
+        match data_type {
+            DataType::Int64 | DataType::UInt64 => Some(State::Whole { sums: Vec::new(), scale: 0 }),
+            DataType::Decimal128(_, scale) => Some(State::Whole { sums: Vec::new(), scale: *scale }),
+            DataType::Float64 | DataType::LargeBinary => Some(State::Float { sums: Vec::new() }),
+            DataType::Struct(count_and_sum) => State::sums(count_and_sum.get(1)?.data_type()),
+            _ => None,
+        }
+    }
 }
 
 impl Accumulator {
@@ -94,25 +127,19 @@ impl Accumulator {
                 values: Extreme::new(call.function == AggregateFunction::Max, append_only),
                 converter: Arc::new(rows::converter([data_type])?),
             },
-            (AggregateFunction::Sum | AggregateFunction::Avg, Some(data_type)) => match data_type {
-                DataType::Int64 | DataType::UInt64 => State::Whole { sums: Vec::new(), scale: 0 },
-                DataType::Decimal128(_, scale) => State::Whole { sums: Vec::new(), scale: *scale },
-                DataType::Float64 => State::Float { sums: Vec::new() },
-                other => {
-                    return Err(OperatorError::Expression(format!(
-                        "{} of {other} does not stream",
-                        call.function.name()
-                    )));
-                }
-            },
+            (AggregateFunction::Sum | AggregateFunction::Avg, Some(data_type)) => {
+                State::sums(data_type).ok_or_else(|| {
+                    OperatorError::Expression(format!("{} of {data_type} does not stream", call.function.name()))
+                })?
+            }
         };
-        Ok(Accumulator { function: call.function, output: call.data_type.clone(), counts: Vec::new(), state })
-    }
-
-    /// True when [`Argument::encoded`] is needed.
-    pub fn needs_encoded(function: AggregateFunction) -> bool {
-        use AggregateFunction::{Collected, CountDistinct, Max, Min};
-        matches!(function, CountDistinct | Min | Max | Collected)
+        Ok(Accumulator {
+            function: call.function,
+            output: call.data_type.clone(),
+            merges: call.merges,
+            counts: Vec::new(),
+            state,
+        })
     }
 
     /// Makes room for that many slots.
@@ -130,6 +157,10 @@ impl Accumulator {
 
     /// Takes rows.
     pub fn update(&mut self, selection: Selection<'_>, argument: &Argument) -> Result<(), OperatorError> {
+        // The extreme of extremes is found as that of values is.
+        if self.merges && !matches!(self.state, State::Extreme { .. }) {
+            return self.merge(selection, argument);
+        }
         let counts = &mut self.counts;
         let encoded = || {
             argument
@@ -201,7 +232,7 @@ impl Accumulator {
         Ok(())
     }
 
-    fn overflow(&self) -> OperatorError {
+    pub(super) fn overflow(&self) -> OperatorError {
         OperatorError::Overflow { function: self.function.name(), data_type: self.output.to_string() }
     }
 

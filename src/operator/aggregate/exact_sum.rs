@@ -94,7 +94,7 @@ impl ExactSum {
         }
     }
 
-    /// Moves carries on, so that all limbs but the last are in 0..2^32, and drops zeros at both ends.
+    /// Moves carries on, so that all limbs but the last are in 0..2^32 and the last has the sign, and drops zeros at both ends.
     fn carry(&mut self) {
         let mut carry = 0_i64;
         for limb in &mut self.limbs {
@@ -105,6 +105,11 @@ impl ExactSum {
         if carry != 0 {
             self.limbs.push(carry);
         }
+        // A negative sum would become longer each time.
+        if let [.., below, -1] = self.limbs.as_mut_slice() {
+            *below -= 1 << LIMB_BITS;
+            self.limbs.pop();
+        }
         while self.limbs.last() == Some(&0) {
             self.limbs.pop();
         }
@@ -114,25 +119,35 @@ impl ExactSum {
         self.additions = 0;
     }
 
-    /// Adds another sum.
-    pub fn merge(&mut self, other: &ExactSum) {
+    /// Adds another sum `weight` times; a negative weight takes it away.
+    pub fn merge(&mut self, other: &ExactSum, weight: i64) {
         if let Some(special) = &other.special {
             let own = self.special.get_or_insert_default();
-            own.iter_mut().zip(special.iter()).for_each(|(own, other)| *own += other);
+            own.iter_mut().zip(special.iter()).for_each(|(own, other)| *own += other * weight);
         }
-        if other.limbs.is_empty() {
-            return;
-        }
-        let mut other = other.clone();
-        other.carry();
-        self.carry();
-        if other.limbs.is_empty() {
+        if other.limbs.is_empty() || weight == 0 {
             return;
         }
         self.reserve(other.lowest, other.limbs.len());
         let start = (other.lowest - self.lowest) as usize;
-        for (own, other) in self.limbs[start..].iter_mut().zip(&other.limbs) {
-            *own += other;
+        let mut carry = 0_i128;
+        let mut place = start;
+        for other in &other.limbs {
+            let total = i128::from(self.limbs[place]) + i128::from(*other) * i128::from(weight) + carry;
+            self.limbs[place] = (total & 0xFFFF_FFFF) as i64;
+            carry = total >> LIMB_BITS;
+            place += 1;
+        }
+        while carry != 0 {
+            if place == self.limbs.len() {
+                self.limbs.push(0);
+            }
+            let total = i128::from(self.limbs[place]) + carry;
+            (self.limbs[place], carry) = match i64::try_from(total) {
+                Ok(total) => (total, 0),
+                Err(_) => ((total & 0xFFFF_FFFF) as i64, total >> LIMB_BITS),
+            };
+            place += 1;
         }
         self.carry();
     }
@@ -276,9 +291,23 @@ mod tests {
             left.iter().for_each(|value| merged.add(*value, 1));
             let mut other = ExactSum::default();
             right.iter().for_each(|value| other.add(*value, 1));
-            merged.merge(&other);
+            merged.merge(&other, 1);
             assert_eq!(forward.value(), merged.value());
+            merged.merge(&forward, -1);
+            assert_eq!(merged.value(), 0.0);
         }
+    }
+
+    #[test]
+    fn merged_negative_sums_stay_short() {
+        let mut half = ExactSum::default();
+        half.add(-0.5, 1);
+        let mut sum = ExactSum::default();
+        (0..1000).for_each(|_| sum.merge(&half, 1));
+        assert_eq!(sum.value(), -500.0);
+        assert!(sum.limbs.len() <= 3, "{:?}", sum.limbs);
+        sum.merge(&half, -1000);
+        assert_eq!(sum.value(), 0.0);
     }
 
     #[test]

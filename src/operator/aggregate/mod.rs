@@ -8,7 +8,8 @@ pub mod accumulator;
 pub mod collected;
 pub mod exact_sum;
 pub mod keys;
-mod prepare;
+mod partial;
+pub(crate) mod prepare;
 mod shard;
 pub mod value_set;
 

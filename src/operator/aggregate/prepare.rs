@@ -3,15 +3,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, UInt32Array};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, UInt32Array};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::{filter_record_batch, take};
-use arrow::row::Rows;
+use arrow::datatypes::Int64Type;
 use rayon::prelude::*;
 
 use crate::operator::aggregate::MemberPlan;
-use crate::operator::aggregate::accumulator::{Accumulator, Argument};
-use crate::operator::{OperatorError, map, rows};
+use crate::operator::aggregate::accumulator::Argument;
+use crate::operator::{OperatorError, map};
 use crate::plan::flow::{AggregateCall, Scalar};
 
 /// One member's view of a batch.
@@ -19,6 +19,8 @@ use crate::plan::flow::{AggregateCall, Scalar};
 pub(crate) struct Prepared {
     /// Rows that count for the member; `None` for all.
     pub(crate) mask: Option<BooleanArray>,
+    /// How many rows each row stands for; `None` where it is one.
+    pub(crate) rows: Option<Int64Array>,
     /// One per aggregate.
     pub(crate) arguments: Vec<Argument>,
 }
@@ -76,7 +78,9 @@ impl Shared<'_> {
         }
         let calls = plan.member.aggregates.iter();
         let arguments = calls.map(|call| self.argument(call, mask.as_ref())).collect::<Result<Vec<_>, _>>()?;
-        Ok(Prepared { mask, arguments })
+        let rows = plan.member.rows.as_ref().map(|rows| map::evaluate(rows, self.batch)).transpose()?;
+        let rows = rows.map(|rows| rows.as_primitive::<Int64Type>().clone());
+        Ok(Prepared { mask, rows, arguments })
     }
 
     fn argument(&self, call: &AggregateCall, mask: Option<&BooleanArray>) -> Result<Argument, OperatorError> {
@@ -93,11 +97,7 @@ impl Shared<'_> {
                 None => scattered(argument, self.batch, used.as_ref())?,
             }),
         };
-        let encoded = match &values {
-            Some(values) if Accumulator::needs_encoded(call.function) => Some(encode(values)?),
-            _ => None,
-        };
-        Ok(Argument { values, encoded, filter })
+        Argument::new(call.function, values, filter)
     }
 
     fn condition(&self, condition: &Scalar, mask: Option<&BooleanArray>) -> Result<BooleanArray, OperatorError> {
@@ -112,10 +112,6 @@ impl Shared<'_> {
 
 fn both(left: &BooleanArray, right: &BooleanArray) -> BooleanArray {
     BooleanArray::new(left.values() & right.values(), None)
-}
-
-fn encode(values: &ArrayRef) -> Result<Rows, OperatorError> {
-    Ok(rows::converter([values.data_type()])?.convert_columns(std::slice::from_ref(values))?)
 }
 
 /// The expression over the rows of `mask` alone, in their places, NULL elsewhere.

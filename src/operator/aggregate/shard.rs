@@ -149,7 +149,9 @@ impl Shard {
         let old = state.evaluate(&touched)?;
         let selection = Selection { slots, rows, weights };
         for (slot, row) in slots.iter().zip(rows) {
-            state.counts[*slot as usize] += weights.map_or(1, |weights| weights[*row as usize]);
+            let row = *row as usize;
+            let rows = prepared.rows.as_ref().map_or(1, |rows| rows.value(row));
+            state.counts[*slot as usize] += rows * weights.map_or(1, |weights| weights[row]);
         }
         for (accumulator, argument) in state.accumulators.iter_mut().zip(&prepared.arguments) {
             accumulator.update(selection, argument)?;

@@ -13,7 +13,7 @@ use crate::plan::codes;
 use crate::plan::flow::{NodeIndex, NodeKind};
 
 /// A comparison with the clock: row side, how, clock side.
-type Comparing = (Expr, Comparison, Expr);
+pub(super) type Comparing = (Expr, Comparison, Expr);
 
 impl Compiler<'_> {
     /// The same columns without the clock: its comparisons are columns of the node from here on.
@@ -93,12 +93,16 @@ impl Compiler<'_> {
 /// What stands for a comparison until its column is known.
 const FLAG: &str = "#clock";
 
-fn flag_number(column: &Column) -> Option<usize> {
+pub(super) fn flag_column(number: usize) -> Column {
+    Column::from_name(format!("{FLAG}{number}"))
+}
+
+pub(super) fn flag_number(column: &Column) -> Option<usize> {
     column.name.strip_prefix(FLAG)?.parse().ok()
 }
 
 /// The expression with a placeholder for each comparison with the clock.
-fn take_comparisons(expr: &Expr, comparisons: &mut Vec<Comparing>) -> Result<Expr, Refusal> {
+pub(super) fn take_comparisons(expr: &Expr, comparisons: &mut Vec<Comparing>) -> Result<Expr, Refusal> {
     let replaced = expr.clone().transform_down(|expr| {
         if !clock::reads_clock(&expr) {
             return Ok(Transformed::new(expr, false, TreeNodeRecursion::Jump));
@@ -121,7 +125,7 @@ fn take_comparisons(expr: &Expr, comparisons: &mut Vec<Comparing>) -> Result<Exp
                 comparisons.push(part);
                 comparisons.len() - 1
             });
-            Expr::Column(Column::from_name(format!("{FLAG}{number}")))
+            Expr::Column(flag_column(number))
         });
         let Some(all) = flags.reduce(Expr::and) else { return Ok(Transformed::no(expr)) };
         let all = if negated { not(all) } else { all };

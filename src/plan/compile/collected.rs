@@ -140,6 +140,7 @@ impl Compiler<'_> {
             argument: Some(argument),
             collected: Some(Arc::new(function)),
             filter,
+            merges: false,
             data_type: data_type.clone(),
         })
     }

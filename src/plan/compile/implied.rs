@@ -53,10 +53,9 @@ impl Compiler<'_> {
         else {
             return;
         };
-        let is_lower = |comparison: &Comparison| matches!(comparison, Comparison::AtLeast | Comparison::After);
         // One that is there already drops as much, give or take.
         let is_bounded = |(row, comparison, _): &(Expr, Comparison, Expr)| {
-            is_lower(comparison) && row.column_refs().contains(column)
+            comparison.is_lower() && row.column_refs().contains(column)
         };
         if high.bounds.iter().any(is_bounded) {
             return;
@@ -77,7 +76,8 @@ impl Compiler<'_> {
         let mut carried = Vec::new();
         for (row, comparison, clock_side) in bounds {
             let columns = row.column_refs();
-            if !is_lower(comparison) || clock::rise(row).is_none() || !columns.iter().all(|column| **column == of_low) {
+            if !comparison.is_lower() || clock::rise(row).is_none() || !columns.iter().all(|column| **column == of_low)
+            {
                 continue;
             }
             let replace = |expr: Expr| match &expr {

@@ -24,6 +24,14 @@ impl Compiler<'_> {
         }
         let mut schema = aggregate.input.schema().as_ref().clone();
         let (mut relation, mut exprs) = self.with_queries(relation, &exprs)?;
+        let fields = aggregate.schema.fields().iter();
+        let fields: Vec<Field> =
+            fields.map(|field| Field::new(readable(field.name()), field.data_type().clone(), true)).collect();
+        if sets.is_none()
+            && let Some(node) = self.tiled(&relation, &schema, exprs.split_at(keys.len()), &fields)?
+        {
+            return Ok(self.whole(node));
+        }
         if exprs.iter().any(clock::reads_clock) {
             let resolved = exprs.iter().map(|expr| substitute(expr, &schema, &relation.columns));
             let columns = resolved.collect::<Result<Vec<_>, _>>()?;
@@ -34,8 +42,6 @@ impl Compiler<'_> {
         }
         let schema = &schema;
         let (group_expr, aggr_expr) = exprs.split_at(keys.len());
-        let fields = aggregate.schema.fields().iter();
-        let fields = fields.map(|field| Field::new(readable(field.name()), field.data_type().clone(), true)).collect();
         if let Some(sets) = &sets {
             return self.grouped_by_sets(&relation, schema, sets, group_expr, aggr_expr, fields);
         }
@@ -65,36 +71,45 @@ impl Compiler<'_> {
         let aggregates =
             aggr_expr.iter().map(|expr| self.aggregate_call(&relation, expr, schema)).collect::<Result<Vec<_>, _>>()?;
         let filter = self.filter_stages(relation.node, &relation.filters)?;
+        Ok(self.aggregate_node(relation.node, keys, filter, None, aggregates, fields))
+    }
 
+    /// An aggregate over a node, whose rows may stand for several each.
+    pub(super) fn aggregate_node(
+        &mut self,
+        input: NodeIndex,
+        keys: Vec<Scalar>,
+        filter: Vec<Scalar>,
+        rows: Option<Scalar>,
+        aggregates: Vec<AggregateCall>,
+        fields: Vec<Field>,
+    ) -> NodeIndex {
         let key_texts: Vec<&str> = keys.iter().map(|key| key.text.as_str()).collect();
-        let identity = fingerprint(&format!("aggregate {} by {key_texts:?}", self.facts[relation.node].output));
-        let call_texts: Vec<String> = aggregates
-            .iter()
-            .map(|call| {
-                let text =
-                    |scalar: &Option<Scalar>| scalar.as_ref().map_or_else(String::new, |scalar| scalar.text.clone());
-                format!("{}({}) filter {} -> {}", call.name(), text(&call.argument), text(&call.filter), call.data_type)
-            })
-            .collect();
+        let identity = fingerprint(&format!("aggregate {} by {key_texts:?}", self.facts[input].output));
+        let call_texts: Vec<String> = aggregates.iter().map(AggregateCall::text).collect();
         let filter_texts: Vec<&str> = filter.iter().map(|stage| stage.text.as_str()).collect();
-        let member =
-            Member { fingerprint: fingerprint(&format!("member {filter_texts:?} {call_texts:?}")), filter, aggregates };
-
+        let rows_text = rows.as_ref().map_or_else(String::new, |rows| format!(" of {}", rows.text));
+        let member = Member {
+            fingerprint: fingerprint(&format!("member {filter_texts:?} {call_texts:?}{rows_text}")),
+            filter,
+            rows,
+            aggregates,
+        };
         let facts = Facts {
             columns: canonical_columns(&fields),
             unique: vec![(0..keys.len()).collect()],
             merged: vec![],
-            reach: self.facts[relation.node].reach,
+            reach: self.facts[input].reach,
             output: fingerprint(&format!("{identity} {}", member.fingerprint)),
         };
         let node = FlowNode {
             fingerprint: identity,
-            inputs: vec![relation.node],
+            inputs: vec![input],
             kind: NodeKind::Aggregate { keys, member },
             schema: Arc::new(Schema::new(fields)),
             append_only: false,
         };
-        Ok(self.push(node, facts))
+        self.push(node, facts)
     }
 
     pub(super) fn aggregate_call(
@@ -135,7 +150,7 @@ impl Compiler<'_> {
             matches!(&argument, Expr::Literal(value, _) if !value.is_null()) && kind == AggregateFunction::Count;
         let argument = if counts_rows { None } else { Some(self.scalar(relation.node, &argument)?) };
         let filter = filter.map(|filter| self.scalar(relation.node, &filter)).transpose()?;
-        Ok(AggregateCall { function: kind, argument, collected: None, filter, data_type })
+        Ok(AggregateCall { function: kind, argument, collected: None, filter, merges: false, data_type })
     }
 
     pub(super) fn union(&mut self, union: &Union) -> Result<Relation, Refusal> {

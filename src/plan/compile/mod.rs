@@ -11,6 +11,7 @@ mod join;
 mod key;
 mod keyed;
 mod population;
+mod tiles;
 mod unnest;
 mod window;
 
@@ -529,7 +530,7 @@ impl Compiler<'_> {
             .zip(bounds)
             .filter(|((row, comparison, _), _)| {
                 let columns = row.column_refs();
-                matches!(comparison, Comparison::AtLeast | Comparison::After)
+                comparison.is_lower()
                     && columns.len() == 1
                     && columns.iter().all(|column| column.name.starts_with(&event_time))
             })

@@ -1,7 +1,7 @@
 //! What a tag costs that its SQL does not show: state without bound, and values that move everybody.
 
 use crate::diagnostic::Diagnostic;
-use crate::plan::clock::{ClockBound, Comparison};
+use crate::plan::clock::ClockBound;
 use crate::plan::codes;
 use crate::plan::flow::{FlowPlan, JoinPlan, NodeIndex, NodeKind};
 use crate::plan::sql::text::SqlText;
@@ -68,7 +68,7 @@ fn compares_times(join: &JoinPlan) -> bool {
 /// The stream all of whose rows come through a node.
 fn whole_stream(plan: &FlowPlan, node: NodeIndex) -> Option<&str> {
     let node = &plan.nodes[node];
-    let is_lower = |bound: &ClockBound| matches!(bound.comparison, Comparison::AtLeast | Comparison::After);
+    let is_lower = |bound: &ClockBound| bound.comparison.is_lower();
     match &node.kind {
         NodeKind::ClockFilter { bounds } if !bounds.iter().any(is_lower) => {
             node.inputs.iter().find_map(|input| whole_stream(plan, *input))
@@ -81,6 +81,10 @@ fn whole_stream(plan: &FlowPlan, node: NodeIndex) -> Option<&str> {
         | NodeKind::Window { .. }
         | NodeKind::Join(_) => node.inputs.iter().find_map(|input| whole_stream(plan, *input)),
         NodeKind::ClockFlags { .. } => node.inputs.iter().find_map(|input| whole_stream(plan, *input)),
-        NodeKind::Seed | NodeKind::ClockFilter { .. } | NodeKind::Aggregate { .. } | NodeKind::TopRows { .. } => None,
+        NodeKind::Seed
+        | NodeKind::ClockFilter { .. }
+        | NodeKind::Tiles(_)
+        | NodeKind::Aggregate { .. }
+        | NodeKind::TopRows { .. } => None,
     }
 }
