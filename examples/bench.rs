@@ -20,7 +20,7 @@ use tagflow::engine::intake::{Intake, Reads, World};
 use tagflow::engine::store::StoreThread;
 use tagflow::project;
 use tagflow::sink::open_store;
-use tagflow::source::{DeadLetters, SourceContext, WallClock};
+use tagflow::source::{DeadLetters, Registries, SourceContext, WallClock};
 
 type Failure = Box<dyn Error>;
 
@@ -200,6 +200,7 @@ fn world(desired: &Desired) -> World {
             dead_letters: Arc::new(DeadLetters::new(letters, Arc::clone(&wall_clock))),
             state_dir: config.engine.state_dir.clone(),
             wall_clock,
+            registries: Registries::default(),
         },
     }
 }

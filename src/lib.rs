@@ -7,6 +7,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 #![warn(missing_docs)]
 
+mod byte_cursor;
 pub mod catalog;
 pub mod cli;
 pub mod column_type;

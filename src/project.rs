@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use crate::catalog::{self, Catalog};
+use sha2::{Digest, Sha256};
+
+use crate::catalog::{self, Attached, Catalog};
 use crate::config::{self, Config, Outline};
 use crate::diagnostic::{Diagnostic, codes};
 use crate::tag::{self, Folder, TagDefinition};
@@ -35,6 +37,8 @@ pub struct Loaded {
     pub diagnostics: Vec<Diagnostic>,
     /// Files that are there but could not be read.
     pub unreadable: BTreeSet<PathBuf>,
+    /// What changes when any file of the project does, and only then.
+    pub fingerprint: String,
     /// The text of every file that was read, for quoting, even when there is no project.
     pub sources: BTreeMap<PathBuf, String>,
 }
@@ -70,7 +74,8 @@ pub fn load_with_env(root: &Path, profile: Option<&str>, env: &dyn Fn(&str) -> O
         }
         None => (None, Outline::unknown()),
     };
-    let catalog = catalog::load(&sources, &outline, &mut diagnostics);
+    let attached = read_attached(root, &sources);
+    let catalog = catalog::load(&sources, &attached, &outline, &mut diagnostics);
     let tree = tag::load(&sources, &outline, &mut diagnostics);
     let functions = sources.iter().filter(|(file, _)| file.starts_with(FUNCTIONS));
     let functions = functions.map(|(file, text)| (file.clone(), text.clone())).collect();
@@ -82,7 +87,37 @@ pub fn load_with_env(root: &Path, profile: Option<&str>, env: &dyn Fn(&str) -> O
         folders: tree.folders,
         sources: sources.clone(),
     });
-    Loaded { project, diagnostics, unreadable, sources }
+    let fingerprint = fingerprint(&sources, &attached, &unreadable);
+    Loaded { project, diagnostics, unreadable, fingerprint, sources }
+}
+
+/// The files that schema files name.
+fn read_attached(root: &Path, sources: &BTreeMap<PathBuf, String>) -> Attached {
+    let read = |file: PathBuf| {
+        let bytes = std::fs::read(root.join(&file)).map_err(|error| error.to_string());
+        (file, bytes)
+    };
+    catalog::files_named(sources).into_iter().map(read).collect()
+}
+
+fn fingerprint(sources: &BTreeMap<PathBuf, String>, attached: &Attached, unreadable: &BTreeSet<PathBuf>) -> String {
+    let mut hash = Sha256::new();
+    let mut add = |path: &Path, kind: u8, bytes: &[u8]| {
+        let name = path.as_os_str().as_encoded_bytes();
+        for part in [&[kind], name, bytes] {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+    };
+    sources.iter().for_each(|(path, text)| add(path, b's', text.as_bytes()));
+    for (path, found) in attached {
+        match found {
+            Ok(bytes) => add(path, b'a', bytes),
+            Err(reason) => add(path, b'e', reason.as_bytes()),
+        }
+    }
+    unreadable.iter().for_each(|path| add(path, b'u', &[]));
+    format!("{:x}", hash.finalize())
 }
 
 fn is_schema_file(name: &str) -> bool {

@@ -20,7 +20,7 @@ const TIMESTAMP_FORMATS: &[(&str, TimestampFormat)] = &[
 ];
 
 /// Reads the columns of a stream in the order in which they are written; leaves out those that are not sound.
-pub(super) fn read_columns(walk: &mut Walk<'_>, stream: &Section<'_>, format: Format, timezone: Tz) -> Vec<Column> {
+pub(super) fn read_columns(walk: &mut Walk<'_>, stream: &Section<'_>, format: &Format, timezone: Tz) -> Vec<Column> {
     if stream.table.get("columns").is_none() {
         walk.missing(stream, "columns", "[columns] with user_id = \"BIGINT\" below it");
     }
@@ -71,7 +71,7 @@ fn read_column(
     columns: &Section<'_>,
     name: String,
     value: &Spanned<DeValue<'_>>,
-    format: Format,
+    format: &Format,
     timezone: Tz,
 ) -> Option<Column> {
     let mut column = Column {
@@ -118,8 +118,8 @@ fn read_column(
 }
 
 /// What a line of csv cannot hold.
-fn check_nesting(walk: &mut Walk<'_>, section: &Section<'_>, column: &Column, format: Format) {
-    if format == Format::Csv && column.data_type.is_nested() {
+fn check_nesting(walk: &mut Walk<'_>, section: &Section<'_>, column: &Column, format: &Format) {
+    if *format == Format::Csv && column.data_type.is_nested() {
         let place = section.table.get(column.name.as_str()).map(|value| walk.at(value.span()));
         let message = format!("the column \"{}\" holds several values, but its stream is csv", column.name);
         walk.error(codes::COLUMN_TYPE, place, message)
@@ -138,9 +138,9 @@ fn read_type(walk: &mut Walk<'_>, text: &Text, timezone: Tz) -> Option<(DataType
 }
 
 /// The object keys of `$.a.b` or `$.a['b c']`.
-fn read_path(walk: &mut Walk<'_>, section: &Section<'_>, format: Format) -> Option<Vec<String>> {
+fn read_path(walk: &mut Walk<'_>, section: &Section<'_>, format: &Format) -> Option<Vec<String>> {
     let text = walk.text(section, "path")?;
-    if format == Format::Csv {
+    if *format == Format::Csv {
         walk.error(codes::COLUMN_PATH, text.span, format!("{} has a \"path\", but its stream is csv", section.label))
             .help("remove \"path\": a column of csv is found by its name in the first line");
         return None;

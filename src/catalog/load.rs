@@ -9,8 +9,9 @@ use arrow::datatypes::DataType;
 use toml::de::{DeTable, DeValue};
 
 use super::columns::read_columns;
+use super::record_schema::{Attached, check_fields, read_avro};
 use super::{Catalog, Column, EventTime, Format, Kind, Start, Stream, Unique, View};
-use crate::config::Outline;
+use crate::config::{Origin, Outline};
 use crate::diagnostic::{Diagnostic, codes, nearest};
 use crate::sql_header;
 use crate::toml_walk::{Section, Walk};
@@ -18,15 +19,28 @@ use crate::toml_walk::{Section, Walk};
 /// The folder of schema files.
 pub(crate) const FOLDER: &str = "schemas";
 
-const KEYS: &[&str] =
-    &["title", "kind", "connection", "topic", "format", "time", "start", "key", "truncates", "unique", "columns"];
+const KEYS: &[&str] = &[
+    "title",
+    "kind",
+    "connection",
+    "topic",
+    "format",
+    "schema",
+    "time",
+    "start",
+    "key",
+    "truncates",
+    "unique",
+    "columns",
+];
 const LATER_KEYS: &[&str] = &["history"];
-const LATER_FORMATS: &[&str] = &["avro", "protobuf"];
+const LATER_FORMATS: &[&str] = &["protobuf"];
 
 /// Reads every schema file among `sources` (text by path below the root), and adds what is wrong to `diagnostics`.
-/// Gives the streams and views that are sound.
+/// `attached` are the files that they name. Gives the streams and views that are sound.
 pub(crate) fn load(
     sources: &BTreeMap<PathBuf, String>,
+    attached: &Attached,
     outline: &Outline,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Catalog {
@@ -62,7 +76,7 @@ pub(crate) fn load(
         if is_view {
             catalog.views.extend(read_view(&name, file, text, diagnostics).map(|view| (name, Arc::new(view))));
         } else {
-            let stream = read_stream(&name, file, text, outline, diagnostics);
+            let stream = read_stream(&name, file, text, attached, outline, diagnostics);
             catalog.streams.extend(stream.map(|stream| (name, Arc::new(stream))));
         }
     }
@@ -118,6 +132,7 @@ fn read_stream(
     name: &str,
     file: &Path,
     text: &str,
+    attached: &Attached,
     outline: &Outline,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Option<Stream> {
@@ -127,11 +142,13 @@ fn read_stream(
         let section = Section::root(&format!("the stream \"{name}\""), &table);
         walk.check_keys_with_later(&section, KEYS, LATER_KEYS);
         let kind = read_kind(&mut walk, &section);
-        let format = read_format(&mut walk, &section);
         let connection = read_connection(&mut walk, &section, outline);
-        let topic = read_topic(&mut walk, &section, connection.as_ref().is_some_and(|(_, is_file)| *is_file));
-        let known_format = format.unwrap_or(Format::Json);
+        let origin = connection.as_ref().map_or(Origin::Unknown, |(_, origin)| *origin);
+        let format = read_format(&mut walk, &section, connection.as_ref(), attached);
+        let topic = read_topic(&mut walk, &section, origin == Origin::File);
+        let known_format = format.as_ref().unwrap_or(&Format::Json);
         let mut columns = read_columns(&mut walk, &section, known_format, outline.timezone);
+        check_fields(&mut walk, &section, known_format, &columns);
         let is_upserts = kind == Some(Kind::Upserts);
         if is_upserts && known_format.is_changes() {
             let span = section.table.get("kind").map(|value| walk.at(value.span()));
@@ -139,7 +156,7 @@ fn read_stream(
                 format!("{} is of kind \"kafka-upsert\", but its format tells changes already", section.label);
             walk.error(codes::BAD_VALUE, span, message).help("remove \"kind\"");
         }
-        if is_upserts && connection.as_ref().is_some_and(|(_, is_file)| *is_file) {
+        if is_upserts && origin == Origin::File {
             let span = section.table.get("connection").map(|value| walk.at(value.span()));
             let message = format!("{} is of kind \"kafka-upsert\", but lines of a file have no keys", section.label);
             walk.error(codes::BAD_VALUE, span, message).help("name a connection of type \"kafka\"");
@@ -183,7 +200,12 @@ fn read_kind(walk: &mut Walk<'_>, section: &Section<'_>) -> Option<Kind> {
     walk.word(section, "kind", &[("kafka-upsert", Kind::Upserts)])
 }
 
-fn read_format(walk: &mut Walk<'_>, section: &Section<'_>) -> Option<Format> {
+fn read_format(
+    walk: &mut Walk<'_>,
+    section: &Section<'_>,
+    connection: Option<&(String, Origin)>,
+    attached: &Attached,
+) -> Option<Format> {
     if section.table.get("format").is_none() {
         walk.missing(section, "format", "format = \"json\" (or \"csv\")");
         return None;
@@ -191,7 +213,7 @@ fn read_format(walk: &mut Walk<'_>, section: &Section<'_>) -> Option<Format> {
     let text = walk.text(section, "format")?;
     if LATER_FORMATS.contains(&text.raw.as_str()) {
         walk.error(codes::NOT_YET, text.span, format!("the format \"{}\" is not supported yet", text.raw)).help(
-            "this version of Tagflow reads \"json\", \"csv\", \"debezium-json\", \"canal-json\" and \"maxwell-json\"",
+            "this version of Tagflow reads \"json\", \"csv\", \"avro\", \"debezium-json\", \"canal-json\" and \"maxwell-json\"",
         );
         return None;
     }
@@ -201,8 +223,32 @@ fn read_format(walk: &mut Walk<'_>, section: &Section<'_>) -> Option<Format> {
         ("debezium-json", Format::Debezium),
         ("canal-json", Format::Canal),
         ("maxwell-json", Format::Maxwell),
+        ("avro", Format::Avro(None)),
     ];
-    walk.word(section, "format", &formats)
+    let names = formats.each_ref().map(|(name, format)| (*name, format));
+    let format = walk.word(section, "format", &names)?;
+    match format {
+        Format::Avro(_) => read_avro(walk, section, connection, attached),
+        other => {
+            refuse_keys(walk, section, &text.raw, &["schema"]);
+            Some(other.clone())
+        }
+    }
+}
+
+/// Keys that mean nothing with this format.
+fn refuse_keys(walk: &mut Walk<'_>, section: &Section<'_>, format: &str, keys: &[&str]) {
+    for key in keys {
+        if let Some((name, _)) = section.table.get_key_value(*key) {
+            let span = walk.at(name.span());
+            walk.error(
+                codes::BAD_VALUE,
+                span,
+                format!("{} has a \"{key}\", but its format is {format}", section.label),
+            )
+            .help("remove it");
+        }
+    }
 }
 
 /// The primary key of a table that records describe. Its columns are never NULL, all others may be: a delete may tell the key alone.
@@ -297,17 +343,17 @@ fn read_unique(walk: &mut Walk<'_>, stream: &Section<'_>, is_table: bool, column
     Some(Unique { columns: columns?, within: within? })
 }
 
-/// The connection's name, and whether it is one of files.
-fn read_connection(walk: &mut Walk<'_>, section: &Section<'_>, outline: &Outline) -> Option<(String, bool)> {
+/// The connection's name, and what streams must know of it.
+fn read_connection(walk: &mut Walk<'_>, section: &Section<'_>, outline: &Outline) -> Option<(String, Origin)> {
     if section.table.get("connection").is_none() {
         walk.missing(section, "connection", "connection = \"shop\" (a [connection.shop] of tagflow.toml)");
         return None;
     }
     let text = walk.text(section, "connection")?;
     let name = text.value?;
-    let Some(connections) = &outline.connections else { return Some((name, false)) };
-    if let Some(is_file) = connections.get(&name) {
-        return Some((name, *is_file));
+    let Some(connections) = &outline.connections else { return Some((name, Origin::Unknown)) };
+    if let Some(origin) = connections.get(&name) {
+        return Some((name, *origin));
     }
     let names: Vec<&str> = connections.keys().map(String::as_str).collect();
     let help = match nearest(&name, names.iter().copied()) {

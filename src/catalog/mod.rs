@@ -3,8 +3,10 @@
 //! Enters: text of `schemas/*.toml` and `schemas/*.sql`. Leaves: a validated [`Catalog`], or diagnostics.
 //! Never does I/O: `project` reads the files.
 
+mod avro;
 mod columns;
 mod load;
+mod record_schema;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,7 +16,9 @@ use std::time::Duration;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use chrono_tz::Tz;
 
+pub use avro::{AvroField, AvroSchema, AvroType, TypeId};
 pub(crate) use load::{FOLDER, connections_named, load};
+pub(crate) use record_schema::{Attached, files_named};
 
 /// Every stream and view that tags can read, by name.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -26,7 +30,7 @@ pub struct Catalog {
 }
 
 /// How a record's bytes are read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Format {
     /// One JSON object a record.
     Json,
@@ -38,13 +42,25 @@ pub enum Format {
     Canal,
     /// As Maxwell does.
     Maxwell,
+    /// One value of a schema. `None`: each record says, in Confluent's wire format, by which schema of the connection's
+    /// registry it was written.
+    Avro(Option<Arc<AvroSchema>>),
 }
 
 impl Format {
     /// True where records are changes of a table, and not events.
-    pub fn is_changes(self) -> bool {
+    pub fn is_changes(&self) -> bool {
         matches!(self, Format::Debezium | Format::Canal | Format::Maxwell)
     }
+}
+
+/// The place of a field among those of a record: the one of exactly this name, else one whatever its case.
+pub(crate) fn place_of_name<'n>(names: impl Iterator<Item = &'n str> + Clone, name: &str) -> Option<usize> {
+    let lower = name.to_lowercase();
+    names
+        .clone()
+        .position(|known| known == name)
+        .or_else(|| names.clone().position(|known| known.to_lowercase() == lower))
 }
 
 /// What a stream's records are to each other.

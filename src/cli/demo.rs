@@ -58,7 +58,7 @@ pub fn run(args: &DemoArgs) -> u8 {
     let follower = Follower::new(&desired);
     let options = DaemonOptions {
         desired,
-        watched: Some((loaded.sources.clone(), loaded.unreadable.clone())),
+        watched: Some(loaded.fingerprint.clone()),
         shutdown: Arc::clone(&stop),
         status: Arc::clone(&status),
         until_caught_up: false,

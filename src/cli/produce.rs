@@ -62,7 +62,7 @@ pub fn produce(
     let mut writers = Vec::new();
     for stream in catalog.streams.values() {
         let name = stream.topic.rsplit('.').next().unwrap_or(&stream.topic);
-        let Some(Connection::Kafka { brokers, properties }) = config.connections.get(&stream.connection) else {
+        let Some(Connection::Kafka { brokers, properties, .. }) = config.connections.get(&stream.connection) else {
             continue;
         };
         let Some(kind) = ShopStream::named(name) else { continue };

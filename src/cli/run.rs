@@ -99,7 +99,7 @@ pub fn run(args: &RunArgs) -> u8 {
     info!(tags = desired.tags.len(), console = %format!("http://{}", console.address), "tagflow is starting");
     let options = DaemonOptions {
         desired,
-        watched: (!args.no_reload).then(|| (loaded.sources.clone(), loaded.unreadable.clone())),
+        watched: (!args.no_reload).then(|| loaded.fingerprint.clone()),
         shutdown,
         status,
         until_caught_up: args.until_caught_up,

@@ -7,7 +7,7 @@ use crate::cli::{FAILED, OK, ProjectArgs, complain, load, print};
 use crate::engine::intake::World;
 use crate::engine::verify::verify;
 use crate::sink::open_store;
-use crate::source::{DeadLetters, SourceContext, WallClock};
+use crate::source::{DeadLetters, Registries, SourceContext, WallClock};
 
 /// Arguments of `tagflow verify`.
 #[derive(Debug, clap::Args)]
@@ -41,6 +41,7 @@ pub fn run(args: &VerifyArgs, out: &mut dyn Write) -> u8 {
             dead_letters: Arc::new(DeadLetters::new(dead_letters, Arc::clone(&wall_clock))),
             state_dir: config.engine.state_dir.clone(),
             wall_clock,
+            registries: Registries::default(),
         },
     };
     let mut store = match open_store(&config.store, &config.root, config.timezone) {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
 
-use super::load::path_inside;
+use super::load::{expand_url, path_inside};
 use super::{Connection, GeneratorConfig, Secret};
 use crate::diagnostic::codes;
 use crate::toml_walk::{Section, Walk, in_order};
@@ -62,7 +62,7 @@ pub(super) fn read_connection(walk: &mut Walk<'_>, section: &Section<'_>, root: 
 }
 
 fn read_kafka(walk: &mut Walk<'_>, section: &Section<'_>) -> Option<Connection> {
-    walk.check_keys(section, &["type", "brokers", "kafka"]);
+    walk.check_keys(section, &["type", "brokers", "registry", "kafka"]);
     if section.table.get("brokers").is_none() {
         walk.missing(section, "brokers", "brokers = \"kafka:9092\"");
     }
@@ -78,8 +78,36 @@ fn read_kafka(walk: &mut Walk<'_>, section: &Section<'_>) -> Option<Connection> 
     if let Some(inner) = walk.section(section, "kafka", format!("the kafka properties of {}", section.label)) {
         sound = read_properties(walk, &inner, "", inner.table, &mut properties);
     }
+    let registry = match section.table.get("registry") {
+        Some(_) => Some(read_registry(walk, section)?),
+        None => None,
+    };
     let brokers = brokers?.value?;
-    sound.then_some(Connection::Kafka { brokers, properties })
+    sound.then_some(Connection::Kafka { brokers, properties, registry })
+}
+
+/// The address of a schema registry; `None` when it is not sound, or its variables are not filled in.
+fn read_registry(walk: &mut Walk<'_>, section: &Section<'_>) -> Option<Secret> {
+    let value = section.table.get("registry")?;
+    let Some(raw) = value.get_ref().as_str() else {
+        walk.wrong_type(&section.label, "registry", value, "a string");
+        return None;
+    };
+    let span = walk.at(value.span());
+    let address = expand_url(walk, raw, span.clone(), section.used)?;
+    let is_sound = url::Url::parse(&address).is_ok_and(|url| {
+        matches!(url.scheme(), "http" | "https")
+            && url.host_str().is_some_and(|host| !host.is_empty())
+            && url.query().is_none()
+            && url.fragment().is_none()
+    });
+    if !is_sound {
+        // It may hold a password: only that it is none is said.
+        walk.error(codes::REGISTRY_URL, span, format!("\"registry\" in {} is not an address of HTTP", section.label))
+            .help("write http://HOST:8081, or https://USER:${PASSWORD_VARIABLE}@HOST");
+        return None;
+    }
+    Some(Secret::new(address.trim_end_matches('/')))
 }
 
 /// Collects properties. Unquoted names with dots are tables within tables in TOML, and mean the same here.

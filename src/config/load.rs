@@ -25,8 +25,21 @@ pub(crate) struct Outline {
     pub(crate) timezone: Tz,
     /// Declared entities; `None` when unknown.
     pub(crate) entities: Option<BTreeSet<String>>,
-    /// Declared connections, true for those of type `file`; `None` when unknown.
-    pub(crate) connections: Option<BTreeMap<String, bool>>,
+    /// Declared connections; `None` when unknown.
+    pub(crate) connections: Option<BTreeMap<String, Origin>>,
+}
+
+/// What streams must know of their connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// A cluster, and whether it has a schema registry.
+    Kafka { has_registry: bool },
+    /// Files.
+    File,
+    /// The generator.
+    Generator,
+    /// What cannot be made out.
+    Unknown,
 }
 
 impl Outline {
@@ -286,14 +299,14 @@ fn read_key_type(walk: &mut Walk<'_>, section: &Section<'_>, timezone: Tz) -> Op
     }
 }
 
-/// Connections by name, and for every declared one whether it is of files.
+/// Connections by name, and of every declared one what streams must know.
 fn read_connections(
     walk: &mut Walk<'_>,
     document: &Section<'_>,
     overlay: Option<&Section<'_>>,
     root: &Path,
     needed: Option<&BTreeSet<String>>,
-) -> (BTreeMap<String, Connection>, BTreeMap<String, bool>) {
+) -> (BTreeMap<String, Connection>, BTreeMap<String, Origin>) {
     let is_needed = |name: &str| needed.is_none_or(|needed| needed.contains(name));
     let above = match overlay {
         // Its tables were checked as such with the other profiles; a second look must not say so twice.
@@ -308,21 +321,26 @@ fn read_connections(
         let used = stays && is_needed(&name);
         let found = read_connection(walk, &Section { used, ..section.clone() }, root);
         if stays {
-            kinds.insert(name.clone(), is_file(&section));
+            kinds.insert(name.clone(), origin_of(&section));
             connections.extend(found.map(|found| (name, found)));
         }
     }
     for (name, section) in above {
         let used = is_needed(&name);
         let found = read_connection(walk, &Section { used, ..section.clone() }, root);
-        kinds.insert(name.clone(), is_file(&section));
+        kinds.insert(name.clone(), origin_of(&section));
         connections.extend(found.map(|found| (name, found)));
     }
     (connections, kinds)
 }
 
-fn is_file(section: &Section<'_>) -> bool {
-    section.table.get("type").and_then(|value| value.get_ref().as_str()) == Some("file")
+fn origin_of(section: &Section<'_>) -> Origin {
+    match section.table.get("type").and_then(|value| value.get_ref().as_str()) {
+        Some("kafka") => Origin::Kafka { has_registry: section.table.get("registry").is_some() },
+        Some("file") => Origin::File,
+        Some("generator") => Origin::Generator,
+        _ => Origin::Unknown,
+    }
 }
 
 /// Runs `read` without keeping what it finds wrong.
@@ -386,7 +404,7 @@ fn read_store_url(walk: &mut Walk<'_>, section: &Section<'_>, root: &Path) -> Op
 }
 
 /// Fills in variables; those before the last `@` are user and password, and are escaped as an address wants it.
-fn expand_url(walk: &mut Walk<'_>, raw: &str, span: std::ops::Range<usize>, used: bool) -> Option<String> {
+pub(super) fn expand_url(walk: &mut Walk<'_>, raw: &str, span: std::ops::Range<usize>, used: bool) -> Option<String> {
     let Some((login, place)) = raw.rsplit_once('@').filter(|(login, _)| login.contains("://")) else {
         return walk.expanded(raw, span, used, &|value| value.to_owned()).value;
     };

@@ -15,7 +15,7 @@ use arrow::datatypes::DataType;
 use chrono_tz::Tz;
 
 pub use load::load;
-pub(crate) use load::{Outline, read};
+pub(crate) use load::{Origin, Outline, read};
 
 /// The settings of a project under one profile.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,6 +58,8 @@ pub enum Connection {
         brokers: String,
         /// Any librdkafka property, passed through as it is (`[connection.NAME.kafka]`).
         properties: BTreeMap<String, Secret>,
+        /// Where a schema registry answers, with user and password where it wants them; no `/` at its end.
+        registry: Option<Secret>,
     },
     /// JSON lines or CSV files.
     File {

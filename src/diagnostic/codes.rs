@@ -47,6 +47,8 @@ codes! {
     pub const STORE_URL: &str = "T0205";
     /// The name of an entity, connection or profile is not a name.
     pub const CONFIG_NAME: &str = "T0206";
+    /// The address of a schema registry cannot be used.
+    pub const REGISTRY_URL: &str = "T0207";
 
     /// Not a column type.
     pub const COLUMN_TYPE: &str = "T0301";
@@ -66,6 +68,10 @@ codes! {
     pub const SCHEMA_PLACE: &str = "T0308";
     /// A column's `path` is not a path.
     pub const COLUMN_PATH: &str = "T0309";
+    /// The file that says what a stream's records are made of is missing or says something else.
+    pub const RECORD_SCHEMA: &str = "T0310";
+    /// A column that the records of the stream do not have.
+    pub const NO_SUCH_FIELD: &str = "T0311";
 
     /// The header comment cannot be made out.
     pub const HEADER: &str = "T0401";

@@ -175,12 +175,12 @@ fn mask_line(line: &str) -> String {
     let quote = ['"', '\''];
     let mut hidden = Vec::new();
     // user:password@ of an address
-    if let Some(scheme) = line.find("://")
-        && !line[..scheme].ends_with("http")
-        && !line[..scheme].ends_with("https")
-    {
+    if let Some(scheme) = line.find("://") {
         let login_start = scheme + 3;
-        let end = line[login_start..].find(quote).map_or(line.len(), |end| login_start + end);
+        let is_web = line[..scheme].ends_with("http") || line[..scheme].ends_with("https");
+        // A password may have any characters; behind a link in a comment, an @ says nothing.
+        let ends = |character: char| quote.contains(&character) || is_web && character == ' ';
+        let end = line[login_start..].find(ends).map_or(line.len(), |end| login_start + end);
         if let Some(at) = line[login_start..end].rfind('@')
             && let Some(colon) = line[login_start..login_start + at].find(':')
         {
@@ -216,12 +216,12 @@ mod tests {
 
     #[test]
     fn passwords_in_quoted_lines_are_masked() {
-        let text = "url = \"mysql://tags:hünter 2@db/x\"\nurl = \"mysql://tags:${PASSWORD}@db/x\"\nkafka = { \"sasl.password\" = \"abc\" }\n";
+        let text = "url = \"mysql://tags:hünter 2@db/x\"\nurl = \"mysql://tags:${PASSWORD}@db/x\"\nkafka = { \"sasl.password\" = \"abc\" }\nregistry = \"https://me:a/b@host\" # https://x:1 or me@host\n";
         let masked = mask_secrets(text);
         assert_eq!(masked.len(), text.len());
         assert_eq!(
             masked,
-            "url = \"mysql://tags:*********@db/x\"\nurl = \"mysql://tags:${PASSWORD}@db/x\"\nkafka = { \"sasl.password\" = \"***\" }\n"
+            "url = \"mysql://tags:*********@db/x\"\nurl = \"mysql://tags:${PASSWORD}@db/x\"\nkafka = { \"sasl.password\" = \"***\" }\nregistry = \"https://me:***@host\" # https://x:1 or me@host\n"
         );
     }
 

@@ -4,7 +4,7 @@
 //! since watchers miss events. Nothing that runs is touched here; the epoch loop gets the outcome.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -14,7 +14,6 @@ use tracing::{info, warn};
 
 use crate::diagnostic::Diagnostic;
 use crate::engine::desired::{Desired, is_sound, plan_project};
-use crate::plan::flow::fingerprint;
 use crate::project;
 
 /// Quiet after the last event before files are read.
@@ -51,7 +50,7 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    /// Starts watching; `known` is the fingerprint of the files as they were loaded (see [`files_fingerprint`]).
+    /// Starts watching; `known` is the fingerprint of the files as they were loaded.
     pub fn start(root: PathBuf, profile: Option<String>, known: String) -> std::io::Result<Self> {
         let (sender, outcomes) = channel();
         let (stop, stopped) = channel();
@@ -104,11 +103,10 @@ impl Watch {
     fn run(mut self) {
         while self.wait_for_change() {
             let loaded = project::load(&self.root, self.profile.as_deref());
-            let found = files_fingerprint(&loaded.sources, &loaded.unreadable);
-            if found == self.known {
+            if loaded.fingerprint == self.known {
                 continue;
             }
-            self.known = found;
+            self.known = loaded.fingerprint;
             let outcome = match loaded.project {
                 None => ReloadOutcome::Refused(loaded.diagnostics),
                 Some(project) => {
@@ -156,15 +154,4 @@ impl Watch {
     fn is_stopped(&self) -> bool {
         self.stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Disconnected)
     }
-}
-
-/// Equal as long as no file of the project differs.
-pub fn files_fingerprint(
-    sources: &std::collections::BTreeMap<PathBuf, String>,
-    unreadable: &BTreeSet<PathBuf>,
-) -> String {
-    let show = |path: &Path| path.display().to_string();
-    let texts: Vec<(String, &str)> = sources.iter().map(|(path, text)| (show(path), text.as_str())).collect();
-    let unread: Vec<String> = unreadable.iter().map(|path| show(path)).collect();
-    fingerprint(&format!("{texts:?} {unread:?}"))
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::dead_letter::DeadLetters;
-use super::decode::{DecodeError, Decoder, RawRecord};
+use super::decode::{DecodeError, Decoder, RawRecord, Unavailable};
 use super::{SourceBatch, SourceContext};
 use crate::catalog::Stream;
 use crate::delta::Partition;
@@ -69,6 +69,12 @@ impl PartitionBatcher {
     /// The next record to read.
     pub(super) fn next_offset(&self) -> i64 {
         self.next_offset
+    }
+
+    /// Gets what the next record needs from elsewhere; without it, it has to be tried again before any other.
+    #[inline]
+    pub(super) fn prepare(&mut self, payload: Option<&[u8]>) -> Result<(), Unavailable> {
+        self.decoder.prepare(payload)
     }
 
     /// Takes one record, whose successor is at `next`; what does not decode becomes a dead letter.

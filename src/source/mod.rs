@@ -16,6 +16,7 @@ mod emit;
 mod file;
 pub mod generator;
 mod kafka;
+mod registry;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -32,6 +33,7 @@ use crate::delta::Partition;
 
 pub use self::dead_letter::{DeadLetter, DeadLetterCount, DeadLetters};
 pub use self::emit::SourceHandle;
+pub use self::registry::Registries;
 
 /// Some records of one partition in offset order, decoded.
 #[derive(Debug, Clone)]
@@ -141,6 +143,8 @@ pub struct SourceContext {
     pub state_dir: PathBuf,
     /// The time for pacing and dead letters; never for what a record becomes.
     pub wall_clock: WallClock,
+    /// The schema registries of the connections.
+    pub registries: Registries,
 }
 
 /// Why a source cannot even start.
@@ -182,7 +186,10 @@ pub fn start_source(
     decode::Decoder::new(&request.stream, &request.columns)
         .map_err(|error| SourceError::Setup { stream: request.stream.name.clone(), message: error.to_string() })?;
     let threads = match connection {
-        Connection::Kafka { brokers, properties } => kafka::start(request, brokers, properties, context, emitter)?,
+        Connection::Kafka { brokers, properties, registry } => {
+            let registry = registry.as_ref().map(|address| context.registries.at(address));
+            kafka::start(request, brokers, properties, registry, context, emitter)?
+        }
         Connection::File { path, follow } => file::start(request, path, *follow, context, emitter)?,
         Connection::Generator(config) => generator::start(request, config, context, emitter)?,
     };
@@ -261,6 +268,7 @@ mod tests {
             dead_letters: Arc::new(DeadLetters::new("nowhere", wall_clock.clone())),
             state_dir: "nowhere".into(),
             wall_clock,
+            registries: Registries::default(),
         };
         let request = ReadRequest { stream: Arc::new(stream), columns: vec![0], from: BTreeMap::new(), until: None };
         let connection = Connection::File { path: "nowhere".into(), follow: false };

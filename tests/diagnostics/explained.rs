@@ -58,7 +58,10 @@ fn example(entry: &Explanation) -> Example {
         for block in text.split("```").skip(1).step_by(2) {
             let body = block.split_once('\n').unwrap().1;
             let named = body.lines().next().and_then(|line| line.strip_prefix("-- ").or(line.strip_prefix("# ")));
-            files.insert(named.unwrap_or(TAG).to_owned(), body.to_owned());
+            // JSON has no comments.
+            let is_json = named.is_some_and(|name| name.ends_with(".avsc"));
+            let text = if is_json { body.split_once('\n').unwrap().1 } else { body };
+            files.insert(named.unwrap_or(TAG).to_owned(), text.to_owned());
         }
     }
     example

@@ -23,6 +23,7 @@ title = "用户"
 [connection.shop]
 type    = "kafka"
 brokers = "${SHOP_KAFKA}"
+registry = "https://tagflow:${DB_PASSWORD}@registry.example/apis/ccompat/v7/"
 [connection.shop.kafka]
 security.protocol = "SSL"
 "fetch.max.bytes" = 1_000_000
@@ -137,12 +138,14 @@ fn variables_are_filled_in_and_passwords_escaped_for_the_address() {
     let (_root, loaded) = load(&shop(), Some("late"));
     let config = loaded.project.unwrap().config;
     assert_eq!(config.store, Store::Mysql(Secret::new("mysql://tagflow:p%40ss%2Fw%25rd%20@db:3306/tags")));
-    let Connection::Kafka { brokers, properties } = &config.connections["shop"] else { panic!("not kafka") };
+    let Connection::Kafka { brokers, properties, registry } = &config.connections["shop"] else { panic!("not kafka") };
     assert_eq!(brokers, "kafka-1.example:9092");
+    let registry = registry.as_ref().unwrap().expose();
+    assert_eq!(registry, "https://tagflow:p%40ss%2Fw%25rd%20@registry.example/apis/ccompat/v7");
     assert_eq!(properties["security.protocol"].expose(), "SSL");
     assert_eq!(properties["fetch.max.bytes"].expose(), "1000000");
     assert_eq!(properties["sasl.password"].expose(), "$p@ss/w%rd ");
-    assert!(!format!("{config:?}").contains("p@ss"));
+    assert!(!format!("{config:?}").contains("p@ss") && !format!("{config:?}").contains("p%40ss"));
 }
 
 #[test]

@@ -17,7 +17,9 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tagflow::catalog::{Column, Format, Start, Stream, TimestampFormat};
 use tagflow::config::{Connection, Secret};
-use tagflow::source::{DeadLetters, ReadRequest, SourceContext, SourceEvent, SourceHandle, WallClock, start_source};
+use tagflow::source::{
+    DeadLetters, ReadRequest, Registries, SourceContext, SourceEvent, SourceHandle, WallClock, start_source,
+};
 
 /// Longest wait for anything; new partitions are looked for every ten seconds.
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -116,9 +118,10 @@ impl Topic {
             dead_letters: dead_letters.clone(),
             state_dir: dir.path().to_path_buf(),
             wall_clock,
+            registries: Registries::default(),
         };
         let properties = properties.iter().map(|(name, value)| ((*name).into(), Secret::new(*value))).collect();
-        let connection = Connection::Kafka { brokers: brokers(), properties };
+        let connection = Connection::Kafka { brokers: brokers(), properties, registry: None };
         let (sender, events) = sync_channel(4);
         let handle = start_source(request, &connection, &context, sender).unwrap();
         Reading {

@@ -24,12 +24,12 @@ use crate::engine::dataflow::Dataflow;
 use crate::engine::desired::{Desired, PlannedTag, reads};
 use crate::engine::fill::{Fill, Filled, Meeting};
 use crate::engine::intake::{Intake, World};
-use crate::engine::reload::{Reloader, files_fingerprint};
+use crate::engine::reload::Reloader;
 use crate::engine::status::{Phase, Rate, SharedStatus, TagState, update};
 use crate::engine::store::{InFlight, StoreError, StoreThread};
 use crate::operator::OperatorError;
 use crate::sink::{SinkError, open_store};
-use crate::source::{DeadLetters, SourceContext, SourceError};
+use crate::source::{DeadLetters, Registries, SourceContext, SourceError};
 
 /// Keys that may wait for a store that is busy before no more is read.
 const MOST_PENDING_KEYS: usize = 1_000_000;
@@ -87,8 +87,8 @@ impl From<SinkError> for DaemonError {
 pub struct DaemonOptions {
     /// What should run.
     pub desired: Desired,
-    /// The files as they were loaded, with those that could not be read; `None` to run without watching them.
-    pub watched: Option<(BTreeMap<PathBuf, String>, std::collections::BTreeSet<PathBuf>)>,
+    /// The fingerprint of the files as they were loaded; `None` to run without watching them.
+    pub watched: Option<String>,
     /// Set from outside to stop.
     pub shutdown: Arc<AtomicBool>,
     /// Written by the daemon.
@@ -201,6 +201,7 @@ impl Daemon {
                 )),
                 state_dir: config.engine.state_dir.clone(),
                 wall_clock: millis,
+                registries: Registries::default(),
             },
         };
         update(&options.status, |status| {
@@ -210,9 +211,8 @@ impl Daemon {
         });
         let reloader = match &options.watched {
             None => None,
-            Some((sources, unreadable)) => {
-                let known = files_fingerprint(sources, unreadable);
-                let started = Reloader::start(config.root.clone(), config.profile.clone(), known);
+            Some(known) => {
+                let started = Reloader::start(config.root.clone(), config.profile.clone(), known.clone());
                 Some(started.map_err(|source| DaemonError::Io { what: "the reloader's thread".to_string(), source })?)
             }
         };

@@ -73,7 +73,7 @@ impl ChangeReader {
         let fields: Vec<usize> = (0..FIELDS.len()).collect();
         let envelope = JsonReader::new(&outer, &RowBuilder::new(&outer, &fields)?);
         Ok(ChangeReader {
-            format: stream.format,
+            format: stream.format.clone(),
             envelope,
             row: JsonReader::new(stream, rows),
             key: stream.key.clone(),
@@ -97,7 +97,7 @@ impl ChangeReader {
                 _ => None,
             }
         };
-        match self.format {
+        match &self.format {
             Format::Debezium => {
                 let below = if field("payload.op").is_some() { "payload." } else { "" };
                 let of = |name: &str| field(&format!("{below}{name}"));

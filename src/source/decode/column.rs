@@ -13,12 +13,13 @@ use arrow::datatypes::{
 };
 use chrono_tz::Tz;
 
-use super::time::TimestampReader;
+use super::time::{Moment, TimestampReader};
+use super::tree::{self, Tree};
 use super::{nested, number, time};
 use crate::catalog::TimestampFormat;
 
-/// A value of a record on its way into a column.
-#[derive(Debug, Clone, Copy)]
+/// A value of a record on its way into a column: the text of it, or what a binary format has read.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Value<'a> {
     /// The field is not there.
     Missing,
@@ -33,6 +34,26 @@ pub(super) enum Value<'a> {
     Composite(&'a str),
     /// What stands where the column's path expects an object.
     NotAnObject(&'a str),
+    Integer(i64),
+    Real(f32),
+    Double(f64),
+    /// A whole number in two's complement, the highest byte first, of which `scale` digits are after the point.
+    Decimal {
+        unscaled: &'a [u8],
+        scale: u32,
+    },
+    Bytes(&'a [u8]),
+    /// Days since 1970-01-01.
+    Date(i32),
+    /// A moment in UTC.
+    Instant(Moment),
+    /// Wall time of no zone.
+    Wall(Moment),
+    /// What has passed since midnight.
+    TimeOfDay(Moment),
+    Uuid(&'a [u8; 16]),
+    /// An array, or an object.
+    Tree(&'a Tree<'a>),
 }
 
 /// Why a value does not fit its column.
@@ -140,11 +161,15 @@ impl ColumnBuilder {
             (Value::NotAnObject(_), _) => return Err(Misfit::Expected("an object on its path")),
             (Value::Field(""), _) => return self.push_null(),
             (value, Values::Text { ends, bytes }) => {
+                let mut made = String::new();
                 let text = match value {
                     Value::Bool(true) => "true",
                     Value::Bool(false) => "false",
                     Value::Number(text) | Value::Text(text) | Value::Field(text) | Value::Composite(text) => text,
-                    Value::Missing | Value::Null | Value::NotAnObject(_) => "",
+                    typed => {
+                        tree::write_text(typed, &mut made)?;
+                        &made
+                    }
                 };
                 let end = i32::try_from(bytes.len() + text.len()).map_err(|_| Misfit::Full)?;
                 bytes.extend_from_slice(text.as_bytes());
@@ -155,7 +180,14 @@ impl ColumnBuilder {
                 ends.push(i32::try_from(items.len()).map_err(|_| Misfit::Full)?);
             }
             (Value::Composite(json), Values::Struct { fields }) => nested::push_struct(json, self.nulls.len(), fields)?,
-            (Value::Composite(_), _) => return Err(Misfit::OfType),
+            (Value::Tree(Tree::List(elements)), Values::List { ends, items }) => {
+                tree::push_list(elements, items)?;
+                ends.push(i32::try_from(items.len()).map_err(|_| Misfit::Full)?);
+            }
+            (Value::Tree(Tree::Object(object)), Values::Struct { fields }) => {
+                tree::push_struct(object, self.nulls.len(), fields)?;
+            }
+            (Value::Composite(_) | Value::Tree(_), _) => return Err(Misfit::OfType),
             (Value::Bool(value), Values::Boolean(values)) => values.append(value),
             (Value::Field(text), Values::Boolean(values)) => match text {
                 "true" | "TRUE" | "True" => values.append(true),
@@ -174,6 +206,7 @@ impl ColumnBuilder {
                 values.push(reader.number(text).map_err(Misfit::Expected)?);
             }
             (Value::Number(text) | Value::Text(text) | Value::Field(text), values) => push_number(values, text)?,
+            (typed, values) => push_typed(values, typed)?,
         }
         self.nulls.append_non_null();
         Ok(())
@@ -269,6 +302,7 @@ impl ColumnBuilder {
             Value::Bool(value) => value.to_string(),
             Value::Number(text) | Value::Composite(text) | Value::NotAnObject(text) => shortened(text),
             Value::Text(text) | Value::Field(text) => format!("{:?}", shortened(text)),
+            typed => shortened(&tree::shown(typed)),
         };
         format!("column {name:?}: expected {expected}, found {found}")
     }
@@ -359,9 +393,63 @@ fn push_number(values: &mut Values, text: &str) -> Result<(), Misfit> {
     Ok(())
 }
 
-fn narrow<T: TryFrom<i64>>(text: &str) -> Result<T, Misfit> {
-    let value = number::integer(text).map_err(|_| Misfit::OfType)?;
+/// A value that is no text.
+#[inline]
+fn push_typed(values: &mut Values, value: Value<'_>) -> Result<(), Misfit> {
+    match (value, values) {
+        (Value::Integer(value), Values::Int64(values)) => values.push(value),
+        (Value::Integer(value), Values::Int32(values)) => values.push(fitting(value)?),
+        (Value::Integer(value), Values::Int16(values)) => values.push(fitting(value)?),
+        (Value::Integer(value), Values::Int8(values)) => values.push(fitting(value)?),
+        (Value::Integer(value), Values::Float64(values)) => values.push(value as f64),
+        (Value::Integer(value), Values::Float32(values)) => values.push(value as f32),
+        (Value::Integer(value), Values::Decimal { values, precision, scale }) => {
+            values.push(number::rescaled(value.into(), 0, *precision, *scale).map_err(|_| Misfit::OfType)?);
+        }
+        (Value::Integer(value), Values::Timestamp { values, reader }) => {
+            values.push(reader.count(value).map_err(Misfit::Expected)?);
+        }
+        (Value::Double(value), Values::Float64(values)) => values.push(finite(value)?),
+        (Value::Real(value), Values::Float64(values)) => values.push(finite(value.into())?),
+        (Value::Double(value), Values::Float32(values)) => values.push(finite((value as f32).into())? as f32),
+        (Value::Real(value), Values::Float32(values)) => values.push(finite(value.into())? as f32),
+        (Value::Decimal { unscaled, scale: digits }, Values::Decimal { values, precision, scale }) => {
+            let unscaled = number::from_big_endian(unscaled).map_err(|_| Misfit::OfType)?;
+            values.push(number::rescaled(unscaled, digits, *precision, *scale).map_err(|_| Misfit::OfType)?);
+        }
+        (Value::Date(days), Values::Date(values)) => {
+            values.push(time::bounded_date(days).ok_or(Misfit::Expected("DATE between the years 1 and 9999"))?);
+        }
+        (Value::Instant(moment), Values::Timestamp { values, reader }) => {
+            values.push(reader.instant(moment).map_err(Misfit::Expected)?);
+        }
+        (Value::Wall(moment), Values::Timestamp { values, reader }) => {
+            values.push(reader.wall(moment).map_err(Misfit::Expected)?);
+        }
+        // What is left between kinds of numbers has to fit digit by digit, as it does in JSON.
+        (Value::Real(_) | Value::Double(_) | Value::Decimal { .. }, values) => {
+            let mut digits = String::new();
+            tree::write_text(value, &mut digits)?;
+            match values {
+                Values::Timestamp { values, reader } => values.push(reader.number(&digits).map_err(Misfit::Expected)?),
+                values => push_number(values, &digits)?,
+            }
+        }
+        _ => return Err(Misfit::OfType),
+    }
+    Ok(())
+}
+
+fn fitting<T: TryFrom<i64>>(value: i64) -> Result<T, Misfit> {
     T::try_from(value).map_err(|_| Misfit::OfType)
+}
+
+fn finite(value: f64) -> Result<f64, Misfit> {
+    if value.is_finite() { Ok(value) } else { Err(Misfit::Expected("a finite number")) }
+}
+
+fn narrow<T: TryFrom<i64>>(text: &str) -> Result<T, Misfit> {
+    fitting(number::integer(text).map_err(|_| Misfit::OfType)?)
 }
 
 fn taken<T: arrow::datatypes::ArrowNativeType>(values: &mut Vec<T>) -> ScalarBuffer<T> {

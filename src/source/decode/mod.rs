@@ -12,7 +12,11 @@
 //! - An ARRAY is a JSON array whose elements are all of its type or null; a STRUCT is an object, of which other fields
 //!   are passed over.
 //! - Timestamps finer than the column's precision are cut.
+//! - Binary formats say what a value is: logical types and enums are theirs, not their underlying numbers. Whole numbers
+//!   fit decimals and doubles, doubles fit where they are whole, and bytes are text where they are UTF-8.
 
+mod avro;
+mod avro_records;
 mod changes;
 mod column;
 mod csv;
@@ -22,10 +26,15 @@ mod number;
 mod scan;
 mod time;
 mod tombstone;
+mod tree;
+mod wanted;
+
+use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
 
+pub use self::avro_records::{Lookup, Schemas, Unavailable};
 use self::changes::Change;
 use self::column::{ColumnBuilder, Value};
 use self::tombstone::TombstoneReader;
@@ -65,6 +74,7 @@ enum Syntax {
     Json(json::JsonReader),
     Csv(csv::CsvReader),
     Changes(Box<changes::ChangeReader>),
+    Avro(Box<avro_records::AvroRecords>),
 }
 
 impl Decoder {
@@ -73,11 +83,14 @@ impl Decoder {
     /// [`Decoder::set_csv_header`] says otherwise. The error says which column has a type that cannot be read.
     pub fn new(stream: &Stream, columns: &[usize]) -> Result<Self, DecodeError> {
         let rows = RowBuilder::new(stream, columns)?;
-        let syntax = match stream.format {
+        let syntax = match &stream.format {
             Format::Json => Syntax::Json(json::JsonReader::new(stream, &rows)),
             Format::Csv => Syntax::Csv(csv::CsvReader::new(stream)),
             Format::Debezium | Format::Canal | Format::Maxwell => {
                 Syntax::Changes(Box::new(changes::ChangeReader::new(stream, &rows)?))
+            }
+            Format::Avro(schema) => {
+                Syntax::Avro(Box::new(avro_records::AvroRecords::new(stream, schema.as_ref(), &rows)))
             }
         };
         let tombstones = (stream.kind == Kind::Upserts).then(|| TombstoneReader::new(stream, &rows));
@@ -88,7 +101,26 @@ impl Decoder {
     pub fn set_csv_header(&mut self, line: &[u8]) -> Result<(), DecodeError> {
         match &mut self.syntax {
             Syntax::Csv(reader) => reader.set_header(line),
-            Syntax::Json(_) | Syntax::Changes(_) => Ok(()),
+            Syntax::Json(_) | Syntax::Changes(_) | Syntax::Avro(_) => Ok(()),
+        }
+    }
+
+    /// For Avro: where the schemas are found that records name.
+    pub fn set_schemas(&mut self, schemas: Arc<dyn Schemas>) {
+        if let Syntax::Avro(records) = &mut self.syntax {
+            records.set_schemas(schemas);
+        }
+    }
+
+    /// Gets what decoding this record needs from elsewhere; to be called before [`Decoder::decode`].
+    ///
+    /// # Errors
+    /// When it cannot be had now. The record is not decoded then, and has to be tried again.
+    #[inline]
+    pub fn prepare(&mut self, payload: Option<&[u8]>) -> Result<(), Unavailable> {
+        match (&mut self.syntax, payload) {
+            (Syntax::Avro(records), Some(payload)) => records.prepare(payload),
+            _ => Ok(()),
         }
     }
 
@@ -112,20 +144,25 @@ impl Decoder {
         if u32::try_from(payload.len()).is_err() {
             return Err(DecodeError("the record is larger than 4 GiB".into()));
         }
-        let text = std::str::from_utf8(payload)
-            .map_err(|error| DecodeError(format!("invalid UTF-8 at byte {}", error.valid_up_to())))?;
+        let text = || {
+            std::str::from_utf8(payload)
+                .map_err(|error| DecodeError(format!("invalid UTF-8 at byte {}", error.valid_up_to())))
+        };
         match &mut self.syntax {
+            Syntax::Avro(records) => records.append(record, payload, &mut self.rows),
             Syntax::Json(reader) => {
+                let text = text()?;
                 reader.read(text)?;
                 self.rows.append(record, |slot| reader.value(slot, text))
             }
             Syntax::Csv(reader) => {
+                let text = text()?;
                 reader.read(text)?;
                 self.rows.append(record, |slot| reader.value(slot, text))
             }
             Syntax::Changes(reader) => {
                 let before = self.rows.rows;
-                for change in reader.changes(text)? {
+                for change in reader.changes(text()?)? {
                     let added = match &change {
                         Change::Row { is_deleted, row } => {
                             self.rows.is_deleted = *is_deleted;
@@ -338,5 +375,7 @@ fn append_system(column: &mut ColumnBuilder, origin: Origin, record: &RawRecord<
     outcome.map_err(|_| format!("column {:?}: cannot hold this record's value", column.name()))
 }
 
+#[cfg(test)]
+mod avro_tests;
 #[cfg(test)]
 mod tests;

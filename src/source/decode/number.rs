@@ -142,8 +142,39 @@ pub(super) fn decimal(text: &str, precision: u8, scale: i8) -> Result<i128, NotT
         Some(value) => i128::from(value),
         None => Exact::parse(text)?.scaled(scale.into())?,
     };
-    let limit = 10i128.checked_pow(precision.into()).unwrap_or(i128::MAX);
-    if value.abs() >= limit { Err(NotThatNumber) } else { Ok(value) }
+    within(value, precision)
+}
+
+/// `unscaled` × 10^-`digits` as a DECIMAL(`precision`, `scale`); digits beyond the scale must be zeros.
+#[inline]
+pub(super) fn rescaled(unscaled: i128, digits: u32, precision: u8, scale: i8) -> Result<i128, NotThatNumber> {
+    let shift = i64::from(scale) - i64::from(digits);
+    let power = u32::try_from(shift.unsigned_abs()).ok().and_then(|shift| 10i128.checked_pow(shift));
+    let value = match power {
+        Some(power) if shift >= 0 => unscaled.checked_mul(power).ok_or(NotThatNumber)?,
+        Some(power) if unscaled % power == 0 => unscaled / power,
+        _ if unscaled == 0 => 0,
+        _ => return Err(NotThatNumber),
+    };
+    within(value, precision)
+}
+
+/// A whole number in two's complement, the highest byte first.
+#[inline]
+pub(super) fn from_big_endian(bytes: &[u8]) -> Result<i128, NotThatNumber> {
+    let is_negative = bytes.first().is_some_and(|first| *first >= 0x80);
+    let filler = if is_negative { 0xff } else { 0 };
+    let (above, lowest) = bytes.split_at(bytes.len().saturating_sub(16));
+    let mut all = [filler; 16];
+    all[16 - lowest.len()..].copy_from_slice(lowest);
+    let value = i128::from_be_bytes(all);
+    let is_whole = above.iter().all(|byte| *byte == filler) && (value < 0) == is_negative;
+    if is_whole { Ok(value) } else { Err(NotThatNumber) }
+}
+
+fn within(value: i128, precision: u8) -> Result<i128, NotThatNumber> {
+    let limit = 10u128.checked_pow(precision.into()).unwrap_or(u128::MAX);
+    if value.unsigned_abs() >= limit { Err(NotThatNumber) } else { Ok(value) }
 }
 
 /// The usual case: at most 18 digits in all once scaled.
@@ -197,9 +228,56 @@ pub(super) fn seconds_and_nanos(text: &str, unit_digits: u32) -> Result<(i64, u3
     Ok((seconds, nanos.rem_euclid(1_000_000_000) as u32))
 }
 
+/// `unscaled` × 10^-`digits`, written out.
+pub(super) fn write_decimal(unscaled: i128, digits: u32, out: &mut String) {
+    let plain = unscaled.unsigned_abs().to_string();
+    let digits = digits as usize;
+    if unscaled < 0 {
+        out.push('-');
+    }
+    let whole = plain.len().saturating_sub(digits);
+    out.push_str(if whole == 0 { "0" } else { &plain[..whole] });
+    if digits > 0 {
+        out.push('.');
+        out.extend(std::iter::repeat_n('0', digits.saturating_sub(plain.len())));
+        out.push_str(&plain[whole..]);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn decimals_are_scaled_and_written_exactly() {
+        assert_eq!(rescaled(1230, 2, 12, 2), Ok(1230));
+        assert_eq!(rescaled(1230, 3, 12, 2), Ok(123));
+        assert_eq!(rescaled(-5, 0, 12, 2), Ok(-500));
+        assert_eq!(rescaled(0, 4_000_000_000, 12, 2), Ok(0));
+        for (unscaled, digits) in [(1231, 3), (10i128.pow(12), 2), (i128::MAX, 0), (1, 4_000_000_000), (i128::MIN, 2)] {
+            assert_eq!(rescaled(unscaled, digits, 12, 2), Err(NotThatNumber), "{unscaled} {digits}");
+        }
+        let written = |unscaled, digits| {
+            let mut out = String::new();
+            write_decimal(unscaled, digits, &mut out);
+            out
+        };
+        assert_eq!([written(1230, 2), written(-5, 3), written(0, 2)], ["12.30", "-0.005", "0.00"]);
+        assert_eq!([written(7, 0), written(-123, 3)], ["7", "-0.123"]);
+    }
+
+    #[test]
+    fn big_endian_numbers_keep_their_sign() {
+        assert_eq!(from_big_endian(&[]), Ok(0));
+        assert_eq!(from_big_endian(&[0xff]), Ok(-1));
+        assert_eq!(from_big_endian(&[0x00, 0xff]), Ok(255));
+        assert_eq!(from_big_endian(&[0x04, 0xce]), Ok(1230));
+        assert_eq!(from_big_endian(&i128::MIN.to_be_bytes()), Ok(i128::MIN));
+        assert_eq!(from_big_endian(&[0; 40]), Ok(0));
+        assert_eq!(from_big_endian(&[0xff; 40]), Ok(-1));
+        let beyond = [&[0][..], &[0xff; 16]].concat();
+        assert_eq!(from_big_endian(&beyond), Err(NotThatNumber));
+    }
 
     #[test]
     fn integers_are_exact_or_refused() {

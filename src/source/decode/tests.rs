@@ -11,7 +11,7 @@ use crate::catalog::{Column, Start};
 
 const ZONE: Tz = chrono_tz::Asia::Shanghai;
 
-fn column(name: &str, data_type: DataType) -> Column {
+pub(super) fn column(name: &str, data_type: DataType) -> Column {
     Column {
         name: name.into(),
         data_type,
@@ -21,7 +21,7 @@ fn column(name: &str, data_type: DataType) -> Column {
     }
 }
 
-fn stream(format: Format, columns: Vec<Column>) -> Stream {
+pub(super) fn stream(format: Format, columns: Vec<Column>) -> Stream {
     Stream {
         name: "orders".into(),
         file: "schemas/orders.toml".into(),
@@ -63,7 +63,7 @@ fn orders() -> Stream {
     )
 }
 
-fn record(payload: &[u8]) -> RawRecord<'_> {
+pub(super) fn record(payload: &[u8]) -> RawRecord<'_> {
     RawRecord {
         topic: "shop.orders",
         partition: 3,
@@ -74,13 +74,13 @@ fn record(payload: &[u8]) -> RawRecord<'_> {
     }
 }
 
-fn all_of(stream: &Stream) -> Decoder {
+pub(super) fn all_of(stream: &Stream) -> Decoder {
     let columns: Vec<usize> = (0..stream.columns.len()).collect();
     Decoder::new(stream, &columns).unwrap()
 }
 
 /// The rows of a batch, each value as text and NULL as `-`.
-fn rows(batch: &RecordBatch) -> Vec<String> {
+pub(super) fn rows(batch: &RecordBatch) -> Vec<String> {
     let text = |array: &ArrayRef, row| match array.is_null(row) {
         true => "-".to_string(),
         false => array_value_to_string(array, row).unwrap(),

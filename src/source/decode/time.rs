@@ -21,6 +21,27 @@ pub(super) fn date(text: &str) -> Option<i32> {
     if bytes.len() == 10 { date_of(bytes).map(|days| days as i32) } else { None }
 }
 
+/// Days since 1970-01-01 when they are within the years that every store can hold.
+pub(super) fn bounded_date(days: i32) -> Option<i32> {
+    (FIRST_SECOND..=LAST_SECOND).contains(&(i64::from(days) * SECONDS_A_DAY)).then_some(days)
+}
+
+/// Seconds since the Unix epoch, or since the midnight of a day, and the nanoseconds that follow them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Moment {
+    pub(super) seconds: i64,
+    pub(super) nanos: u32,
+}
+
+impl Moment {
+    /// A count of 10^-`digits` seconds; `digits` is at most 9.
+    #[inline]
+    pub(super) fn of(count: i64, digits: u32) -> Self {
+        let (per_second, nanos_each) = (10i64.pow(digits), 10i64.pow(9 - digits));
+        Moment { seconds: count.div_euclid(per_second), nanos: (count.rem_euclid(per_second) * nanos_each) as u32 }
+    }
+}
+
 /// The days of the first ten bytes.
 fn date_of(bytes: &[u8]) -> Option<i64> {
     let [y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2] = bytes.first_chunk::<10>()? else {
@@ -215,33 +236,56 @@ impl TimestampReader {
             return self.number(text);
         }
         let written = iso(text).ok_or("ISO 8601 text such as \"2026-01-31T08:15:00+08:00\"")?;
-        let seconds = match (written.offset, self.is_instant) {
-            (Some(offset), true) => written.seconds - offset,
-            (Some(offset), false) => self.zone.wall_of(written.seconds - offset),
-            (None, true) => {
-                self.zone.utc_of(written.seconds).ok_or("a time that the project's time zone does not skip")?
-            }
-            (None, false) => written.seconds,
+        let Written { seconds, nanos, offset } = written;
+        match offset {
+            Some(offset) => self.instant(Moment { seconds: seconds - offset, nanos }),
+            None => self.wall(Moment { seconds, nanos }),
+        }
+    }
+
+    /// A moment in UTC.
+    #[inline]
+    pub(super) fn instant(&mut self, moment: Moment) -> Result<i64, Misfit> {
+        let Moment { seconds, nanos } = bounded(moment)?;
+        let seconds = if self.is_instant { seconds } else { self.zone.wall_of(seconds) };
+        self.in_unit(seconds, nanos)
+    }
+
+    /// Wall time of the project's zone.
+    #[inline]
+    pub(super) fn wall(&mut self, moment: Moment) -> Result<i64, Misfit> {
+        let Moment { seconds, nanos } = bounded(moment)?;
+        let seconds = match self.is_instant {
+            true => self.zone.utc_of(seconds).ok_or("a time that the project's time zone does not skip")?,
+            false => seconds,
         };
-        self.in_unit(seconds, written.nanos)
+        self.in_unit(seconds, nanos)
     }
 
     /// A JSON number.
     pub(super) fn number(&mut self, text: &str) -> Result<i64, Misfit> {
-        let (unit_digits, expected) = match self.format {
+        let (digits, expected) = self.epoch_unit()?;
+        let (seconds, nanos) = number::seconds_and_nanos(text, digits).map_err(|_| expected)?;
+        self.instant(Moment { seconds, nanos }).map_err(|misfit| if misfit == OUTSIDE { expected } else { misfit })
+    }
+
+    /// A whole number of the format's unit.
+    #[inline]
+    pub(super) fn count(&mut self, count: i64) -> Result<i64, Misfit> {
+        let (digits, expected) = self.epoch_unit()?;
+        self.instant(Moment::of(count, digits)).map_err(|misfit| if misfit == OUTSIDE { expected } else { misfit })
+    }
+
+    /// The digits of a second that numbers count, and what they are.
+    fn epoch_unit(&self) -> Result<(u32, Misfit), Misfit> {
+        Ok(match self.format {
             TimestampFormat::Iso => {
                 return Err("ISO 8601 text (for numbers, the column needs a format such as \"epoch_ms\")");
             }
             TimestampFormat::EpochSeconds => (0, "seconds since 1970 between the years 1 and 9999"),
             TimestampFormat::EpochMillis => (3, "milliseconds since 1970 between the years 1 and 9999"),
             TimestampFormat::EpochMicros => (6, "microseconds since 1970 between the years 1 and 9999"),
-        };
-        let (utc, nanos) = number::seconds_and_nanos(text, unit_digits).map_err(|_| expected)?;
-        if !(FIRST_SECOND..=LAST_SECOND).contains(&utc) {
-            return Err(expected);
-        }
-        let seconds = if self.is_instant { utc } else { self.zone.wall_of(utc) };
-        self.in_unit(seconds, nanos)
+        })
     }
 
     #[inline]
@@ -257,6 +301,13 @@ impl TimestampReader {
             .and_then(|count| count.checked_add(i64::from(nanos / nanos_each)))
             .ok_or("a year between 1678 and 2261, which nanoseconds can hold")
     }
+}
+
+/// What a moment must be.
+const OUTSIDE: Misfit = "a time between the years 1 and 9999";
+
+fn bounded(moment: Moment) -> Result<Moment, Misfit> {
+    if (FIRST_SECOND..=LAST_SECOND).contains(&moment.seconds) { Ok(moment) } else { Err(OUTSIDE) }
 }
 
 #[cfg(test)]

@@ -4,8 +4,6 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
-use crate::catalog::Format;
-
 /// A CSV record whose quote is not closed within this is taken to be one bad line.
 const LONGEST_QUOTED_RECORD: usize = 1 << 20;
 
@@ -29,9 +27,9 @@ pub(super) struct LineReader {
 }
 
 impl LineReader {
-    pub(super) fn open(path: &Path, format: Format) -> io::Result<Self> {
+    pub(super) fn open(path: &Path, quotes: bool) -> io::Result<Self> {
         let reader = BufReader::with_capacity(256 << 10, File::open(path)?);
-        Ok(LineReader { reader, quotes: format == Format::Csv, at: 0, end: 0, line: Vec::new() })
+        Ok(LineReader { reader, quotes, at: 0, end: 0, line: Vec::new() })
     }
 
     /// Goes on at byte `at`; the file is taken to end at `end`.

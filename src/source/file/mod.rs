@@ -205,10 +205,10 @@ impl FileSource {
 
     /// Reads a file as far as it goes now.
     fn read_file(&mut self, number: i32) -> Result<(), Stopped> {
-        let format = self.request.stream.format;
+        let is_csv = self.request.stream.format == Format::Csv;
         let follow = self.follow;
         let Some(file) = self.files.get_mut(&number) else { return Ok(()) };
-        match file.read(format, follow, &self.emitter) {
+        match file.read(is_csv, follow, &self.emitter) {
             // What is left may be a line whose end is not written yet.
             Ok(()) if file.until.is_none() && !std::mem::replace(&mut file.was_at_end, true) => {
                 self.emitter.at_end(number)
@@ -278,7 +278,7 @@ impl From<io::Error> for Setback {
 }
 
 impl OpenFile {
-    fn read(&mut self, format: Format, follow: bool, emitter: &Emitter) -> Result<(), Setback> {
+    fn read(&mut self, is_csv: bool, follow: bool, emitter: &Emitter) -> Result<(), Setback> {
         let metadata = fs::metadata(&self.path)?;
         let (length, identity) = (metadata.len() as i64, identity(&metadata));
         let path = self.path.display();
@@ -298,8 +298,8 @@ impl OpenFile {
         // For a bounded read the file ends there, even in the middle of a line that has grown since.
         let end = self.until.unwrap_or(length);
         let waits_for_rest = follow && self.until.is_none();
-        let mut lines = LineReader::open(&self.path, format)?;
-        if format == Format::Csv && !self.read_header(&mut lines, end, waits_for_rest)? {
+        let mut lines = LineReader::open(&self.path, is_csv)?;
+        if is_csv && !self.read_header(&mut lines, end, waits_for_rest)? {
             return Ok(());
         }
         lines.seek(self.batcher.next_offset() as u64, end as u64)?;

@@ -55,6 +55,7 @@ fn read_from(dir: &Path, stream: Stream, follow: bool, from: &[(i32, i64)], unti
         dead_letters: dead_letters.clone(),
         state_dir: dir.join(".state"),
         wall_clock,
+        registries: crate::source::Registries::default(),
     };
     let request = ReadRequest {
         stream: Arc::new(stream),

@@ -118,6 +118,7 @@ fn context(state_dir: &Path, now: i64) -> SourceContext {
         dead_letters: Arc::new(DeadLetters::new(state_dir.join("dead-letters"), wall_clock.clone())),
         state_dir: state_dir.to_path_buf(),
         wall_clock,
+        registries: crate::source::Registries::default(),
     }
 }
 

@@ -47,6 +47,8 @@ pub(super) struct Coordinator {
     /// Since when the cluster has been saying that it does not know the topic.
     unknown_since: Option<Instant>,
     in_trouble: bool,
+    /// A partition waited for something else than the cluster when that was last looked at.
+    is_hindered: bool,
     /// Rounds in a row that a reader asked for.
     suspicions: u32,
 }
@@ -78,6 +80,7 @@ impl Coordinator {
             is_announced: false,
             unknown_since: None,
             in_trouble: false,
+            is_hindered: false,
             suspicions: 0,
         }
     }
@@ -104,7 +107,8 @@ impl Coordinator {
                     if !std::mem::replace(&mut self.is_announced, true) {
                         self.shared.emitter.announced()?;
                     }
-                    if self.suspicions == 0 && std::mem::take(&mut self.in_trouble) {
+                    self.is_hindered = self.shared.hindrance().is_some();
+                    if self.suspicions == 0 && !self.is_hindered && std::mem::take(&mut self.in_trouble) {
                         self.shared.emitter.recovered()?;
                     }
                     REFRESH
@@ -148,6 +152,17 @@ impl Coordinator {
                 {
                     return Err(self.refused(&error));
                 }
+            }
+            match (self.shared.hindrance(), self.is_hindered) {
+                (Some(reason), _) => {
+                    self.is_hindered = true;
+                    if !std::mem::replace(&mut self.in_trouble, true) {
+                        self.shared.emitter.trouble(reason)?;
+                    }
+                }
+                // The round that follows tells that it is over.
+                (None, true) => break,
+                (None, false) => {}
             }
             if began.elapsed() > SUSPICION_PAUSE
                 && let Some(suspicion) = self.shared.take_suspicion()

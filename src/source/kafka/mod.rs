@@ -21,6 +21,7 @@ use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+use super::decode::Schemas;
 use super::emit::Emitter;
 use super::{ReadRequest, SourceContext, SourceError, spawn};
 use crate::config::Secret;
@@ -37,6 +38,10 @@ struct Shared {
     emitter: Emitter,
     brokers: String,
     properties: BTreeMap<String, Secret>,
+    /// Where the schemas of records are found.
+    schemas: Option<Arc<dyn Schemas>>,
+    /// Why partitions do not go on for now, though the cluster has records of them.
+    hindrances: Mutex<BTreeMap<i32, String>>,
     /// A reader's fault that the coordinator should look into.
     suspicion: Mutex<Option<String>>,
     /// Partitions of a bounded read that are not yet read to their end.
@@ -48,6 +53,7 @@ pub(super) fn start(
     request: ReadRequest,
     brokers: &str,
     properties: &BTreeMap<String, Secret>,
+    schemas: Option<Arc<dyn Schemas>>,
     context: &SourceContext,
     emitter: Emitter,
 ) -> Result<Vec<std::thread::JoinHandle<()>>, SourceError> {
@@ -58,6 +64,8 @@ pub(super) fn start(
         emitter,
         brokers: brokers.to_string(),
         properties: properties.clone(),
+        schemas,
+        hindrances: Mutex::default(),
         suspicion: Mutex::new(None),
         unfinished,
     };
@@ -144,6 +152,20 @@ impl Shared {
 
     fn take_suspicion(&self) -> Option<String> {
         self.suspicion.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// A partition waits for something else than the cluster, or no longer.
+    fn set_hindrance(&self, number: i32, reason: Option<String>) {
+        let mut hindrances = self.hindrances.lock().unwrap_or_else(PoisonError::into_inner);
+        match reason {
+            Some(reason) => hindrances.insert(number, reason),
+            None => hindrances.remove(&number),
+        };
+    }
+
+    /// What any partition waits for.
+    fn hindrance(&self) -> Option<String> {
+        self.hindrances.lock().unwrap_or_else(PoisonError::into_inner).values().next().cloned()
     }
 
     /// One partition of a bounded read is at its end; true when it was the last.

@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::message::{Message, OwnedMessage};
 use rdkafka::topic_partition_list::Offset;
 
 use super::{Consumer, Fault, Shared, explain, fault_of, out_of_range};
 use crate::source::batch::{LONGEST_WAIT, PartitionBatcher};
+use crate::source::decode::Unavailable;
 use crate::source::emit::Stopped;
 
 /// A partition for a reader.
@@ -34,6 +35,8 @@ const RECORDS_A_LOOK: u32 = 256;
 const IDLE_WAIT: Duration = Duration::from_millis(50);
 /// How long the cluster may take for an answer.
 const ANSWER: Duration = Duration::from_secs(5);
+/// How often a record is tried again whose schema cannot be had.
+const SCHEMA_RETRY: Duration = Duration::from_secs(1);
 
 pub(super) struct Reader {
     shared: Arc<Shared>,
@@ -42,6 +45,8 @@ pub(super) struct Reader {
     native_topic: CString,
     assignments: Receiver<Assignment>,
     partitions: BTreeMap<i32, Reading>,
+    /// The record that was polled last, when its schema cannot be had. Nothing else is polled meanwhile.
+    held: Option<OwnedMessage>,
 }
 
 /// A partition being read.
@@ -60,7 +65,7 @@ impl Reader {
         let topic: Arc<str> = shared.topic().into();
         // No topic that a cluster knows has a NUL in its name.
         let native_topic = CString::new(shared.topic()).unwrap_or_default();
-        Reader { shared, consumer, topic, native_topic, assignments, partitions: BTreeMap::new() }
+        Reader { shared, consumer, topic, native_topic, assignments, partitions: BTreeMap::new(), held: None }
     }
 
     /// Runs until the stream is stopped or the coordinator and all partitions are at their end.
@@ -71,6 +76,10 @@ impl Reader {
                 return Ok(());
             }
             if self.partitions.is_empty() {
+                continue;
+            }
+            if let Some(message) = self.held.take() {
+                self.try_again(message)?;
                 continue;
             }
             let wait = self.send_due()?;
@@ -89,17 +98,48 @@ impl Reader {
         let event = match self.consumer.poll(wait) {
             None => return Ok(false),
             // The record borrows the consumer while the rest of the reader changes.
-            Some(Ok(message)) => Ok(take_record(&mut self.partitions, &message)),
+            Some(Ok(message)) => match take_record(&mut self.partitions, &message) {
+                Ok(taken) => Ok(taken),
+                Err(Unavailable(_)) => {
+                    self.held = Some(message.detach());
+                    return Ok(false);
+                }
+            },
             Some(Err(error)) => Err(error),
         };
         match event {
-            Ok(Taken::Enough) => {}
-            Ok(Taken::Full(number)) => self.send(number)?,
-            Ok(Taken::Last(number)) => self.finish(number)?,
+            Ok(taken) => self.follow(taken)?,
             Err(KafkaError::PartitionEOF(number)) => self.at_end(number)?,
             Err(error) => self.fault(&error)?,
         }
         Ok(true)
+    }
+
+    fn follow(&mut self, taken: Taken) -> Result<(), Stopped> {
+        match taken {
+            Taken::Enough => Ok(()),
+            Taken::Full(number) => self.send(number),
+            Taken::Last(number) => self.finish(number),
+        }
+    }
+
+    /// Takes a record that had to wait for its schema, or waits on.
+    fn try_again(&mut self, message: OwnedMessage) -> Result<(), Stopped> {
+        let number = message.partition();
+        match take_record(&mut self.partitions, &message) {
+            Ok(taken) => {
+                self.shared.set_hindrance(number, None);
+                self.follow(taken)
+            }
+            Err(Unavailable(reason)) => {
+                self.shared.set_hindrance(number, Some(reason));
+                self.held = Some(message);
+                // What was read before it need not wait with it.
+                let numbers: Vec<i32> = self.partitions.keys().copied().collect();
+                numbers.into_iter().try_for_each(|number| self.send(number))?;
+                self.shared.emitter.stop().wait(SCHEMA_RETRY)
+            }
+        }
     }
 
     /// New partitions; false when there are none left and none can come.
@@ -113,7 +153,7 @@ impl Reader {
             };
             let shared = self.shared.clone();
             let (request, number) = (&shared.request, assignment.number);
-            let batcher = PartitionBatcher::new(
+            let mut batcher = PartitionBatcher::new(
                 &request.stream,
                 &request.columns,
                 &shared.context,
@@ -122,6 +162,9 @@ impl Reader {
                 assignment.next,
             )
             .map_err(|error| shared.emitter.failed(error.to_string()))?;
+            if let Some(schemas) = &shared.schemas {
+                batcher.decoder().set_schemas(Arc::clone(schemas));
+            }
             let reading = Reading {
                 batcher,
                 end: assignment.end,
@@ -295,22 +338,23 @@ enum Taken {
 }
 
 #[inline]
-fn take_record(partitions: &mut BTreeMap<i32, Reading>, message: &BorrowedMessage<'_>) -> Taken {
+fn take_record(partitions: &mut BTreeMap<i32, Reading>, message: &impl Message) -> Result<Taken, Unavailable> {
     let number = message.partition();
     // A partition that is finished may still have records on their way.
-    let Some(reading) = partitions.get_mut(&number) else { return Taken::Enough };
+    let Some(reading) = partitions.get_mut(&number) else { return Ok(Taken::Enough) };
     let offset = message.offset();
     if offset < reading.batcher.next_offset() {
         // Fetched twice after a seek.
-        return Taken::Enough;
+        return Ok(Taken::Enough);
     }
     let next = offset + 1;
     if reading.until.is_some_and(|until| offset >= until) {
-        return Taken::Last(number);
+        return Ok(Taken::Last(number));
     }
+    reading.batcher.prepare(message.payload())?;
     reading.batcher.push(offset, next, message.timestamp().to_millis(), message.key(), message.payload());
     if reading.until == Some(next) {
-        return Taken::Last(number);
+        return Ok(Taken::Last(number));
     }
-    if reading.batcher.is_full() { Taken::Full(number) } else { Taken::Enough }
+    Ok(if reading.batcher.is_full() { Taken::Full(number) } else { Taken::Enough })
 }

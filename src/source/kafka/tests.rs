@@ -48,9 +48,10 @@ fn start_reading(
         dead_letters: Arc::new(DeadLetters::new(dir, wall_clock.clone())),
         state_dir: dir.to_path_buf(),
         wall_clock,
+        registries: crate::source::Registries::default(),
     };
     let properties = properties.iter().map(|(name, value)| ((*name).into(), Secret::new(*value))).collect();
-    let connection = Connection::Kafka { brokers: brokers.into(), properties };
+    let connection = Connection::Kafka { brokers: brokers.into(), properties, registry: None };
     let (sender, events) = sync_channel(4);
     let request = ReadRequest { stream: Arc::new(stream), columns: vec![0], from: BTreeMap::new(), until: None };
     Ok((start_source(request, &connection, &context, sender)?, events))
