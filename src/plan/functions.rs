@@ -5,7 +5,7 @@ pub fn is_ordered(aggregate: &str) -> bool {
     matches!(aggregate, "array_agg" | "string_agg" | "first_value" | "last_value" | "nth_value")
 }
 
-/// Estimates that come out otherwise when the same rows come in another order.
-pub fn is_estimate(aggregate: &str) -> bool {
-    matches!(aggregate, "approx_percentile_cont" | "approx_percentile_cont_with_weight" | "approx_median" | "any_value")
+/// Aggregates that come out otherwise when the same rows come in another order, and have no exact form.
+pub fn is_any_of_several(aggregate: &str) -> bool {
+    matches!(aggregate, "approx_percentile_cont_with_weight" | "any_value")
 }

@@ -2,12 +2,12 @@
 
 use arrow::datatypes::DataType;
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::tree_node::Transformed;
 use datafusion::common::{DFSchema, Result};
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{BinaryExpr, Cast, Expr, ExprSchemable, LogicalPlan, Operator};
 use datafusion::optimizer::AnalyzerRule;
+
+use super::rewriting::each_expression;
 
 /// Subtracts and negates unsigned numbers as BIGINT; runs before type coercion.
 #[derive(Debug)]
@@ -15,16 +15,7 @@ pub struct SignedDifferences;
 
 impl AnalyzerRule for SignedDifferences {
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
-        let rewritten = plan.transform_up_with_subqueries(|plan| {
-            let schema = merge_schema(&plan.inputs());
-            let names = NamePreserver::new(&plan);
-            let rewritten = plan.map_expressions(|expr| {
-                let name = names.save(&expr);
-                Ok(expr.transform_up(|expr| Ok(signed(expr, &schema)))?.update_data(|expr| name.restore(expr)))
-            })?;
-            if rewritten.transformed { rewritten.map_data(LogicalPlan::recompute_schema) } else { Ok(rewritten) }
-        })?;
-        Ok(rewritten.data)
+        each_expression(plan, |expr, schema| Ok(signed(expr, schema)))
     }
 
     fn name(&self) -> &str {

@@ -15,12 +15,14 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use tagflow::catalog::Catalog;
 use tagflow::delta::{Clock, Delta, Offsets, Partition};
-use tagflow::engine::desired::plan_project;
+use tagflow::diagnostic::Severity;
+use tagflow::engine::desired::{Desired, plan_project};
 use tagflow::operator::graph::Graph;
 use tagflow::oracle;
 use tagflow::plan::compile::{KeyRequirement, compile};
 use tagflow::plan::flow::{FlowPlan, NodeKind};
 use tagflow::plan::session::{optimise, session_state};
+use tagflow::project::Project;
 
 use crate::events;
 
@@ -95,29 +97,54 @@ impl Run {
         Run::new(seed, timezone, catalog, state, tags, runtime)
     }
 
-    /// Over those of the queries that stream; why the others do not is printed.
+    /// Over those of the queries that `tagflow check` accepts; why it does not accept the others is printed.
     pub fn of_accepted(seed: u64, timezone: Tz, queries: &[(String, String)]) -> Self {
-        let accepted = |(name, sql): &&(String, String)| {
-            let outcome = std::panic::catch_unwind(|| {
-                let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-                let catalog = events::catalog(timezone);
-                let state = session_state(&catalog, timezone).unwrap();
-                let planned = runtime.block_on(state.create_logical_plan(sql)).and_then(|plan| optimise(&state, plan));
-                let logical = planned.map_err(|error| format!("planning: {}", error.strip_backtrace()))?;
-                compile(&logical, &catalog, timezone, &key()).map(drop).map_err(|refusal| refusal.message)
-            });
-            match outcome {
-                Ok(Ok(())) => true,
-                Ok(Err(reason)) => {
-                    println!("{name} is refused: {reason}\n  {sql}");
-                    false
-                }
-                Err(_) => panic!("planning panicked: {sql}"),
-            }
-        };
-        let accepted: Vec<(&str, &str)> =
-            queries.iter().filter(accepted).map(|(name, sql)| (name.as_str(), sql.as_str())).collect();
-        Run::of_queries(seed, timezone, &accepted)
+        let folder = tempfile::tempdir().unwrap();
+        let settings = format!(
+            "timezone = \"{}\"\n[entity.user]\nkey = \"user_id\"\ntype = \"BIGINT\"\n[store]\nurl = \"sqlite:tags.db\"\n",
+            timezone.name()
+        );
+        std::fs::write(folder.path().join("tagflow.toml"), settings).unwrap();
+        std::fs::create_dir(folder.path().join("tags")).unwrap();
+        for (name, sql) in queries {
+            std::fs::write(folder.path().join(format!("tags/{name}.sql")), sql).unwrap();
+        }
+        let loaded = tagflow::project::load(folder.path(), None);
+        assert!(loaded.diagnostics.is_empty(), "{:?}", loaded.diagnostics);
+        let project = Project { catalog: events::catalog(timezone), ..loaded.project.unwrap() };
+        let (desired, diagnostics) = plan_project(&project);
+        for problem in diagnostics.iter().filter(|problem| problem.severity == Severity::Error) {
+            assert!(!problem.message.contains("panicked"), "planning panicked, seed {seed}: {queries:#?}");
+            let sql =
+                queries.iter().find(|(name, _)| problem.file.file_stem().is_some_and(|stem| stem == name.as_str()));
+            println!(
+                "{} is refused: {} {}\n  {}",
+                problem.file.display(),
+                problem.code,
+                problem.message,
+                sql.unwrap().1
+            );
+        }
+        Run::of_desired(seed, desired)
+    }
+
+    fn of_desired(seed: u64, desired: Desired) -> Self {
+        let timezone = desired.project.config.timezone;
+        let state = session_state(&desired.project.catalog, timezone).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let tags = desired
+            .tags
+            .into_iter()
+            .map(|(name, tag)| Tag {
+                name,
+                sql: tag.definition.text,
+                logical: tag.logical,
+                plan: tag.plan,
+                missed: HashMap::new(),
+                table: BTreeMap::new(),
+            })
+            .collect();
+        Run::new(seed, timezone, desired.project.catalog, state, tags, runtime)
     }
 
     /// How many tags there are.
@@ -132,27 +159,12 @@ impl Run {
 
     /// Over the tags of the sample project, as `tagflow check` plans them.
     pub fn of_sample(seed: u64) -> Self {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
         let loaded = tagflow::project::load(root, Some("demo"));
         assert!(loaded.diagnostics.is_empty(), "{:?}", loaded.diagnostics);
         let (desired, diagnostics) = plan_project(&loaded.project.unwrap());
         assert!(diagnostics.is_empty(), "{diagnostics:?}");
-        let timezone = desired.project.config.timezone;
-        let state = session_state(&desired.project.catalog, timezone).unwrap();
-        let tags = desired
-            .tags
-            .into_iter()
-            .map(|(name, tag)| Tag {
-                name,
-                sql: tag.definition.text,
-                logical: tag.logical,
-                plan: tag.plan,
-                missed: HashMap::new(),
-                table: BTreeMap::new(),
-            })
-            .collect();
-        Run::new(seed, timezone, desired.project.catalog, state, tags, runtime)
+        Run::of_desired(seed, desired)
     }
 
     fn new(

@@ -15,7 +15,7 @@ use datafusion::physical_expr::{PhysicalExpr, PhysicalSortExpr};
 use super::{Compiler, Refusal, Relation, physical, substitute};
 use crate::plan::codes;
 use crate::plan::flow::{AggregateCall, AggregateFunction};
-use crate::plan::functions::{is_estimate, is_ordered};
+use crate::plan::functions::{is_any_of_several, is_ordered};
 
 /// Constants stay what they are: a percentile or a separator is read when the function is made.
 enum Argument {
@@ -34,6 +34,10 @@ struct Kept {
 
 impl Kept {
     fn add(&mut self, expr: Expr) -> Result<String, Refusal> {
+        // DISTINCT wants to see that it is ordered by the value itself.
+        if let Some(known) = self.exprs.iter().skip(1).step_by(2).position(|known| *known == expr) {
+            return Ok(self.fields[known].name().clone());
+        }
         let name = format!("c{}", self.fields.len());
         self.fields.push(Field::new(&name, expr.get_type(&self.schema)?, true));
         self.exprs.extend([lit(name.as_str()), expr]);
@@ -53,11 +57,11 @@ impl Compiler<'_> {
         let params = &call.params;
         let name = call.func.name();
         let upper = name.to_uppercase();
-        if is_estimate(name) {
+        if is_any_of_several(name) {
             return Err(Refusal::new(
                 codes::AGGREGATE,
                 format!("{upper} depends on the order of its input, which a stream does not have"),
-                "write the exact function: percentile_cont or median",
+                "write one that does not: MIN or MAX for any value, percentile_cont for a percentile",
             )
             .at(name));
         }
@@ -89,17 +93,19 @@ impl Compiler<'_> {
             });
         }
         let mut order: Vec<(String, SortOptions)> = Vec::new();
-        if is_ordered(name) {
+        if is_ordered(name) || call.func.supports_within_group_clause() {
             for sort in &params.order_by {
                 let options = SortOptions { descending: !sort.asc, nulls_first: sort.nulls_first };
                 order.push((kept.add(resolve(&sort.expr)?)?, options));
             }
-            // Ties are broken by the values themselves.
-            let ties = arguments.iter().filter_map(|argument| match argument {
-                Argument::Kept(field) => Some((field.clone(), SortOptions { descending: false, nulls_first: true })),
-                Argument::Constant(_) => None,
-            });
-            order.extend(ties);
+            // Ties are broken by the values themselves; of a percentile they make no difference.
+            for argument in arguments.iter().filter(|_| is_ordered(name)) {
+                if let Argument::Kept(field) = argument
+                    && order.iter().all(|(known, _)| known != field)
+                {
+                    order.push((field.clone(), SortOptions { descending: false, nulls_first: true }));
+                }
+            }
         }
         if kept.fields.is_empty() {
             kept.add(lit(true))?;

@@ -174,11 +174,7 @@ impl Compiler<'_> {
             LogicalPlan::Distinct(_) => {
                 Err(Refusal::new(codes::NOT_STREAMED, "this DISTINCT was not resolved", "use GROUP BY"))
             }
-            LogicalPlan::Sort(sort) if sort.fetch.is_none() => Err(Refusal::new(
-                codes::ORDER_BY,
-                "a tag is a table of users and has no order",
-                "leave out ORDER BY; readers of the table can sort it",
-            )),
+            LogicalPlan::Sort(sort) if sort.fetch.is_none() => self.relation(&sort.input),
             LogicalPlan::Sort(_) | LogicalPlan::Limit(_) => Err(no_limit()),
             LogicalPlan::Join(join) => self.join(join),
             LogicalPlan::EmptyRelation(empty) if !empty.produce_one_row => {
@@ -621,12 +617,19 @@ fn physical(expr: &Expr, schema: &DFSchema) -> Result<Arc<dyn datafusion::physic
 
 /// Replaces columns of `schema` by the expressions that stand for them.
 fn substitute(expr: &Expr, schema: &DFSchema, columns: &[Expr]) -> Result<Expr, Refusal> {
-    let is_query = |expr: &Expr| Ok(matches!(expr, Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_)));
-    if expr.exists(is_query)? {
+    if expr.exists(|expr| Ok(matches!(expr, Expr::InSubquery(_) | Expr::Exists(_))))? {
         return Err(Refusal::new(
             codes::SUBQUERY,
-            "this sub-query does not stream yet",
-            "tie it to the row by an equality, WHERE b.user_id = a.user_id, or let it give one value for all rows",
+            "EXISTS and IN with a sub-query stand in WHERE, not in the SELECT list or an aggregate",
+            "as a value write (SELECT COUNT(*) FROM … WHERE b.user_id = a.user_id) > 0, or LEFT JOIN a SELECT DISTINCT and test IS NOT NULL",
+        ));
+    }
+    if expr.exists(|expr| Ok(matches!(expr, Expr::ScalarSubquery(_))))? {
+        return Err(Refusal::new(
+            codes::SUBQUERY,
+            "this sub-query does not stream",
+            "tie it to the row by equalities alone, WHERE b.user_id = a.user_id, and aggregate; for the latest row join one that \
+             is numbered: ROW_NUMBER() OVER (PARTITION BY user_id ORDER BY …) = 1",
         ));
     }
     let replaced = expr.clone().transform_up(|expr| match &expr {
@@ -683,8 +686,8 @@ fn reads_nothing() -> Refusal {
 fn no_limit() -> Refusal {
     Refusal::new(
         codes::LIMIT,
-        "LIMIT over the whole population does not stream yet",
-        "leave out LIMIT; to keep one row a user, filter ROW_NUMBER() OVER (PARTITION BY … ORDER BY …) = 1",
+        "this LIMIT does not stream",
+        "write ORDER BY … LIMIT with a number; to keep one row a user, filter ROW_NUMBER() OVER (PARTITION BY … ORDER BY …) = 1",
     )
 }
 

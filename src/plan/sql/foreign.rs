@@ -49,6 +49,21 @@ pub(crate) fn instead_of(name: &str, function: &Function) -> Option<String> {
             )
         }
         ("explode" | "flatten", [value]) => format!("write `unnest({value})`"),
+        ("count_if" | "countif", [condition]) => format!("write `COUNT(*) FILTER (WHERE {condition})`"),
+        ("every", [condition]) => format!("write `BOOL_AND({condition})`"),
+        ("max_by" | "arg_max", [value, by]) => format!("write `LAST_VALUE({value} ORDER BY {by} NULLS FIRST)`"),
+        ("min_by" | "arg_min", [value, by]) => format!("write `FIRST_VALUE({value} ORDER BY {by})`"),
+        ("date", [value]) => format!("write `CAST({value} AS DATE)`"),
+        ("last_day", [value]) => {
+            format!("write `CAST(date_trunc('month', {value}) + INTERVAL '1' MONTH - INTERVAL '1' DAY AS DATE)`")
+        }
+        ("months_between", [later, earlier]) => format!(
+            "write `(date_part('year', {later}) - date_part('year', {earlier})) * 12 + date_part('month', {later}) - \
+             date_part('month', {earlier})`"
+        ),
+        ("timestampdiff", [_, earlier, later]) => {
+            format!("write `CAST({later} AS DATE) - CAST({earlier} AS DATE)` for the days between them")
+        }
         ("collect_set", [value]) => format!("write `ARRAY_AGG(DISTINCT {value})`"),
         ("collect_list", [value]) => format!("write `ARRAY_AGG({value})`, with ORDER BY behind the value for an order"),
         ("group_concat" | "wm_concat", [value, ..]) => {

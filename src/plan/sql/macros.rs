@@ -17,6 +17,7 @@ use datafusion::sql::sqlparser::tokenizer::Tokenizer;
 
 use crate::diagnostic::Diagnostic;
 use crate::plan::codes;
+use crate::plan::sql::arrows;
 use crate::plan::sql::text::SqlText;
 use crate::plan::sql::views::{self, Next, Reads};
 
@@ -130,7 +131,8 @@ fn read(file: &Path, text: &str) -> Result<(String, Macro), Diagnostic> {
     let tokens = Tokenizer::new(&GenericDialect {}, sql.text()).tokenize();
     let tokens = tokens.map_err(|error| problem(error.to_string()))?;
     let parsed = Parser::new(&GenericDialect {}).with_tokens(tokens).parse_statements();
-    let statements = parsed.map_err(|error| problem(error.to_string().replace("sql parser error: ", "")))?;
+    let mut statements = parsed.map_err(|error| problem(error.to_string().replace("sql parser error: ", "")))?;
+    arrows::bind(&mut statements);
     let [Statement::CreateFunction(CreateFunction { name, args, return_type, function_body, .. })] =
         statements.as_slice()
     else {

@@ -3,6 +3,7 @@
 //! The syntax tree gives the places of problems, DataFusion their meaning. All problems of a file are told at once,
 //! as far as one does not hide the next.
 
+mod arrows;
 mod costs;
 mod culprit;
 mod division;

@@ -122,6 +122,20 @@ fn in_other_words(message: &str) -> Option<(&'static str, String, &'static str)>
             "write a value of that type, or leave out the quotes",
         ));
     }
+    if said("correlated scalar subquery must be aggregated") {
+        let help = "aggregate it; for the latest row LEFT JOIN one that is numbered, \
+                    ROW_NUMBER() OVER (PARTITION BY user_id ORDER BY …) = 1, by the equality";
+        return Some((codes::SUBQUERY, "a sub-query that is tied to the row must give one value".to_string(), help));
+    }
+    if said("months are no length of time") {
+        let help = "compare with days or hours: INTERVAL '30' DAY";
+        return Some((codes::TYPES, "a difference of times is compared with months".to_string(), help));
+    }
+    if said("invalid interval arithmetic operation") {
+        let help =
+            "write `CAST(concat(n, ' DAY') AS INTERVAL)` for n days; a DATE less a whole number goes back so many days";
+        return Some((codes::TYPES, "an INTERVAL cannot be multiplied".to_string(), help));
+    }
     if said("common type to coerce") || said("cannot coerce") || said("no function matches the given name") {
         let first = message.split(". ").next().unwrap_or(message);
         return Some((codes::TYPES, lower_first(first), "CAST one of them to the type that is wanted"));

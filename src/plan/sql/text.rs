@@ -12,7 +12,7 @@ use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, Tokenizer};
 use crate::diagnostic::Diagnostic;
 use crate::diagnostic::codes::NO_SQL;
 use crate::plan::codes;
-use crate::plan::sql::windows;
+use crate::plan::sql::{arrows, windows};
 
 /// What to write instead of a variable of another tool.
 pub(crate) const WITHOUT_VARIABLES: &str = "write the value itself; NOW() and CURRENT_DATE are the clock";
@@ -166,7 +166,8 @@ impl<'a> SqlText<'a> {
         let tokens = tokens.map_err(|error| vec![self.syntax_error(&error.into())])?;
         let tokens = windows::written_out(self, tokens).map_err(|error| vec![error])?;
         let parsed = Parser::new(&GenericDialect {}).with_tokens_with_locations(tokens).parse_statements();
-        let statements = parsed.map_err(|error| vec![self.syntax_error(&error)])?;
+        let mut statements = parsed.map_err(|error| vec![self.syntax_error(&error)])?;
+        arrows::bind(&mut statements);
         let mut statements = statements.into_iter();
         match (statements.next(), statements.next()) {
             (None, _) => Err(vec![

@@ -48,8 +48,8 @@ fn open_columns(window: &Window, function: &WindowFunction) -> Vec<String> {
             _ => None,
         })
         .collect();
-    let order: Vec<&Expr> = params.order_by.iter().map(|sort| &sort.expr).collect();
-    if order.iter().any(|key| matches!(key, Expr::Column(column) if names_one_row(&column.name))) {
+    let mut order = params.order_by.iter().map(|sort| &sort.expr).filter(|key| !params.partition_by.contains(key));
+    if order.any(|key| matches!(key, Expr::Column(column) if names_one_row(&column.name))) {
         return Vec::new();
     }
     // Groups of an aggregate are known by their keys.
@@ -73,7 +73,7 @@ fn warning(text: &SqlText<'_>, open: &[String]) -> Option<Diagnostic> {
     let named = named.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
     let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
     // Where a view does it, the view is told.
-    let span = text.find_word(&["row_number"]).filter(|_| !open.is_empty())?;
+    let span = text.find_word(&["row_number", "limit", "distinct on"]).filter(|_| !open.is_empty())?;
     let message =
         format!("rows that are equal in ORDER BY may differ in {named}{more}: which is the first is left open");
     Some(

@@ -16,7 +16,7 @@ use crate::plan::sql::{foreign, functions};
 
 /// Everything in the query that is refused, and findings that are only doubtful.
 pub(crate) fn find(text: &SqlText<'_>, query: &Query, state: &SessionState) -> Vec<Diagnostic> {
-    let mut search = Search { text, state, found: Vec::new(), guards: Vec::new() };
+    let mut search = Search { text, state, found: Vec::new(), guards: Vec::new(), is_exists: false };
     let _ = Visit::visit(query, &mut search);
     search.found
 }
@@ -27,6 +27,8 @@ struct Search<'a> {
     found: Vec<Diagnostic>,
     /// Conditions of the CASEs around an expression.
     guards: Vec<Vec<String>>,
+    /// The query that comes next is that of an EXISTS.
+    is_exists: bool,
 }
 
 impl Search<'_> {
@@ -79,6 +81,34 @@ impl Search<'_> {
         self.guards.iter().flatten().any(|condition| condition.contains(&divisor))
     }
 
+    /// An ORDER BY says which rows a LIMIT or DISTINCT ON keeps; alone it says nothing of a table.
+    fn order_and_limit(&mut self, query: &Query) {
+        let is_exists = std::mem::take(&mut self.is_exists);
+        let is_distinct_on =
+            matches!(query.body.as_ref(), SetExpr::Select(select) if matches!(select.distinct, Some(Distinct::On(_))));
+        let help = "ORDER BY … LIMIT keeps the first rows of everybody, and ROW_NUMBER() OVER (PARTITION BY … ORDER BY …) = 1 \
+                    one row a user";
+        if query.fetch.is_some() {
+            self.refuse_word(codes::LIMIT, "fetch", "FETCH is not known here", "write ORDER BY … LIMIT");
+        } else if query.limit_clause.is_some() && query.order_by.is_none() && !is_exists {
+            let word = if self.text.find_word(&["limit"]).is_some() { "limit" } else { "offset" };
+            self.refuse_word(codes::LIMIT, word, "a LIMIT without ORDER BY keeps any rows", help);
+        } else if query.order_by.is_some() && query.limit_clause.is_none() && !is_distinct_on {
+            let span = self.text.find_word(&["order by"]).unwrap_or_else(|| self.text.first_word());
+            let warning = self.text.warning(codes::ORDER_BY, span, "ORDER BY does nothing: a table has no order");
+            self.found.push(warning.help(format!("leave it out; {help}")));
+        }
+        if is_distinct_on && query.order_by.is_none() {
+            let help = "say which: ORDER BY user_id, order_time DESC";
+            self.refuse_word(
+                codes::DISTINCT_ON,
+                "distinct",
+                "DISTINCT ON without ORDER BY keeps any row of each",
+                help,
+            );
+        }
+    }
+
     fn set_operation(&mut self, body: &SetExpr) {
         let SetExpr::SetOperation { left, right, .. } = body else {
             if matches!(body, SetExpr::Values(_)) {
@@ -129,24 +159,7 @@ impl Visitor for Search<'_> {
         {
             self.refuse_word(codes::RECURSIVE, "recursive", "WITH RECURSIVE does not stream", "leave out RECURSIVE");
         }
-        if query.order_by.is_some() {
-            self.refuse_word(
-                codes::ORDER_BY,
-                "order by",
-                "a tag is a table of users and has no order",
-                "leave out ORDER BY; to keep one row a user, filter ROW_NUMBER() OVER (PARTITION BY … ORDER BY …) = 1",
-            );
-        }
-        if query.limit_clause.is_some() || query.fetch.is_some() {
-            let words: &[&str] = if query.fetch.is_some() { &["fetch"] } else { &["limit", "offset"] };
-            let word = words.iter().find(|word| self.text.find_word(&[word]).is_some()).unwrap_or(&words[0]);
-            self.refuse_word(
-                codes::LIMIT,
-                word,
-                "LIMIT over the whole population does not stream yet",
-                "leave it out; to keep one row a user, filter ROW_NUMBER() OVER (PARTITION BY … ORDER BY …) = 1",
-            );
-        }
+        self.order_and_limit(query);
         if !query.pipe_operators.is_empty() {
             let span = self.text.text().find("|>").map_or_else(|| self.text.first_word(), |at| at..at + 2);
             let error = self.text.error(codes::OTHER_CLAUSE, span, "`|>` does not stream");
@@ -164,14 +177,6 @@ impl Visitor for Search<'_> {
             let span = self.text.span(select.select_token.0.span);
             self.found.push(
                 self.text.error(codes::NO_STREAM, span, "the query reads no stream").help("read a stream in FROM"),
-            );
-        }
-        if let Some(Distinct::On(_)) = select.distinct {
-            self.refuse_word(
-                codes::DISTINCT_ON,
-                "distinct",
-                "DISTINCT ON does not stream yet",
-                "filter ROW_NUMBER() OVER (PARTITION BY … ORDER BY …) = 1 in a query around it",
             );
         }
         if let GroupByExpr::Expressions(_, modifiers) = &select.group_by
@@ -209,8 +214,7 @@ impl Visitor for Search<'_> {
             );
         }
         if select.top.is_some() {
-            let help = "leave it out; to keep one row a user, filter ROW_NUMBER() OVER (PARTITION BY … ORDER BY …) = 1";
-            self.refuse_word(codes::LIMIT, "top", "TOP over the whole population does not stream yet", help);
+            self.refuse_word(codes::LIMIT, "top", "TOP is not known here", "write ORDER BY … LIMIT");
         }
         if select.into.is_some() {
             let help = "leave INTO out: the tag's table is made by tagflow";
@@ -289,6 +293,7 @@ impl Visitor for Search<'_> {
                 self.found.push(error.help(WITHOUT_VARIABLES));
             }
             Expr::Function(function) => self.function(function),
+            Expr::Exists { .. } => self.is_exists = true,
             Expr::BinaryOp { op: BinaryOperator::PGOverlap, left, right } => {
                 self.refuse_sign("&&", left, right, "`&&` is not known here", "for both conditions write AND");
             }
