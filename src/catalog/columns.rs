@@ -7,7 +7,7 @@ use chrono_tz::Tz;
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::{Column, Format, SYSTEM_COLUMNS, TimestampFormat};
+use super::{Column, Format, Misfits, SYSTEM_COLUMNS, TimestampFormat};
 use crate::column_type::parse_column_type;
 use crate::diagnostic::codes;
 use crate::toml_walk::{Section, Text, Walk, in_order};
@@ -19,8 +19,12 @@ const TIMESTAMP_FORMATS: &[(&str, TimestampFormat)] = &[
     ("epoch_us", TimestampFormat::EpochMicros),
 ];
 
+/// What becomes of values that do not fit, as a stream or a column says it.
+const MISFITS: &[(&str, Misfits)] = &[("dead_letter", Misfits::DeadLetter), ("null", Misfits::Null)];
+
 /// Reads the columns of a stream in the order in which they are written; leaves out those that are not sound.
 pub(super) fn read_columns(walk: &mut Walk<'_>, stream: &Section<'_>, format: &Format, timezone: Tz) -> Vec<Column> {
+    let misfits = walk.word(stream, "on_error", MISFITS).unwrap_or_default();
     if stream.table.get("columns").is_none() {
         walk.missing(stream, "columns", "[columns] with user_id = \"BIGINT\" below it");
     }
@@ -58,7 +62,7 @@ pub(super) fn read_columns(walk: &mut Walk<'_>, stream: &Section<'_>, format: &F
         }
         first_written.insert(name.to_lowercase(), name.clone());
         if let Some(value) = section.table.get(name.as_str()) {
-            let column = read_column(walk, &section, name, value, format, timezone);
+            let column = read_column(walk, &section, name, value, format, timezone, misfits);
             column.iter().for_each(|column| check_nesting(walk, &section, column, format));
             columns.extend(column);
         }
@@ -73,6 +77,7 @@ fn read_column(
     value: &Spanned<DeValue<'_>>,
     format: &Format,
     timezone: Tz,
+    misfits: Misfits,
 ) -> Option<Column> {
     let mut column = Column {
         path: vec![name.clone()],
@@ -80,6 +85,7 @@ fn read_column(
         data_type: DataType::Null,
         nullable: true,
         timestamp_format: TimestampFormat::default(),
+        misfits,
     };
     match value.get_ref() {
         DeValue::String(_) => {
@@ -89,7 +95,7 @@ fn read_column(
         }
         DeValue::Table(_) => {
             let section = walk.section(columns, &column.name, format!("the column \"{}\"", column.name))?;
-            walk.check_keys(&section, &["type", "path", "format"]);
+            walk.check_keys(&section, &["type", "path", "format", "on_error"]);
             if section.table.get("type").is_none() {
                 walk.missing(&section, "type", "type = \"BIGINT\"");
             }
@@ -98,7 +104,15 @@ fn read_column(
                 column.path = path;
             }
             let timestamp_format = walk.word(&section, "format", TIMESTAMP_FORMATS);
+            let own = walk.word(&section, "on_error", MISFITS);
+            column.misfits = own.unwrap_or(misfits);
             (column.data_type, column.nullable) = found?;
+            if own == Some(Misfits::Null) && !column.nullable {
+                let place = section.table.get("on_error").map(|value| walk.at(value.span()));
+                let message = format!("{} is NOT NULL, and its \"on_error\" is \"null\"", section.label);
+                walk.error(codes::BAD_VALUE, place, message)
+                    .help("remove one of the two: a value that does not fit can be NULL where NULL may be");
+            }
             if let Some(timestamp_format) = timestamp_format {
                 if !matches!(column.data_type, DataType::Timestamp(..)) {
                     let place = section.table.get("format").map(|value| walk.at(value.span()));

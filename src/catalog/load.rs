@@ -31,6 +31,7 @@ const KEYS: &[&str] = &[
     "key",
     "truncates",
     "unique",
+    "on_error",
     "columns",
 ];
 const LATER_KEYS: &[&str] = &["history"];

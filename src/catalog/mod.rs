@@ -150,6 +150,18 @@ pub struct Column {
     pub path: Vec<String>,
     /// How a timestamp is written.
     pub timestamp_format: TimestampFormat,
+    /// What becomes of a value that does not fit.
+    pub misfits: Misfits,
+}
+
+/// What becomes of a value that does not fit its column. Where NULL cannot be, it is a dead letter in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Misfits {
+    /// The record is put aside.
+    #[default]
+    DeadLetter,
+    /// The value is NULL, and counted.
+    Null,
 }
 
 /// How a timestamp is written in a record.

@@ -110,6 +110,9 @@ pub fn describe(status: &Status) -> String {
     for (stream, count) in status.dead_letters.iter().filter(|(_, count)| **count > 0) {
         text.push_str(&format!("{count} dead letters of {stream}\n"));
     }
+    for (stream, count) in status.nulls.iter().filter(|(_, count)| **count > 0) {
+        text.push_str(&format!("{count} values of {stream} read as NULL\n"));
+    }
     for (stream, count) in status.resent.iter().filter(|(_, count)| **count > 0) {
         text.push_str(&format!("{count} records of {stream} dropped as sent again\n"));
     }

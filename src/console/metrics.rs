@@ -85,6 +85,7 @@ pub(super) fn encode(status: &Status) -> Result<String, Error> {
         counts.iter().map(|(stream, count)| (vec![("stream", stream.clone())], *count as f64)).collect()
     };
     family("dead_letters", "records that do not decode", streams(&status.dead_letters));
+    family("null_values", "values that do not fit and are read as NULL", streams(&status.nulls));
     family("resent_records", "records dropped as sent again", streams(&status.resent));
     family("too_late_records", "records too late to tell whether they were sent again", streams(&status.too_late));
     let mut text = String::new();

@@ -91,7 +91,12 @@ impl PartitionBatcher {
             RawRecord { topic: &self.topic, partition: self.partition.number, offset, timestamp, key, payload };
         let before = self.decoder.rows();
         match self.decoder.decode(&record) {
-            Ok(()) => self.offsets.extend(std::iter::repeat_n(offset, self.decoder.rows() - before)),
+            Ok(()) => {
+                self.offsets.extend(std::iter::repeat_n(offset, self.decoder.rows() - before));
+                if self.decoder.values_as_null() > 0 {
+                    self.dead_letters.count_nulls(&self.partition, offset, self.decoder.values_as_null());
+                }
+            }
             Err(error) => {
                 self.has_letters = true;
                 self.dead_letters.put(&self.partition.stream, &record, &error);

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::WallClock;
 use super::decode::{DecodeError, RawRecord};
+use crate::delta::Partition;
 
 /// Size at which a file is put aside; two files a stream are kept.
 const FILE_BYTES: u64 = 64 << 20;
@@ -58,6 +59,8 @@ pub struct DeadLetterCount {
     pub put: u64,
     /// Of them, those that could not be written.
     pub lost: u64,
+    /// Values that did not fit and were read as NULL, in records that are none.
+    pub nulls: u64,
 }
 
 /// The files of one stream.
@@ -69,6 +72,8 @@ struct StreamLetters {
     current: HashSet<(i32, i64)>,
     previous: HashSet<(i32, i64)>,
     count: DeadLetterCount,
+    /// Up to where NULLs were counted in each partition: readers of the same records count them once.
+    nulls_counted: BTreeMap<i32, i64>,
 }
 
 impl DeadLetters {
@@ -80,13 +85,7 @@ impl DeadLetters {
     /// Keeps a record, unless the files have it already.
     pub fn put(&self, stream: &str, record: &RawRecord<'_>, error: &DecodeError) {
         let mut streams = self.lock();
-        let letters = match streams.get_mut(stream) {
-            Some(letters) => letters,
-            None => {
-                let opened = StreamLetters::open(self.dir.join(format!("{stream}.jsonl")));
-                streams.entry(stream.to_string()).or_insert(opened)
-            }
-        };
+        let letters = self.of_stream(&mut streams, stream);
         let place = (record.partition, record.offset);
         if letters.current.contains(&place) || letters.previous.contains(&place) {
             return;
@@ -106,6 +105,22 @@ impl DeadLetters {
             at: (self.wall_clock)(),
         };
         letters.write(&letter, self.file_bytes);
+    }
+
+    /// Counts values of a record that were read as NULL since they did not fit.
+    pub fn count_nulls(&self, partition: &Partition, offset: i64, values: u64) {
+        let mut streams = self.lock();
+        let letters = self.of_stream(&mut streams, &partition.stream);
+        let counted = letters.nulls_counted.entry(partition.number).or_insert(i64::MIN);
+        if offset > *counted {
+            *counted = offset;
+            letters.count.nulls += values;
+        }
+    }
+
+    fn of_stream<'a>(&self, streams: &'a mut BTreeMap<String, StreamLetters>, stream: &str) -> &'a mut StreamLetters {
+        let open = || StreamLetters::open(self.dir.join(format!("{stream}.jsonl")));
+        streams.entry(stream.to_string()).or_insert_with(open)
     }
 
     /// Hands what was put to the operating system; called at each batch's end.
@@ -153,6 +168,7 @@ impl StreamLetters {
             writer: None,
             bytes: 0,
             count: DeadLetterCount::default(),
+            nulls_counted: BTreeMap::new(),
         }
     }
 
@@ -286,7 +302,7 @@ mod tests {
         );
         let read = letters.read("orders").unwrap();
         assert_eq!(read[1].raw_base64.as_deref(), Some("/wA="));
-        assert_eq!(letters.counts()["orders"], DeadLetterCount { put: 2, lost: 0 });
+        assert_eq!(letters.counts()["orders"], DeadLetterCount { put: 2, lost: 0, nulls: 0 });
     }
 
     #[test]
@@ -300,6 +316,17 @@ mod tests {
             letters.put("orders", &record(1, 9, b"x"), &error());
             assert_eq!(letters.read("orders").unwrap().len(), 3);
         }
+    }
+
+    #[test]
+    fn nulls_of_a_record_that_is_read_again_count_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let letters = letters_in(dir.path());
+        let partition = |number| Partition { stream: "orders".into(), number };
+        for (number, offset) in [(0, 7), (0, 9), (1, 3), (0, 7), (0, 9), (0, 10)] {
+            letters.count_nulls(&partition(number), offset, 2);
+        }
+        assert_eq!(letters.counts()["orders"], DeadLetterCount { put: 0, lost: 0, nulls: 8 });
     }
 
     #[test]

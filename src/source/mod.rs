@@ -245,6 +245,7 @@ mod tests {
             nullable: true,
             path: vec!["blob".into()],
             timestamp_format: crate::catalog::TimestampFormat::Iso,
+            misfits: Default::default(),
         };
         let stream = Stream {
             name: "orders".into(),

@@ -85,6 +85,7 @@ impl Topic {
             nullable: false,
             path: vec!["order_id".into()],
             timestamp_format: TimestampFormat::Iso,
+            misfits: Default::default(),
         };
         let stream = Stream {
             name: "orders".into(),

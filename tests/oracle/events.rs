@@ -24,6 +24,7 @@ fn column(name: &str, data_type: DataType) -> Column {
         nullable: true,
         path: vec![name.to_string()],
         timestamp_format: TimestampFormat::EpochMillis,
+        misfits: Default::default(),
     }
 }
 

@@ -117,6 +117,7 @@ impl Daemon {
             status.watermarks.extend(watermarks);
             status.fill = fill;
             status.pending_keys = pending;
+            status.nulls = dead_letters.iter().map(|(stream, count)| (stream.clone(), count.nulls)).collect();
             status.dead_letters = dead_letters.into_iter().map(|(stream, count)| (stream, count.put)).collect();
             (status.resent, status.too_late) = (resent, too_late);
             status.troubles = troubles;

@@ -28,7 +28,7 @@ use datafusion::logical_expr::utils::{conjunction, split_conjunction};
 use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Filter, LogicalPlan, Operator};
 use datafusion::physical_expr::create_physical_expr;
 
-use crate::catalog::{Catalog, Stream};
+use crate::catalog::{Catalog, Misfits, Stream};
 use crate::plan::clock::{self, ClockBound, Comparison};
 use crate::plan::codes;
 use crate::plan::fallible::is_fallible;
@@ -228,6 +228,10 @@ impl Compiler<'_> {
                 let definition = match stream.columns.get(index) {
                     Some(column) => format!("{:?}{:?}{}", column.path, column.timestamp_format, column.nullable),
                     None => String::new(),
+                };
+                let definition = match stream.columns.get(index).map(|column| column.misfits) {
+                    Some(Misfits::Null) => format!("{definition} or NULL"),
+                    _ => definition,
                 };
                 let hash = fingerprint(&format!("{}{definition}", field.data_type()));
                 Field::new(format!("{}#{}", field.name(), &hash[..8]), field.data_type().clone(), true)

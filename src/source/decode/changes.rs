@@ -68,6 +68,7 @@ impl ChangeReader {
             nullable: true,
             path: path.iter().map(ToString::to_string).collect(),
             timestamp_format: TimestampFormat::default(),
+            misfits: Default::default(),
         });
         let outer = Stream { columns: columns.collect(), format: Format::Json, ..stream.clone() };
         let fields: Vec<usize> = (0..FIELDS.len()).collect();

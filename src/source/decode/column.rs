@@ -221,6 +221,11 @@ impl ColumnBuilder {
         Ok(())
     }
 
+    /// Appends NULL in the place of a value that does not fit, where NULL may be; a batch that is full is no such case.
+    pub(super) fn push_null_for(&mut self, misfit: &Misfit) -> bool {
+        *misfit != Misfit::Full && self.push_null().is_ok()
+    }
+
     /// Appends what stands in rows that have no values: NULL, or the type's zero where NULL cannot be.
     pub(super) fn push_nothing(&mut self) -> Result<(), Misfit> {
         if self.nullable {

@@ -2,7 +2,7 @@
 //!
 //! Enters: raw records, one at a time, and the columns that are wanted. Leaves: record batches, or for a record that
 //! does not fit its stream's schema an error that names the column. A refused record leaves no trace in the batch.
-//! Never guesses: a value of a wrong type is an error, never a silent NULL. In detail:
+//! Never guesses: a value of a wrong type is an error, or a NULL that is counted where the schema says so. In detail:
 //!
 //! - Field names match exactly, else whatever their case; of a field given twice the last one holds.
 //! - A missing field, `null` and an empty CSV field are NULL; a quoted empty CSV field is empty text.
@@ -38,7 +38,7 @@ pub use self::avro_records::{Lookup, Schemas, Unavailable};
 use self::changes::Change;
 use self::column::{ColumnBuilder, Value};
 use self::tombstone::TombstoneReader;
-use crate::catalog::{DELETED, Format, Kind, Stream, TRUNCATED, TimestampFormat};
+use crate::catalog::{DELETED, Format, Kind, Misfits, Stream, TRUNCATED, TimestampFormat};
 
 /// A record as the source has it.
 #[derive(Debug, Clone, Copy)]
@@ -127,6 +127,7 @@ impl Decoder {
     /// Adds the rows of a record, one for an event, or nothing.
     #[inline]
     pub fn decode(&mut self, record: &RawRecord<'_>) -> Result<(), DecodeError> {
+        self.rows.values_as_null = 0;
         let payload = match record.payload {
             None if let Some(tombstones) = &mut self.tombstones => {
                 tombstones.read(record.key)?;
@@ -186,6 +187,11 @@ impl Decoder {
         }
     }
 
+    /// Values of the record before that did not fit and are NULL; for rows that were added.
+    pub fn values_as_null(&self) -> u64 {
+        self.rows.values_as_null
+    }
+
     /// Rows since the last [`Decoder::finish`].
     pub fn rows(&self) -> usize {
         self.rows.rows
@@ -223,6 +229,10 @@ struct RowBuilder {
     is_deleted: bool,
     /// The table may be emptied.
     truncates: bool,
+    /// By declared column: what does not fit is NULL.
+    misfits_as_null: Vec<bool>,
+    /// Such values of the current record.
+    values_as_null: u64,
 }
 
 impl RowBuilder {
@@ -263,7 +273,16 @@ impl RowBuilder {
             .collect::<Result<_, DecodeError>>()?;
         let schema = schema.project(wanted).map_err(|error| DecodeError(error.to_string()))?;
         let truncates = stream.truncates;
-        Ok(RowBuilder { schema: schema.into(), columns, checked, rows: 0, is_deleted: false, truncates })
+        Ok(RowBuilder {
+            schema: schema.into(),
+            columns,
+            checked,
+            rows: 0,
+            is_deleted: false,
+            truncates,
+            misfits_as_null: stream.columns.iter().map(|column| column.misfits == Misfits::Null).collect(),
+            values_as_null: 0,
+        })
     }
 
     /// The declared columns that are looked at, and whether each keeps JSON text.
@@ -292,7 +311,13 @@ impl RowBuilder {
             let outcome = match origin {
                 Origin::Declared(slot) => {
                     let value = value(*slot);
-                    column.push(value).map_err(|misfit| column.explain(&misfit, value))
+                    match column.push(value) {
+                        Err(misfit) if self.misfits_as_null[*slot] && column.push_null_for(&misfit) => {
+                            self.values_as_null += 1;
+                            Ok(())
+                        }
+                        outcome => outcome.map_err(|misfit| column.explain(&misfit, value)),
+                    }
                 }
                 Origin::Deleted => column.push(Value::Bool(is_deleted)).map_err(|misfit| format!("{misfit:?}")),
                 Origin::Truncated => column.push(Value::Bool(false)).map_err(|misfit| format!("{misfit:?}")),

@@ -18,6 +18,7 @@ pub(super) fn column(name: &str, data_type: DataType) -> Column {
         nullable: true,
         path: vec![name.into()],
         timestamp_format: TimestampFormat::Iso,
+        misfits: Default::default(),
     }
 }
 
@@ -215,6 +216,56 @@ fn values_of_a_wrong_type_are_errors_never_null() {
     ] {
         assert_eq!(read(data_type, json), Err(format!("column \"c\": {found}")), "{json}");
     }
+}
+
+/// The columns with what does not fit as NULL.
+fn lenient(columns: Vec<Column>) -> Vec<Column> {
+    columns.into_iter().map(|column| Column { misfits: Misfits::Null, ..column }).collect()
+}
+
+#[test]
+fn values_that_do_not_fit_are_null_and_counted_where_the_schema_says_so() {
+    let columns = lenient(orders().columns);
+    let mut decoder = all_of(&stream(Format::Json, columns));
+    let json = r#"{"order_id":1,"user_id":"x","amount":1.234,"item":{"category":"c"},"order_time":"soon","paid":"yes",
+        "day":7,"score":true,"note":"n","tiny":300}"#;
+    decoder.decode(&record(json.as_bytes())).unwrap();
+    assert_eq!(decoder.values_as_null(), 7);
+    decoder.decode(&record(br#"{"order_id":2,"user_id":5,"item":7}"#)).unwrap();
+    assert_eq!(decoder.values_as_null(), 1);
+    // Where NULL may not be, and where the record is none, it is a dead letter still.
+    for (json, message) in [
+        (r#"{"order_id":"x","user_id":"y"}"#, "column \"order_id\": expected BIGINT NOT NULL, found \"x\""),
+        ("{", "not valid JSON: expected a key in quotes at byte 1"),
+    ] {
+        assert_eq!(decoder.decode(&record(json.as_bytes())).unwrap_err().to_string(), message);
+    }
+    decoder.decode(&record(br#"{"order_id":3}"#)).unwrap();
+    assert_eq!(decoder.values_as_null(), 0);
+    let expected = ["1|-|-|c|-|-|-|-|n|{\"category\":\"c\"}|-", "2|5|-|-|-|-|-|-|-|7|-", "3|-|-|-|-|-|-|-|-|-|-"];
+    assert_eq!(rows(&decoder.finish()), expected);
+}
+
+#[test]
+fn list_with_one_element_that_does_not_fit_is_null_as_a_whole() {
+    let mut decoder = all_of(&stream(Format::Json, lenient(vec![column("c", list_of(DataType::Int64))])));
+    for json in ["[1,2]", "[3,\"x\"]", "[4]"] {
+        decoder.decode(&record(format!("{{\"c\":{json}}}").as_bytes())).unwrap();
+    }
+    assert_eq!(rows(&decoder.finish()), ["[1, 2]", "-", "[4]"]);
+}
+
+#[test]
+fn csv_and_changes_read_misfits_as_null_too() {
+    let columns = || lenient(vec![column("id", DataType::Int64), column("amount", DataType::Decimal128(12, 2))]);
+    let mut csv = all_of(&stream(Format::Csv, columns()));
+    csv.decode(&record(b"1,1.5")).unwrap();
+    csv.decode(&record(b"2,much")).unwrap();
+    assert_eq!((csv.values_as_null(), rows(&csv.finish())), (1, vec!["1|1.50".to_string(), "2|-".to_string()]));
+    let (_, mut changes) = table(Format::Maxwell, Kind::default(), &["id"], columns());
+    changes.decode(&record(br#"{"type":"insert","data":{"id":1,"amount":"much"}}"#)).unwrap();
+    assert_eq!(changes.values_as_null(), 1);
+    changes.decode(&record(br#"{"type":"insert","data":{"id":"x","amount":1}}"#)).unwrap_err();
 }
 
 fn list_of(item: DataType) -> DataType {

@@ -27,6 +27,7 @@ fn stream(topic: &str, format: Format) -> Stream {
         nullable: true,
         path: vec![name.into()],
         timestamp_format: TimestampFormat::Iso,
+        misfits: Default::default(),
     };
     Stream {
         name: "orders".into(),

@@ -130,6 +130,7 @@ fn request(topic: &str, from: &[(i32, i64)], until: Option<i64>) -> ReadRequest 
         nullable: false,
         path: vec!["order_id".into()],
         timestamp_format: TimestampFormat::Iso,
+        misfits: Default::default(),
     };
     let stream = Stream {
         name: "orders".into(),

@@ -25,6 +25,7 @@ fn start_reading(
         nullable: false,
         path: vec!["order_id".into()],
         timestamp_format: TimestampFormat::Iso,
+        misfits: Default::default(),
     };
     let stream = Stream {
         name: "orders".into(),
