@@ -1,5 +1,6 @@
 //! End to end, against a real Kafka and a real MariaDB: `make test` starts both and says where they are.
 
+mod avro;
 mod daemon;
 mod kafka_source;
 mod mysql_sink;
