@@ -7,6 +7,7 @@ use std::ops::{Range, RangeInclusive};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -325,6 +326,18 @@ impl<'a> Walk<'a> {
             self.error(codes::BAD_VALUE, text.span, message);
         }
         found
+    }
+
+    /// A number of bytes such as `"512MB"`, at least one.
+    pub(crate) fn bytes(&mut self, section: &Section<'_>, key: &str) -> Option<u64> {
+        let text = self.text_like(section, key, "a size in quotes such as \"512MB\"")?;
+        let found = text.value.as_deref()?.parse::<ByteSize>().ok().filter(|size| size.as_u64() > 0);
+        if found.is_none() {
+            let message = format!("\"{}\" is not a size for \"{key}\" in {}", text.raw, section.label);
+            self.error(codes::BAD_VALUE, text.span, message)
+                .help("write a number and a unit: \"500kB\", \"512MB\", \"2GiB\"");
+        }
+        Some(found?.as_u64())
     }
 
     /// The table under `key`, called `label` in messages.

@@ -3,10 +3,11 @@
 use std::io::{Stdout, Write, stdout};
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use crossterm::style::Stylize;
 use crossterm::{cursor, execute, terminal};
 
-use crate::cli::status::{bytes, describe};
+use crate::cli::status::describe;
 use crate::cli::use_colour;
 use crate::engine::desired::{Desired, PlannedTag};
 use crate::engine::status::{Phase, Status};
@@ -165,7 +166,7 @@ impl Screen {
             status.events_per_second,
             status.lag,
             status.tags.len(),
-            bytes(status.state_bytes),
+            ByteSize(status.state_bytes),
         )?;
         for (user, values) in follower.seen.iter().take(1) {
             let values: Vec<String> = values.iter().map(|(tag, value)| format!("{tag} = {value}")).collect();

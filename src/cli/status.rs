@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use comfy_table::{CellAlignment, Table, presets};
 
 use crate::cli::{FAILED, Format, OK, ProjectArgs, complain, print};
@@ -74,7 +75,7 @@ pub fn describe(status: &Status) -> String {
         status.epoch,
         status.events_per_second,
         status.lag,
-        bytes(status.state_bytes),
+        ByteSize(status.state_bytes),
         status.state_rows,
         status.flush_millis
     );
@@ -97,7 +98,7 @@ pub fn describe(status: &Status) -> String {
             tag.rows.to_string(),
             format!("{:.0}", tag.changes_per_second),
             tag.state_rows.to_string(),
-            bytes(tag.state_bytes),
+            ByteSize(tag.state_bytes).to_string(),
             note,
         ]);
     }
@@ -129,16 +130,4 @@ pub fn describe(status: &Status) -> String {
 
 fn time(millis: i64) -> String {
     chrono::DateTime::from_timestamp_millis(millis).map_or_else(String::new, |time| time.to_rfc3339())
-}
-
-/// Bytes in a unit that fits.
-pub fn bytes(count: u64) -> String {
-    const UNITS: [&str; 4] = ["B", "KiB", "MiB", "GiB"];
-    let mut value = count as f64;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    if unit == 0 { format!("{count} B") } else { format!("{value:.1} {}", UNITS[unit]) }
 }

@@ -135,6 +135,8 @@ pub struct EngineConfig {
     pub shards: usize,
     /// How long a retired table is kept (default 7 days).
     pub grace_period: Duration,
+    /// The most bytes of state of a tag whose header does not say (default none).
+    pub state_limit: Option<u64>,
 }
 
 /// Where the daemon answers (`[serve]`).

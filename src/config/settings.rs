@@ -8,8 +8,16 @@ use super::{EngineConfig, ServeConfig};
 use crate::diagnostic::codes;
 use crate::toml_walk::{Section, Walk};
 
-const ENGINE_KEYS: &[&str] =
-    &["state_dir", "checkpoint_interval", "flush_interval", "epoch_interval", "epoch_rows", "shards", "grace_period"];
+const ENGINE_KEYS: &[&str] = &[
+    "state_dir",
+    "checkpoint_interval",
+    "flush_interval",
+    "epoch_interval",
+    "epoch_rows",
+    "shards",
+    "grace_period",
+    "state_limit",
+];
 
 /// Reads a value of both layers, so that both are checked; the upper one counts.
 fn layered<T>(
@@ -49,7 +57,17 @@ pub(super) fn read_engine(
     let state_dir = layered(below, above, |section| path_inside(walk, section, "state_dir", root))
         .unwrap_or_else(|| root.join(".tagflow"))
         .join(state_folder);
-    EngineConfig { state_dir, checkpoint_interval, flush_interval, epoch_interval, epoch_rows, shards, grace_period }
+    let state_limit = layered(below, above, |section| walk.bytes(section, "state_limit"));
+    EngineConfig {
+        state_dir,
+        checkpoint_interval,
+        flush_interval,
+        epoch_interval,
+        epoch_rows,
+        shards,
+        grace_period,
+        state_limit,
+    }
 }
 
 /// Reads `[serve]`.

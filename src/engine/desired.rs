@@ -34,6 +34,8 @@ pub struct PlannedTag {
     pub table: Arc<TagTable>,
     /// The table in which it is filled.
     pub shadow: Arc<TagTable>,
+    /// The most bytes of state that it may have.
+    pub state_limit: Option<u64>,
     /// What the registry says of it; version, commit and types are filled in when it is written.
     pub registration: TagRegistration,
 }
@@ -111,6 +113,7 @@ fn planned(project: &Project, definition: &TagDefinition, logical: LogicalPlan, 
     let table = TagTable { table: definition.name.clone(), key: columns(&flow.key), columns: columns(&flow.columns) };
     let shadow = TagTable { table: shadow_table(&definition.name), ..table.clone() };
     PlannedTag {
+        state_limit: definition.header.state_limit.or(project.config.engine.state_limit),
         registration: registration(project, definition, &table),
         definition: definition.clone(),
         logical,

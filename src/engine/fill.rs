@@ -18,6 +18,7 @@ use crate::engine::dataflow::{Dataflow, TagFault};
 use crate::engine::desired::{PlannedTag, reads};
 use crate::engine::intake::{Intake, Reads, World};
 use crate::engine::labels::OutsideLabels;
+use crate::engine::sizes::StateSizes;
 use crate::engine::store::StoreThread;
 use crate::plan::flow::Reach;
 
@@ -119,6 +120,7 @@ impl Fill {
             cancelled: Arc::clone(&cancelled),
             rows: 0,
             beginnings: Offsets::default(),
+            sizes: StateSizes::default(),
         };
         let thread = std::thread::Builder::new().name("fill".to_string()).stack_size(STACK).spawn(move || run.run())?;
         Ok(Fill {
@@ -171,6 +173,7 @@ struct Run {
     rows: u64,
     /// The first records taken of partitions whose first ever are gone or not asked for.
     beginnings: Offsets,
+    sizes: StateSizes,
 }
 
 /// Why a fill ends early: cancelled (`None`), or with a reason.
@@ -262,6 +265,11 @@ impl Run {
             dataflow.graph.note_partitions(intake.announced_partitions());
             let faults = dataflow.step(&arrived.events, clock);
             self.report(faults);
+        }
+        if self.sizes.count(&dataflow.graph) {
+            let over = self.sizes.over_limit(|tag| self.request.tags.get(tag)?.state_limit);
+            over.iter().for_each(|fault| dataflow.remove_tag(&fault.tag));
+            self.report(over);
         }
         if dataflow.is_empty() {
             return Err(Some("all of its tags have failed".to_string()));

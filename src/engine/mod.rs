@@ -12,6 +12,7 @@ pub mod fill;
 pub mod intake;
 pub mod labels;
 pub mod reload;
+pub mod sizes;
 pub mod status;
 pub mod store;
 pub mod verify;

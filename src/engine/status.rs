@@ -60,12 +60,27 @@ pub struct TagStatus {
     pub null_keys: u64,
     /// Values that have no label, in columns whose header gives labels.
     pub outside_labels: u64,
+    /// The fingerprint of the plan that runs.
+    pub plan: String,
+    /// The operators with state that it uses.
+    pub operators: Vec<OperatorStatus>,
     /// Keys and rows of operators that it uses.
     pub state_rows: u64,
     /// Bytes of operators that it uses.
     pub state_bytes: u64,
     /// From when on it is complete, milliseconds since the Unix epoch, where history is too short.
     pub complete_from: Option<i64>,
+}
+
+/// One operator of a tag.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct OperatorStatus {
+    /// Its index in the plan.
+    pub node: usize,
+    /// Keys or rows kept.
+    pub rows: u64,
+    /// Bytes that they take.
+    pub bytes: u64,
 }
 
 /// One partition.

@@ -87,7 +87,7 @@ struct TagOutput {
 /// What a step gives: the change of each tag's relation, in the schema of the last node of its plan.
 pub type TagDeltas = BTreeMap<String, Result<Delta, OperatorError>>;
 
-/// State of one node for `status` and `explain`.
+/// State of one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeSize {
     /// The node's fingerprint.
@@ -96,8 +96,6 @@ pub struct NodeSize {
     pub rows: usize,
     /// Bytes they take, estimated.
     pub bytes: usize,
-    /// Tags that use it.
-    pub tags: Vec<String>,
 }
 
 impl Graph {
@@ -335,30 +333,30 @@ impl Graph {
 
     /// Keys or rows, and bytes, of every operator with state.
     pub fn sizes(&self) -> Vec<NodeSize> {
-        self.nodes
-            .iter()
-            .filter_map(|node| {
-                let (rows, bytes) = node.operator.size()?;
-                let uses = |tag: &TagOutput| tag.outputs.iter().any(|output| output.node == node.fingerprint);
-                let tags = self.tags.iter().filter(|(_, tag)| uses(tag)).map(|(name, _)| name.clone()).collect();
-                Some(NodeSize { node: node.fingerprint.clone(), rows, bytes, tags })
-            })
-            .collect()
+        let size = |node: &Node| {
+            let (rows, bytes) = node.operator.size()?;
+            Some(NodeSize { node: node.fingerprint.clone(), rows, bytes })
+        };
+        self.nodes.iter().filter_map(size).collect()
     }
 
-    /// Groups or rows, and bytes, that a tag needs; what it shares with others is counted in full.
-    pub fn tag_size(&self, tag: &str) -> (usize, usize) {
-        let Some(tag) = self.tags.get(tag) else { return (0, 0) };
-        let mut total = (0, 0);
-        for output in &tag.outputs {
-            let Some(node) = self.nodes.iter().find(|node| node.fingerprint == output.node) else { continue };
-            let (rows, bytes) = match &node.operator {
-                Operator::Aggregate(aggregate) => aggregate.member_size(&output.member),
-                operator => operator.size().unwrap_or_default(),
-            };
-            total = (total.0 + rows, total.1 + bytes);
+    /// For each tag the keys or rows, and bytes, of the operators of its plan by their indices; what a tag shares with
+    /// others is counted in full. Looks at each operator once: counting takes time where state is large.
+    pub fn tag_sizes(&self) -> BTreeMap<String, BTreeMap<NodeIndex, (usize, usize)>> {
+        let nodes: HashMap<&str, &Node> = self.nodes.iter().map(|node| (node.fingerprint.as_str(), node)).collect();
+        let mut known: HashMap<&OutputId, Option<(usize, usize)>> = HashMap::new();
+        let mut size = |output| {
+            *known.entry(output).or_insert_with(|| match &nodes.get(output.node.as_str())?.operator {
+                Operator::Aggregate(aggregate) => Some(aggregate.member_size(&output.member)),
+                operator => operator.size(),
+            })
+        };
+        let mut sizes = BTreeMap::new();
+        for (name, tag) in &self.tags {
+            let own = tag.outputs.iter().enumerate();
+            sizes.insert(name.clone(), own.filter_map(|(index, output)| Some((index, size(output)?))).collect());
         }
-        total
+        sizes
     }
 
     /// Other tags that use an operator, by the index of the node in the tag's plan.

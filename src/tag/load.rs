@@ -14,7 +14,8 @@ pub(crate) const FOLDER: &str = "tags";
 /// What says more of a branch of the tree.
 pub(crate) const FOLDER_FILE: &str = "_folder.toml";
 
-const KEYS: &[&str] = &["title", "description", "owner", "entity", "method", "status", "on_error", "columns"];
+const KEYS: &[&str] =
+    &["title", "description", "owner", "entity", "method", "status", "on_error", "state_limit", "columns"];
 const LATER_KEYS: &[&str] = &["emit"];
 
 /// What `tags/` holds.
@@ -210,6 +211,7 @@ fn read_header(walk: &mut Walk<'_>, header: &Section<'_>) -> TagHeader {
         method: walk.word(header, "method", &methods),
         status: walk.word(header, "status", &states).unwrap_or_default(),
         on_error: read_on_error(walk, header),
+        state_limit: walk.bytes(header, "state_limit"),
         columns: walk
             .sections(header, "columns")
             .into_iter()

@@ -44,6 +44,8 @@ pub struct TagHeader {
     pub status: Status,
     /// What an expression that fails on a row does.
     pub on_error: OnError,
+    /// The most bytes of state that it may have.
+    pub state_limit: Option<u64>,
     /// More to say of single columns.
     pub columns: BTreeMap<String, ColumnHeader>,
 }

@@ -4,3 +4,4 @@ mod avro;
 mod daemon;
 mod kafka_source;
 mod mysql_sink;
+mod state_limit;

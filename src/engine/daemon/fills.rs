@@ -209,8 +209,8 @@ impl Daemon {
                 );
                 warn!(tag, reason, "the new version waits");
                 filled.dataflow.remove_tag(tag);
-                let fingerprint = fingerprint.clone();
-                let aside = Aside { fingerprint, state: TagState::Waiting, reason, retry_at: None };
+                let (fingerprint, state_limit) = (fingerprint.clone(), planned.state_limit);
+                let aside = Aside { fingerprint, state_limit, state: TagState::Waiting, reason, retry_at: None };
                 self.aside.insert(tag.clone(), aside);
                 continue;
             }

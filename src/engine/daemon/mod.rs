@@ -25,6 +25,7 @@ use crate::engine::desired::{Desired, PlannedTag, reads};
 use crate::engine::fill::{Fill, Filled, Meeting};
 use crate::engine::intake::{Intake, World};
 use crate::engine::reload::Reloader;
+use crate::engine::sizes::StateSizes;
 use crate::engine::status::{Phase, Rate, SharedStatus, TagState, update};
 use crate::engine::store::{InFlight, StoreError, StoreThread};
 use crate::operator::OperatorError;
@@ -39,8 +40,6 @@ const MOST_PENDING_BYTES: usize = 512 << 20;
 const CHECKPOINT_SHARE: u32 = 5;
 /// How often the status is written anew.
 const STATUS_INTERVAL: Duration = Duration::from_millis(250);
-/// How often sizes of state are counted: it looks at all of it.
-const SIZES_INTERVAL: Duration = Duration::from_secs(5);
 /// How often it is looked for tables whose grace period is over.
 const RETIRED_INTERVAL: Duration = Duration::from_secs(600);
 /// When a tag is tried again whose surroundings failed it: doubled from the first wait to the last.
@@ -166,7 +165,7 @@ struct Daemon {
     /// How long the last one took.
     checkpoint_took: Duration,
     last_status: Instant,
-    last_sizes: Option<Instant>,
+    sizes: StateSizes,
     last_retired: Instant,
     committed_epoch: u64,
     /// Epoch and tags of the last checkpoint.
@@ -180,6 +179,8 @@ struct Daemon {
 
 struct Aside {
     fingerprint: String,
+    /// The limit of its state by then: with another one it may run.
+    state_limit: Option<u64>,
     state: TagState,
     reason: String,
     retry_at: Option<Instant>,
@@ -245,7 +246,7 @@ impl Daemon {
             last_checkpoint: Instant::now(),
             checkpoint_took: Duration::ZERO,
             last_status: Instant::now(),
-            last_sizes: None,
+            sizes: StateSizes::default(),
             last_retired: Instant::now(),
             committed_epoch: 0,
             saved: None,
@@ -282,6 +283,7 @@ impl Daemon {
             if self.last_retired.elapsed() >= RETIRED_INTERVAL {
                 self.drop_retired()?;
             }
+            self.keep_state_limits();
             if self.last_status.elapsed() >= STATUS_INTERVAL {
                 self.try_again()?;
             }

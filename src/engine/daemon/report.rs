@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::{Daemon, SIZES_INTERVAL, STATUS_INTERVAL};
-use crate::engine::status::{FillStatus, PartitionStatus, TagState, TagStatus, update};
+use super::{Daemon, STATUS_INTERVAL};
+use crate::engine::status::{FillStatus, OperatorStatus, PartitionStatus, TagState, TagStatus, update};
 use crate::operator::unique::Dropped;
 
 impl Daemon {
@@ -21,7 +21,6 @@ impl Daemon {
         }
         self.last_status = Instant::now();
         let seconds = elapsed.as_secs_f64();
-        let count_sizes = self.last_sizes.is_none_or(|last| last.elapsed() >= SIZES_INTERVAL);
         let mut tags: BTreeMap<String, TagStatus> = BTreeMap::new();
         for (name, wanted) in &self.desired.tags {
             let status = TagStatus {
@@ -45,10 +44,10 @@ impl Daemon {
             status.null_keys = self.dataflow.null_keys(name);
             status.outside_labels = self.dataflow.outside_labels(name);
             status.complete_from = self.complete_from.get(name).copied().flatten();
-            if count_sizes {
-                let (rows, bytes) = self.dataflow.graph.tag_size(name);
-                (status.state_rows, status.state_bytes) = (rows as u64, bytes as u64);
-            }
+            status.plan.clone_from(&running.plan.fingerprint);
+            let operators = self.sizes.operators(name);
+            status.operators = operators.map(|(node, rows, bytes)| OperatorStatus { node, rows, bytes }).collect();
+            (status.state_rows, status.state_bytes) = self.sizes.of(name);
         }
         for (name, aside) in &self.aside {
             if let Some(status) = tags.get_mut(name) {
@@ -56,10 +55,7 @@ impl Daemon {
                 status.message = Some(aside.reason.clone());
             }
         }
-        let sizes = count_sizes.then(|| self.dataflow.graph.sizes());
-        if count_sizes {
-            self.last_sizes = Some(Instant::now());
-        }
+        let (state_rows, state_bytes) = self.sizes.whole();
         let rate = self.event_rate.update(self.events, seconds);
         let partitions = self.intake.partitions.iter().map(|(partition, state)| PartitionStatus {
             stream: partition.stream.clone(),
@@ -96,17 +92,7 @@ impl Daemon {
         // A restarted reader has read nothing yet: what was known stays known.
         let watermarks = self.intake.watermarks();
         update(&self.status, |status| {
-            if !count_sizes {
-                for known in &status.tags {
-                    if let Some(tag) = tags.get_mut(&known.tag) {
-                        (tag.state_rows, tag.state_bytes) = (known.state_rows, known.state_bytes);
-                    }
-                }
-            }
-            if let Some(sizes) = sizes {
-                status.state_rows = sizes.iter().map(|size| size.rows as u64).sum();
-                status.state_bytes = sizes.iter().map(|size| size.bytes as u64).sum();
-            }
+            (status.state_rows, status.state_bytes) = (state_rows, state_bytes);
             status.tags = tags.into_values().collect();
             status.epoch = epoch;
             status.clock = clock / 1_000_000;

@@ -33,6 +33,16 @@ impl Daemon {
         }
     }
 
+    /// Sets tags aside whose state has grown over their limits.
+    pub(super) fn keep_state_limits(&mut self) {
+        if !self.sizes.count(&self.dataflow.graph) {
+            return;
+        }
+        let known = |tag: &str| self.desired.tags.get(tag).or_else(|| self.running.get(tag));
+        let faults = self.sizes.over_limit(|tag| known(tag)?.state_limit);
+        self.faults(faults);
+    }
+
     pub(super) fn set_aside(&mut self, fault: TagFault, state: TagState) {
         error!(tag = fault.tag, reason = fault.reason, "the tag is set aside; the others go on");
         self.dataflow.remove_tag(&fault.tag);
@@ -47,7 +57,9 @@ impl Daemon {
     /// Makes what runs what should run: takes out what is gone, fills what is new or changed.
     pub(super) fn reconcile(&mut self) -> Result<(), DaemonError> {
         self.aside.retain(|tag, aside| {
-            self.desired.tags.get(tag).is_some_and(|wanted| wanted.plan.fingerprint == aside.fingerprint)
+            self.desired.tags.get(tag).is_some_and(|wanted| {
+                wanted.plan.fingerprint == aside.fingerprint && wanted.state_limit == aside.state_limit
+            })
         });
         if let Some(fill) = &self.fill {
             // The same tags over the same columns; one that has failed meanwhile is no reason to begin anew.
@@ -97,7 +109,8 @@ impl Daemon {
             *attempts += 1;
             Instant::now() + FIRST_RETRY.saturating_mul(1 << (*attempts - 1).min(16)).min(LAST_RETRY)
         });
-        self.aside.insert(fault.tag, Aside { fingerprint, state, reason: fault.reason, retry_at });
+        let state_limit = self.desired.tags.get(&fault.tag).and_then(|wanted| wanted.state_limit);
+        self.aside.insert(fault.tag, Aside { fingerprint, state_limit, state, reason: fault.reason, retry_at });
     }
 
     /// True when the author lets a version in that is less complete than the one that runs.
@@ -253,11 +266,13 @@ impl Daemon {
     }
 }
 
-/// True when both give the same table from streams that are laid out alike.
+/// True when both give the same table within the same limit, from streams that are laid out alike.
 fn is_same(one: &PlannedTag, other: &PlannedTag) -> bool {
     let columns = |planned: &PlannedTag| {
         let sources = planned.plan.sources().map(|(stream, _)| (stream.name.clone(), stream.columns.clone()));
         sources.collect::<Vec<_>>()
     };
-    one.plan.fingerprint == other.plan.fingerprint && columns(one) == columns(other)
+    one.plan.fingerprint == other.plan.fingerprint
+        && one.state_limit == other.state_limit
+        && columns(one) == columns(other)
 }

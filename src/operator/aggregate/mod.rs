@@ -134,11 +134,14 @@ impl Aggregate {
         (groups, members + self.shards.iter().map(|shard| shard.index.bytes()).sum::<usize>())
     }
 
-    /// Groups of one member, and the bytes that are its own.
+    /// Groups of one member, and the bytes of its own and of the keys.
     pub fn member_size(&self, fingerprint: &str) -> (usize, usize) {
         let Some(position) = self.members().position(|member| member == fingerprint) else { return (0, 0) };
-        let states = self.shards.iter().map(|shard| &shard.members[position]);
-        states.fold((0, 0), |(groups, bytes), state| (groups + state.groups(), bytes + state.bytes()))
+        let of_shard = |shard: &Shard| {
+            let own = &shard.members[position];
+            (own.groups(), own.bytes() + shard.index.bytes())
+        };
+        self.shards.iter().map(of_shard).fold((0, 0), |one, other| (one.0 + other.0, one.1 + other.1))
     }
 
     /// Keys as `keys`; for each member `member <fingerprint>`, and `member <fingerprint> <aggregate>` for sets of values.
