@@ -3,6 +3,8 @@
 //! `TAGFLOW_RANDOM_SQL=n` runs n seeds, `TAGFLOW_ORACLE_SEED=n` one. Doubles are not compared with anything, since a sum of
 //! them depends on its order in a batch; everything else may meet everything of its type.
 
+mod relations;
+
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
@@ -85,7 +87,8 @@ impl Generator {
     fn rows(&mut self, depth: u32) -> Rel {
         match self.random.random_range(0..10) {
             _ if depth == 0 => self.stream(),
-            0..6 => self.stream(),
+            0..5 => self.stream(),
+            5 => self.another(depth - 1),
             6 => self.mapped(depth - 1),
             7 if self.chance(60) => self.numbered(depth - 1),
             7 => match self.random.random_range(0..3) {
@@ -418,7 +421,7 @@ impl Generator {
     fn aggregate(&mut self, from: &Rel) -> (String, Type) {
         let filter =
             if self.chance(25) { format!(" FILTER (WHERE {})", self.condition(from, 1)) } else { String::new() };
-        let (call, data_type) = match self.random.random_range(0..11) {
+        let (call, data_type) = match self.random.random_range(0..15) {
             0 => ("COUNT(*)".to_string(), Int),
             1 => (format!("COUNT(DISTINCT {})", self.any(from)), Int),
             2 => (format!("SUM({})", self.expr(from, Int, 1)), Int),
@@ -434,7 +437,19 @@ impl Generator {
                 let value = self.expr(from, Text, 0);
                 (format!("STRING_AGG({value}, ',' ORDER BY {value})"), Text)
             }
-            _ => (format!("BOOL_OR({})", self.condition(from, 1)), Bool),
+            10 if !self.is_ordered => {
+                self.is_ordered = true;
+                let (value, by) = (self.expr(from, Int, 0), self.any(from));
+                let function = self.one(&["FIRST_VALUE", "LAST_VALUE"]);
+                (format!("{function}({value} ORDER BY {by})"), Int)
+            }
+            11 => {
+                let (value, desc) = (self.expr(from, Double, 0), self.one(&["", " DESC"]));
+                (format!("PERCENTILE_CONT(0.75) WITHIN GROUP (ORDER BY {value}{desc})"), Double)
+            }
+            12 => (format!("{}({})", self.one(&["MEDIAN", "APPROX_MEDIAN"]), self.expr(from, Double, 0)), Double),
+            13 => (format!("{}({})", self.one(&["APPROX_DISTINCT", "COUNT"]), self.any(from)), Int),
+            _ => (format!("{}({})", self.one(&["BOOL_OR", "BOOL_AND"]), self.condition(from, 1)), Bool),
         };
         (format!("{call}{filter}"), data_type)
     }
@@ -495,38 +510,70 @@ impl Generator {
         self.comparison(from)
     }
 
+    /// A comparison with the clock that two instants turn.
+    fn on_a_day(&mut self, time: &str) -> String {
+        let day = self.one(&[
+            "CAST({t} AS DATE) = CURRENT_DATE",
+            "CAST({t} AS DATE) <> CURRENT_DATE - INTERVAL '1' DAY",
+            "{t} BETWEEN NOW() - INTERVAL '9' DAY AND NOW() - INTERVAL '20' HOUR",
+            "{t} NOT BETWEEN CURRENT_DATE - INTERVAL '1' MONTH AND CURRENT_DATE",
+        ]);
+        day.replace("{t}", time)
+    }
+
     fn comparison(&mut self, from: &Rel) -> String {
         let sign = self.one(&["=", "<>", "<", "<=", ">", ">="]);
-        match self.random.random_range(0..8) {
-            0 | 1 => {
-                let time = self.column(from, Time).unwrap_or_else(|| "CAST(NULL AS TIMESTAMP(3))".to_string());
-                let clock = self.one(&[
-                    "NOW() - INTERVAL '7' DAY",
-                    "NOW() - INTERVAL '36' HOUR",
-                    "CURRENT_DATE - INTERVAL '10' DAY",
-                    "CURRENT_DATE",
-                    "date_trunc('hour', NOW()) - INTERVAL '48' HOUR",
-                    "NOW()",
-                ]);
-                match self.column(from, Time) {
-                    Some(_) => format!("{time} {} {clock}", self.one(&["<", "<=", ">", ">=", ">="])),
-                    None => "user_id IS NOT NULL".to_string(),
-                }
+        // Constants alone would make conditions that are never true.
+        let Some(data_type) = self.type_of_a_column(from) else { return "user_id IS NOT NULL".to_string() };
+        let left = self.expr(from, data_type, u32::from(data_type == Int));
+        match (data_type, self.random.random_range(0..5)) {
+            (Time, _) => {
+                let time = self.column(from, Time).unwrap_or(left);
+                self.with_clock(&time)
             }
-            2 => {
-                let data_type = *[Int, Text, Decimal].choose(&mut self.random).unwrap();
-                format!("{} IS {}NULL", self.expr(from, data_type, 0), self.one(&["", "NOT "]))
+            (_, 0) => format!("{left} IS {}NULL", self.one(&["", "NOT "])),
+            (Text, 1) => format!("{left} IN ('a', 'paid', 'book', 'cart')"),
+            _ => {
+                let right = self.expr(from, data_type, 0);
+                if right == left { format!("{left} IS NOT NULL") } else { format!("{left} {sign} {right}") }
             }
-            3 => format!("{} {sign} {}", self.expr(from, Text, 0), self.expr(from, Text, 0)),
-            4 => format!("{} {sign} {}", self.expr(from, Decimal, 0), self.expr(from, Decimal, 0)),
-            5 => format!("{} IN ('a', 'paid', 'book', 'cart')", self.expr(from, Text, 0)),
-            _ => format!("{} {sign} {}", self.expr(from, Int, 1), self.expr(from, Int, 0)),
         }
+    }
+
+    fn type_of_a_column(&mut self, from: &Rel) -> Option<Type> {
+        let types: Vec<Type> = from.columns.iter().map(|column| column.1).collect();
+        let comparable: Vec<&Type> = types.iter().filter(|found| !matches!(found, Double | Bool)).collect();
+        comparable.choose(&mut self.random).map(|found| **found)
+    }
+
+    /// A comparison of a time with the clock.
+    fn with_clock(&mut self, time: &str) -> String {
+        if self.chance(20) {
+            return self.on_a_day(time);
+        }
+        let clock = self.one(&[
+            "NOW() - INTERVAL '7' DAY",
+            "NOW() - INTERVAL '36' HOUR",
+            "CURRENT_DATE - INTERVAL '10' DAY",
+            "CURRENT_DATE",
+            "date_trunc('hour', NOW()) - INTERVAL '48' HOUR",
+            "NOW()",
+        ]);
+        format!("{time} {} {clock}", self.one(&["<", "<=", ">", ">=", ">="]))
     }
 }
 
 /// Tags in one run: they share operators where they can.
 const TAGS: usize = 12;
+
+/// The tags of a seed.
+fn run_of(seed: u64) -> Run {
+    let mut generator = Generator { random: StdRng::seed_from_u64(seed), names: 0, is_ordered: false };
+    let queries: Vec<(String, String)> =
+        (0..TAGS).map(|number| (format!("random_{number}"), generator.tag(2).sql)).collect();
+    let timezone = if seed.is_multiple_of(3) { chrono_tz::America::New_York } else { chrono_tz::Asia::Shanghai };
+    Run::of_accepted(seed, timezone, &queries)
+}
 
 #[test]
 fn random_tags_equal_their_batch_answers() {
@@ -535,20 +582,20 @@ fn random_tags_equal_their_batch_answers() {
         Some(seed) => vec![seed],
         None => (1..=number("TAGFLOW_RANDOM_SQL").unwrap_or(8)).collect(),
     };
+    let many = seeds.len() >= 8;
     let (mut accepted, mut refused, mut tiled) = (0, 0, 0);
     for seed in seeds {
-        let mut generator = Generator { random: StdRng::seed_from_u64(seed), names: 0, is_ordered: false };
-        let queries: Vec<(String, String)> =
-            (0..TAGS).map(|number| (format!("random_{number}"), generator.tag(2).sql)).collect();
         println!("random SQL, seed {seed}: run it alone with TAGFLOW_ORACLE_SEED={seed}");
-        let timezone = if seed % 3 == 0 { chrono_tz::America::New_York } else { chrono_tz::Asia::Shanghai };
-        let mut run = Run::of_accepted(seed, timezone, &queries);
+        let mut run = run_of(seed);
         accepted += run.tags();
         tiled += run.tags_with(|kind| matches!(kind, NodeKind::Tiles(_)));
         refused += TAGS - run.tags();
         run.check();
     }
     println!("{accepted} random tags ran, {tiled} with tiles, {refused} were refused");
-    assert!(tiled * 8 > accepted, "{tiled} of {accepted} tags with tiles are too few");
-    assert!(accepted > 4 * refused, "the grammar should be one of tags that stream: {accepted} of {refused} refused");
+    // One seed may have many tags that are refused; it is the grammar that should be one of tags that stream.
+    if many {
+        assert!(tiled * 8 > accepted, "{tiled} of {accepted} tags with tiles are too few");
+        assert!(accepted > 4 * refused, "{accepted} tags were accepted, {refused} refused");
+    }
 }
