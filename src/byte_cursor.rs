@@ -61,6 +61,20 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// A cursor over the next `length` bytes, which counts from where this one does.
+    #[inline]
+    pub(crate) fn split(&mut self, length: usize) -> Result<Cursor<'a>, Malformed> {
+        let start = self.at;
+        self.take(length)?;
+        Ok(Cursor { bytes: &self.bytes[..self.at], at: start })
+    }
+
+    /// All bytes that are left.
+    #[inline]
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        &self.bytes[self.at..]
+    }
+
     /// The next bytes, as many as the array holds.
     #[inline]
     pub(crate) fn array<const N: usize>(&mut self) -> Result<&'a [u8; N], Malformed> {

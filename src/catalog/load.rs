@@ -9,7 +9,7 @@ use arrow::datatypes::DataType;
 use toml::de::{DeTable, DeValue};
 
 use super::columns::read_columns;
-use super::record_schema::{Attached, check_fields, read_avro};
+use super::record_schema::{Attached, check_fields, read_avro, read_protobuf};
 use super::{Catalog, Column, EventTime, Format, Kind, Start, Stream, Unique, View};
 use crate::config::{Origin, Outline};
 use crate::diagnostic::{Diagnostic, codes, nearest};
@@ -26,6 +26,9 @@ const KEYS: &[&str] = &[
     "topic",
     "format",
     "schema",
+    "descriptor",
+    "message",
+    "framing",
     "time",
     "start",
     "key",
@@ -35,7 +38,6 @@ const KEYS: &[&str] = &[
     "columns",
 ];
 const LATER_KEYS: &[&str] = &["history"];
-const LATER_FORMATS: &[&str] = &["protobuf"];
 
 /// Reads every schema file among `sources` (text by path below the root), and adds what is wrong to `diagnostics`.
 /// `attached` are the files that they name. Gives the streams and views that are sound.
@@ -212,30 +214,43 @@ fn read_format(
         return None;
     }
     let text = walk.text(section, "format")?;
-    if LATER_FORMATS.contains(&text.raw.as_str()) {
-        walk.error(codes::NOT_YET, text.span, format!("the format \"{}\" is not supported yet", text.raw)).help(
-            "this version of Tagflow reads \"json\", \"csv\", \"avro\", \"debezium-json\", \"canal-json\" and \"maxwell-json\"",
-        );
-        return None;
-    }
-    let formats = [
-        ("json", Format::Json),
-        ("csv", Format::Csv),
-        ("debezium-json", Format::Debezium),
-        ("canal-json", Format::Canal),
-        ("maxwell-json", Format::Maxwell),
-        ("avro", Format::Avro(None)),
-    ];
-    let names = formats.each_ref().map(|(name, format)| (*name, format));
-    let format = walk.word(section, "format", &names)?;
-    match format {
-        Format::Avro(_) => read_avro(walk, section, connection, attached),
-        other => {
-            refuse_keys(walk, section, &text.raw, &["schema"]);
-            Some(other.clone())
+    match text.raw.as_str() {
+        "avro" => {
+            refuse_keys(walk, section, "avro", PROTOBUF_KEYS);
+            read_avro(walk, section, connection, attached)
         }
+        "protobuf" => {
+            refuse_keys(walk, section, "protobuf", AVRO_KEYS);
+            read_protobuf(walk, section, connection, attached)
+        }
+        plain => match PLAIN_FORMATS.iter().find(|(name, _)| *name == plain) {
+            Some((_, format)) => {
+                refuse_keys(walk, section, plain, AVRO_KEYS);
+                refuse_keys(walk, section, plain, PROTOBUF_KEYS);
+                Some(format.clone())
+            }
+            None => {
+                let names: Vec<&str> =
+                    PLAIN_FORMATS.iter().map(|(name, _)| *name).chain(["avro", "protobuf"]).collect();
+                walk.not_among(section, "format", &text, &names);
+                None
+            }
+        },
     }
 }
+
+/// Formats that need nothing but their name.
+const PLAIN_FORMATS: &[(&str, Format)] = &[
+    ("json", Format::Json),
+    ("csv", Format::Csv),
+    ("debezium-json", Format::Debezium),
+    ("canal-json", Format::Canal),
+    ("maxwell-json", Format::Maxwell),
+];
+
+/// Keys that go with one format alone.
+const AVRO_KEYS: &[&str] = &["schema"];
+const PROTOBUF_KEYS: &[&str] = &["descriptor", "message", "framing"];
 
 /// Keys that mean nothing with this format.
 fn refuse_keys(walk: &mut Walk<'_>, section: &Section<'_>, format: &str, keys: &[&str]) {

@@ -6,6 +6,7 @@
 mod avro;
 mod columns;
 mod load;
+mod protobuf;
 mod record_schema;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use chrono_tz::Tz;
 
 pub use avro::{AvroField, AvroSchema, AvroType, TypeId};
 pub(crate) use load::{FOLDER, connections_named, load};
+pub use protobuf::{Descriptor, Framing, ProtoField, ProtoKind, ProtoMessage, ProtobufFormat};
 pub(crate) use record_schema::{Attached, files_named};
 
 /// Every stream and view that tags can read, by name.
@@ -45,6 +47,8 @@ pub enum Format {
     /// One value of a schema. `None`: each record says, in Confluent's wire format, by which schema of the connection's
     /// registry it was written.
     Avro(Option<Arc<AvroSchema>>),
+    /// One message of a descriptor.
+    Protobuf(Arc<ProtobufFormat>),
 }
 
 impl Format {

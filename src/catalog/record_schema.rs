@@ -1,4 +1,4 @@
-//! Files that say what the records of a stream are made of: Avro schemas.
+//! Files that say what the records of a stream are made of: Avro schemas and Protobuf descriptors.
 //!
 //! Enters: the keys of a schema file, and the bytes of the files that they name. Leaves: a [`Format`], or diagnostics;
 //! and one for each column that the records do not have, as far as that can be known here.
@@ -12,6 +12,7 @@ use toml::de::DeTable;
 
 use super::avro::AvroSchema;
 use super::load::FOLDER;
+use super::protobuf::{Descriptor, Framing, ProtoKind, ProtobufFormat};
 use super::{Column, Format};
 use crate::config::Origin;
 use crate::diagnostic::{codes, nearest};
@@ -21,7 +22,7 @@ use crate::toml_walk::{Section, Walk};
 pub(crate) type Attached = BTreeMap<PathBuf, Result<Vec<u8>, String>>;
 
 /// Keys of a schema file that name a file of the project.
-const FILE_KEYS: &[&str] = &["schema"];
+const FILE_KEYS: &[&str] = &["schema", "descriptor"];
 
 /// The files that schema files name, as far as they can be made out and lie in the project.
 pub(crate) fn files_named(sources: &BTreeMap<PathBuf, String>) -> BTreeSet<PathBuf> {
@@ -77,6 +78,52 @@ pub(super) fn read_avro(
     Some(Format::Avro(None))
 }
 
+/// The format of a stream of Protobuf.
+pub(super) fn read_protobuf(
+    walk: &mut Walk<'_>,
+    section: &Section<'_>,
+    connection: Option<&(String, Origin)>,
+    attached: &Attached,
+) -> Option<Format> {
+    needs_kafka(walk, section, connection, "protobuf")?;
+    for (key, example) in [
+        ("descriptor", "descriptor = \"schemas/shop.desc\" (protoc --include_imports --descriptor_set_out=…)"),
+        ("message", "message = \"shop.Order\""),
+    ] {
+        if section.table.get(key).is_none() {
+            walk.missing(section, key, example);
+        }
+    }
+    let framing = match section.table.get("framing") {
+        Some(_) => walk.word(section, "framing", &[("none", Framing::None), ("confluent", Framing::Confluent)]),
+        None => Some(Framing::default()),
+    };
+    let name = walk.text(section, "message");
+    let (bytes, span) = read_attached(walk, section, "descriptor", attached)?;
+    let descriptor = match Descriptor::parse(bytes) {
+        Ok(descriptor) => descriptor,
+        Err(reason) => {
+            let message = format!("the \"descriptor\" of {} cannot be used: {reason}", section.label);
+            walk.error(codes::RECORD_SCHEMA, span, message)
+                .help("write it by: protoc --include_imports --descriptor_set_out=FILE …");
+            return None;
+        }
+    };
+    let name = name?;
+    let Some(message) = descriptor.message(&name.raw) else {
+        let names = descriptor.messages.iter().filter(|message| !message.is_entry);
+        let names: Vec<&str> = names.map(|message| message.name.as_str()).collect();
+        let help = match nearest(&name.raw, names.iter().copied()) {
+            Some(near) => format!("did you mean \"{near}\"?"),
+            None => format!("messages there: {}", names.join(", ")),
+        };
+        let message = format!("the descriptor of {} has no message \"{}\"", section.label, name.raw);
+        walk.error(codes::RECORD_SCHEMA, name.span, message).help(help);
+        return None;
+    };
+    Some(Format::Protobuf(Arc::new(ProtobufFormat { descriptor: Arc::new(descriptor), message, framing: framing? })))
+}
+
 /// Binary records are a topic's: the lines of a file cannot hold them, and the generator makes none.
 fn needs_kafka(
     walk: &mut Walk<'_>,
@@ -123,19 +170,47 @@ fn read_attached<'f>(
 
 /// Refuses columns that no record can have.
 pub(super) fn check_fields(walk: &mut Walk<'_>, section: &Section<'_>, format: &Format, columns: &[Column]) {
-    let Format::Avro(Some(schema)) = format else { return };
     for column in columns {
-        let mut places = vec![schema.root()];
-        for (depth, name) in column.path.iter().enumerate() {
-            let found = schema.below(&places, name);
-            if found.is_empty() {
-                let names = schema.names(&places);
-                no_such_field(walk, section, column, &column.path[..depth], name, &names);
-                break;
-            }
-            places = found;
+        let missing = match format {
+            Format::Avro(Some(schema)) => missing_in_avro(schema, &column.path),
+            Format::Protobuf(format) => missing_in_protobuf(format, &column.path),
+            _ => None,
+        };
+        if let Some((depth, known)) = missing {
+            no_such_field(walk, section, column, &column.path[..depth], &column.path[depth], &known);
         }
     }
+}
+
+/// How much of a path there is, and the fields that may follow it; `None` when there is all of it.
+fn missing_in_avro<'s>(schema: &'s AvroSchema, path: &[String]) -> Option<(usize, Vec<&'s str>)> {
+    let mut places = vec![schema.root()];
+    for (depth, name) in path.iter().enumerate() {
+        let found = schema.below(&places, name);
+        if found.is_empty() {
+            return Some((depth, schema.names(&places)));
+        }
+        places = found;
+    }
+    None
+}
+
+fn missing_in_protobuf<'s>(format: &'s ProtobufFormat, path: &[String]) -> Option<(usize, Vec<&'s str>)> {
+    let messages = &format.descriptor.messages;
+    let mut at = Some(format.message);
+    for (depth, name) in path.iter().enumerate() {
+        let Some(message) = at.map(|at| &messages[at]) else { return Some((depth, Vec::new())) };
+        // Any key may be in a map.
+        let name = if message.is_entry { "value" } else { name };
+        let Some(field) = message.field(name) else {
+            return Some((depth, message.fields.iter().map(|field| field.name.as_str()).collect()));
+        };
+        at = match field.kind {
+            ProtoKind::Message(of) | ProtoKind::Group(of) if !field.is_repeated || messages[of].is_entry => Some(of),
+            _ => None,
+        };
+    }
+    None
 }
 
 fn no_such_field(
@@ -157,7 +232,7 @@ fn no_such_field(
     };
     let help = match nearest(name, known.iter().copied()) {
         Some(near) => format!("did you mean \"{near}\"?"),
-        None if known.is_empty() => "end the path there: it holds no fields".to_owned(),
+        None if known.is_empty() => "end the path before it: what stands there holds no fields of its own".to_owned(),
         None => format!("fields there: {}", known.join(", ")),
     };
     let message = format!("the column \"{}\": no field \"{name}\" in {place}", column.name);

@@ -47,7 +47,14 @@ pub(crate) fn load(files: &BTreeMap<String, String>, profile: Option<&str>) -> (
     for (path, text) in files {
         let path = root.path().join(path);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
+        // What is no text is a file of the repository.
+        match text.strip_prefix("copy of ") {
+            Some(file) => {
+                let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(file.trim_end());
+                std::fs::copy(file, path).unwrap();
+            }
+            None => std::fs::write(path, text).unwrap(),
+        }
     }
     let loaded = load_with_env(root.path(), profile, &environment);
     (root, loaded)

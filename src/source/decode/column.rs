@@ -35,6 +35,8 @@ pub(super) enum Value<'a> {
     /// What stands where the column's path expects an object.
     NotAnObject(&'a str),
     Integer(i64),
+    /// A whole number beyond those of [`Value::Integer`].
+    Large(u64),
     Real(f32),
     Double(f64),
     /// A whole number in two's complement, the highest byte first, of which `scale` digits are after the point.
@@ -52,6 +54,11 @@ pub(super) enum Value<'a> {
     /// What has passed since midnight.
     TimeOfDay(Moment),
     Uuid(&'a [u8; 16]),
+    /// A value of an enum whose names may not all be known.
+    Symbol {
+        number: i32,
+        name: Option<&'a str>,
+    },
     /// An array, or an object.
     Tree(&'a Tree<'a>),
 }
@@ -166,6 +173,7 @@ impl ColumnBuilder {
                     Value::Bool(true) => "true",
                     Value::Bool(false) => "false",
                     Value::Number(text) | Value::Text(text) | Value::Field(text) | Value::Composite(text) => text,
+                    Value::Symbol { name: Some(name), .. } => name,
                     typed => {
                         tree::write_text(typed, &mut made)?;
                         &made
@@ -414,6 +422,7 @@ fn push_typed(values: &mut Values, value: Value<'_>) -> Result<(), Misfit> {
         (Value::Integer(value), Values::Timestamp { values, reader }) => {
             values.push(reader.count(value).map_err(Misfit::Expected)?);
         }
+        (Value::Symbol { number, .. }, values) => return push_typed(values, Value::Integer(number.into())),
         (Value::Double(value), Values::Float64(values)) => values.push(finite(value)?),
         (Value::Real(value), Values::Float64(values)) => values.push(finite(value.into())?),
         (Value::Double(value), Values::Float32(values)) => values.push(finite((value as f32).into())? as f32),
@@ -432,7 +441,7 @@ fn push_typed(values: &mut Values, value: Value<'_>) -> Result<(), Misfit> {
             values.push(reader.wall(moment).map_err(Misfit::Expected)?);
         }
         // What is left between kinds of numbers has to fit digit by digit, as it does in JSON.
-        (Value::Real(_) | Value::Double(_) | Value::Decimal { .. }, values) => {
+        (Value::Large(_) | Value::Real(_) | Value::Double(_) | Value::Decimal { .. }, values) => {
             let mut digits = String::new();
             tree::write_text(value, &mut digits)?;
             match values {

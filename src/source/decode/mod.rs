@@ -23,6 +23,7 @@ mod csv;
 mod json;
 mod nested;
 mod number;
+mod protobuf;
 mod scan;
 mod time;
 mod tombstone;
@@ -75,6 +76,7 @@ enum Syntax {
     Csv(csv::CsvReader),
     Changes(Box<changes::ChangeReader>),
     Avro(Box<avro_records::AvroRecords>),
+    Protobuf(Box<protobuf::ProtobufRecords>),
 }
 
 impl Decoder {
@@ -92,6 +94,9 @@ impl Decoder {
             Format::Avro(schema) => {
                 Syntax::Avro(Box::new(avro_records::AvroRecords::new(stream, schema.as_ref(), &rows)))
             }
+            Format::Protobuf(format) => {
+                Syntax::Protobuf(Box::new(protobuf::ProtobufRecords::new(stream, format, &rows)))
+            }
         };
         let tombstones = (stream.kind == Kind::Upserts).then(|| TombstoneReader::new(stream, &rows));
         Ok(Decoder { syntax, rows, tombstones })
@@ -101,7 +106,7 @@ impl Decoder {
     pub fn set_csv_header(&mut self, line: &[u8]) -> Result<(), DecodeError> {
         match &mut self.syntax {
             Syntax::Csv(reader) => reader.set_header(line),
-            Syntax::Json(_) | Syntax::Changes(_) | Syntax::Avro(_) => Ok(()),
+            Syntax::Json(_) | Syntax::Changes(_) | Syntax::Avro(_) | Syntax::Protobuf(_) => Ok(()),
         }
     }
 
@@ -139,7 +144,10 @@ impl Decoder {
             // What follows a delete for compaction's sake.
             None if matches!(self.syntax, Syntax::Changes(_)) => return Ok(()),
             None => return Err(DecodeError("the record is empty (a tombstone)".into())),
-            Some([]) => return Err(DecodeError("the record is empty".into())),
+            // A message of nothing but defaults has no bytes.
+            Some([]) if !matches!(self.syntax, Syntax::Protobuf(_)) => {
+                return Err(DecodeError("the record is empty".into()));
+            }
             Some(payload) => payload,
         };
         if u32::try_from(payload.len()).is_err() {
@@ -151,6 +159,7 @@ impl Decoder {
         };
         match &mut self.syntax {
             Syntax::Avro(records) => records.append(record, payload, &mut self.rows),
+            Syntax::Protobuf(records) => records.append(record, payload, &mut self.rows),
             Syntax::Json(reader) => {
                 let text = text()?;
                 reader.read(text)?;
@@ -402,5 +411,7 @@ fn append_system(column: &mut ColumnBuilder, origin: Origin, record: &RawRecord<
 
 #[cfg(test)]
 mod avro_tests;
+#[cfg(test)]
+mod protobuf_tests;
 #[cfg(test)]
 mod tests;

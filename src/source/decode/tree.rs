@@ -73,6 +73,7 @@ pub(super) fn write_text(value: Value<'_>, out: &mut String) -> Result<(), Misfi
         Value::Number(text) | Value::Text(text) | Value::Field(text) | Value::Composite(text) => out.write_str(text),
         Value::NotAnObject(_) => return Err(Misfit::Expected("an object on its path")),
         Value::Integer(value) => write!(out, "{value}"),
+        Value::Large(value) => write!(out, "{value}"),
         Value::Real(value) if value.is_finite() => write!(out, "{value}"),
         Value::Double(value) if value.is_finite() => write!(out, "{value}"),
         Value::Real(_) | Value::Double(_) => return Err(Misfit::Expected("a finite number")),
@@ -110,6 +111,8 @@ pub(super) fn write_text(value: Value<'_>, out: &mut String) -> Result<(), Misfi
             }
             Ok(())
         }
+        Value::Symbol { name: Some(name), .. } => out.write_str(name),
+        Value::Symbol { name: None, .. } => return Err(Misfit::Expected("a number of which the enum has a name")),
         Value::Tree(tree) => return write_json(tree, out),
     };
     written.map_err(|_| Misfit::OfType)
@@ -125,9 +128,12 @@ fn write_json(tree: &Tree<'_>, out: &mut String) -> Result<(), Misfit> {
     match tree {
         Tree::Leaf(value) => match value {
             Value::Missing | Value::Null => out.push_str("null"),
-            Value::Bool(_) | Value::Integer(_) | Value::Real(_) | Value::Double(_) | Value::Decimal { .. } => {
-                write_text(*value, out)?
-            }
+            Value::Bool(_)
+            | Value::Integer(_)
+            | Value::Large(_)
+            | Value::Real(_)
+            | Value::Double(_)
+            | Value::Decimal { .. } => write_text(*value, out)?,
             other => {
                 let mut text = String::new();
                 write_text(*other, &mut text)?;
@@ -169,6 +175,7 @@ pub(super) fn shown(value: Value<'_>) -> String {
     let mut text = String::new();
     match (value, write_text(value, &mut text)) {
         (Value::Bytes(bytes), Err(_)) => format!("{} bytes that are no text", bytes.len()),
+        (Value::Symbol { number, .. }, _) => number.to_string(),
         (Value::Real(value), Err(_)) => value.to_string(),
         (Value::Double(value), Err(_)) => value.to_string(),
         (Value::Bytes(_), Ok(())) => format!("{text:?}"),

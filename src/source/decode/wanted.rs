@@ -4,7 +4,7 @@ use super::RowBuilder;
 use crate::catalog::Stream;
 
 /// A place in a record that paths lead to or through.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Wanted {
     /// Columns whose path ends here.
     pub(super) slots: Vec<usize>,
