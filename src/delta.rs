@@ -133,3 +133,22 @@ impl<'de> Deserialize<'de> for Offsets {
 
 /// The engine's clock: nanoseconds since the Unix epoch, UTC. It never goes back.
 pub type Clock = i64;
+
+/// For each stream whose event time is read: up to when it is known, in nanoseconds and as its column of event time
+/// counts (wall time or UTC). Never goes back.
+pub type Watermarks = BTreeMap<String, i64>;
+
+/// How far time has come: all that operators know of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Moment {
+    /// The engine's clock.
+    pub clock: Clock,
+    /// The watermarks of streams that have any.
+    pub watermarks: Watermarks,
+}
+
+impl From<Clock> for Moment {
+    fn from(clock: Clock) -> Self {
+        Moment { clock, watermarks: Watermarks::new() }
+    }
+}

@@ -11,28 +11,31 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use chrono::DateTime;
-use datafusion::common::tree_node::Transformed;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DataFusionError};
 use datafusion::datasource::{MemTable, ViewTable, provider_as_source};
 use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::expr::Sort;
-use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, LogicalPlanBuilder, Window};
+use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, LogicalPlanBuilder, TableSource, Window};
 use datafusion::optimizer::Optimizer;
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion::physical_plan::collect;
 
-use crate::delta::Clock;
+use crate::delta::Moment;
 use crate::plan::functions::is_ordered;
 use crate::plan::unique::UNIQUE;
+use crate::plan::watermark;
 
-/// The answer to an optimised plan over all rows of `events` (by stream, in the stream's full schema) at `clock`.
+/// The answer to an optimised plan over all rows of `events` (by stream, in the stream's full schema) at a moment.
 pub async fn answer(
     state: &SessionState,
     plan: &LogicalPlan,
     events: &HashMap<String, RecordBatch>,
-    clock: Clock,
+    moment: impl Into<Moment>,
 ) -> Result<RecordBatch, DataFusionError> {
-    let plan = over_events(plan.clone(), events, &without_resent(state, events).await?)?;
+    let Moment { clock, watermarks } = moment.into();
+    let plan = watermark::at(plan.clone(), &watermarks)?;
+    let plan = over_events(plan, events, &views(state, events.keys()).await?)?;
     let plan = with_ordered_aggregates(with_total_orders(plan)?)?;
     let mut state = state.clone();
     // It would make room for as many rows as the limit of a sort says.
@@ -49,45 +52,74 @@ pub async fn answer(
 /// A sort with a limit is never weakened to what the window itself needs.
 const MOST_ROWS: usize = 100_000_000;
 
-/// The streams that drop resent records, each as a plan over its events.
-async fn without_resent(
-    state: &SessionState,
-    events: &HashMap<String, RecordBatch>,
-) -> Result<HashMap<String, LogicalPlan>, DataFusionError> {
+/// The views of streams that drop resent records, over their records.
+async fn views(state: &SessionState, streams: impl Iterator<Item = &String>) -> Result<Views, DataFusionError> {
     let mut plans = HashMap::new();
     let catalog = state.catalog_list().catalog(&state.config().options().catalog.default_catalog);
     let Some(views) = catalog.and_then(|catalog| catalog.schema(UNIQUE)) else { return Ok(plans) };
-    for stream in events.keys() {
+    for stream in streams {
         if let Some(view) = views.table(stream).await?
             && let Some(plan) = view.get_logical_plan()
         {
-            plans.insert(stream.clone(), over_events(plan.into_owned(), events, &HashMap::new())?);
+            plans.insert(stream.clone(), plan.into_owned());
         }
     }
     Ok(plans)
 }
 
-/// Every stream read from `views`, or as it is from its events.
+/// By the name of the stream.
+type Views = HashMap<String, LogicalPlan>;
+
+/// Every stream read from its events.
 fn over_events(
     plan: LogicalPlan,
     events: &HashMap<String, RecordBatch>,
-    views: &HashMap<String, LogicalPlan>,
+    views: &Views,
 ) -> Result<LogicalPlan, DataFusionError> {
-    let replaced = plan.transform_up_with_subqueries(|plan| match plan {
-        LogicalPlan::TableScan(mut scan) => {
-            if let Some(view) = views.get(scan.table_name.table()) {
-                scan.source = provider_as_source(Arc::new(ViewTable::new(view.clone(), None)));
-                return Ok(Transformed::yes(LogicalPlan::TableScan(scan)));
+    let replaced = plan.transform_down_with_subqueries(|plan| {
+        let (mut scan, is_punctual) = match plan {
+            LogicalPlan::TableScan(scan) => (scan, None),
+            LogicalPlan::Filter(filter) if watermark::late_after(&filter.predicate).is_some() => {
+                match Arc::unwrap_or_clone(filter.input) {
+                    LogicalPlan::TableScan(scan) => (scan, Some(filter.predicate)),
+                    other => return Err(DataFusionError::Internal(format!("late events of {}", other.display()))),
+                }
             }
-            let batch = events.get(scan.table_name.table()).ok_or_else(|| {
-                DataFusionError::Plan(format!("no events of stream `{}` were given", scan.table_name.table()))
-            })?;
-            scan.source = provider_as_source(Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch.clone()]])?));
-            Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
-        }
-        other => Ok(Transformed::no(other)),
+            other => return Ok(Transformed::no(other)),
+        };
+        scan.source = records(scan.table_name.table(), is_punctual, events, views)?;
+        Ok(Transformed::new(LogicalPlan::TableScan(scan), true, TreeNodeRecursion::Jump))
     })?;
     Ok(replaced.data)
+}
+
+/// The events of a stream, without those that are late and those that were sent again.
+fn records(
+    stream: &str,
+    is_punctual: Option<Expr>,
+    events: &HashMap<String, RecordBatch>,
+    views: &Views,
+) -> Result<Arc<dyn TableSource>, DataFusionError> {
+    let batch = events
+        .get(stream)
+        .ok_or_else(|| DataFusionError::Plan(format!("no events of stream `{stream}` were given")))?;
+    let all = provider_as_source(Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch.clone()]])?));
+    let view = views.get(stream);
+    if view.is_none() && is_punctual.is_none() {
+        return Ok(all);
+    }
+    let mut plan = LogicalPlanBuilder::scan(stream, all, None)?.build()?;
+    if let Some(is_punctual) = is_punctual {
+        plan = watermark::punctual(plan, is_punctual)?;
+    }
+    if let Some(view) = view {
+        let over = |node: LogicalPlan| match node {
+            LogicalPlan::TableScan(_) => Ok(Transformed::yes(plan.clone())),
+            other => Ok(Transformed::no(other)),
+        };
+        plan = view.clone().transform_up(over)?.data;
+    }
+    Ok(provider_as_source(Arc::new(ViewTable::new(plan, None))))
 }
 
 /// Sorts the input of every window by its partition, its order, and then the whole row.

@@ -406,6 +406,9 @@ fn read_topic(walk: &mut Walk<'_>, section: &Section<'_>, is_file: bool) -> Opti
     Some(topic)
 }
 
+/// When a partition counts as idle where the schema does not say.
+const IDLE: Duration = Duration::from_secs(60);
+
 fn read_time(walk: &mut Walk<'_>, section: &Section<'_>, columns: &[Column]) -> Option<EventTime> {
     if let Some(value) = section.table.get("time")
         && let Some(column) = value.get_ref().as_str()
@@ -416,11 +419,12 @@ fn read_time(walk: &mut Walk<'_>, section: &Section<'_>, columns: &[Column]) -> 
         return None;
     }
     let time = walk.section(section, "time", format!("\"time\" of {}", section.label))?;
-    walk.check_keys(&time, &["column", "lateness"]);
+    walk.check_keys(&time, &["column", "lateness", "idle"]);
     if time.table.get("column").is_none() {
         walk.missing(&time, "column", "time = { column = \"order_time\", lateness = \"10s\" }");
     }
     let lateness = walk.duration(&time, "lateness", Duration::ZERO).unwrap_or(Duration::ZERO);
+    let idle = walk.duration(&time, "idle", Duration::from_millis(100)).unwrap_or(IDLE);
     let text = walk.text(&time, "column")?;
     let name = text.value?;
     let declared = section.table.get("columns").and_then(|columns| columns.get_ref().as_table());
@@ -428,7 +432,7 @@ fn read_time(walk: &mut Walk<'_>, section: &Section<'_>, columns: &[Column]) -> 
         declared.is_some_and(|declared| declared.keys().any(|key| key.get_ref().eq_ignore_ascii_case(&name)));
     match columns.iter().find(|column| column.name.eq_ignore_ascii_case(&name)) {
         Some(column) if matches!(column.data_type, DataType::Timestamp(..)) => {
-            Some(EventTime { column: column.name.clone(), lateness })
+            Some(EventTime { column: column.name.clone(), lateness, idle })
         }
         Some(_) => {
             let message = format!("the event time \"{name}\" of {} is not a TIMESTAMP", section.label);

@@ -129,6 +129,8 @@ pub struct EventTime {
     pub column: String,
     /// How far behind the newest event one may still arrive.
     pub lateness: Duration,
+    /// A partition from which nothing has come for so long does not hold the watermark back.
+    pub idle: Duration,
 }
 
 /// Events alike in some columns that lie close to one another in event time are one event, sent again.

@@ -109,7 +109,8 @@ pub fn describe(status: &Status) -> String {
     }
     text.push_str(&format!("{table}\n"));
     for (stream, count) in status.dead_letters.iter().filter(|(_, count)| **count > 0) {
-        text.push_str(&format!("{count} dead letters of {stream}\n"));
+        let late = status.late_events.get(stream).map_or(String::new(), |late| format!(", {late} of them late events"));
+        text.push_str(&format!("{count} dead letters of {stream}{late}\n"));
     }
     for (stream, count) in status.nulls.iter().filter(|(_, count)| **count > 0) {
         text.push_str(&format!("{count} values of {stream} read as NULL\n"));

@@ -84,7 +84,9 @@ pub(super) fn encode(status: &Status) -> Result<String, Error> {
     let streams = |counts: &BTreeMap<String, u64>| -> Vec<(Labels, f64)> {
         counts.iter().map(|(stream, count)| (vec![("stream", stream.clone())], *count as f64)).collect()
     };
-    family("dead_letters", "records that do not decode", streams(&status.dead_letters));
+    family("dead_letters", "records that do not decode, and late events", streams(&status.dead_letters));
+    let late = "events that came too late for a tag; they are among the dead letters";
+    family("late_events", late, streams(&status.late_events));
     family("null_values", "values that do not fit and are read as NULL", streams(&status.nulls));
     family("resent_records", "records dropped as sent again", streams(&status.resent));
     family("too_late_records", "records too late to tell whether they were sent again", streams(&status.too_late));

@@ -12,7 +12,7 @@ use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
 use serde::{Deserialize, Serialize};
 
-use crate::delta::{Clock, Offsets};
+use crate::delta::{Clock, Offsets, Watermarks};
 use crate::operator::StatePart;
 
 /// The version of the format; a checkpoint of another one is refused.
@@ -32,6 +32,9 @@ pub struct Manifest {
     pub epoch: u64,
     /// The clock of that epoch.
     pub clock: Clock,
+    /// The watermarks of that epoch.
+    #[serde(default)]
+    pub watermarks: Watermarks,
     /// The next records to read.
     pub offsets: Offsets,
     /// Plan fingerprints of the tags whose state it holds.
@@ -245,6 +248,7 @@ mod tests {
             version: VERSION,
             epoch,
             clock: 7,
+            watermarks: Watermarks::from([("orders".to_string(), 9)]),
             offsets: Offsets::default(),
             tags: BTreeMap::from([("spend".to_string(), "f00d".to_string())]),
             beginnings: BTreeMap::new(),

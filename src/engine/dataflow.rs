@@ -7,7 +7,8 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use chrono_tz::Tz;
 
-use crate::delta::{Clock, Delta, Offsets};
+use crate::delta::{Clock, Delta, Moment, Offsets, Watermarks};
+use crate::engine::intake::Intake;
 use crate::engine::labels::OutsideLabels;
 use crate::operator::graph::{Graph, OutputId};
 use crate::operator::{OperatorError, StatePart};
@@ -47,6 +48,10 @@ pub struct Dataflow {
     pub offsets: Offsets,
     /// The clock of the last epoch; never goes back.
     pub clock: Clock,
+    /// The watermarks of the last epoch; they never go back.
+    pub watermarks: Watermarks,
+    /// What they are from the next epoch on.
+    ahead: Watermarks,
     /// The number of the last epoch.
     pub epoch: u64,
     outputs: BTreeMap<String, TagOutput>,
@@ -77,6 +82,8 @@ impl Dataflow {
             graph: Graph::new(shards, timezone),
             offsets: Offsets::default(),
             clock: 0,
+            watermarks: Watermarks::new(),
+            ahead: Watermarks::new(),
             epoch: 0,
             outputs: BTreeMap::new(),
             timezone,
@@ -158,11 +165,49 @@ impl Dataflow {
         self.outputs.is_empty()
     }
 
+    /// Looks how far the watermarks may go: to the newest event of the awaited partition that is furthest behind, less the
+    /// lateness; where none is awaited, to the newest of all. The next step takes them there. True where they will move.
+    pub fn look_ahead(&mut self, intake: &Intake) -> bool {
+        for (stream, newest) in self.graph.newest_events() {
+            let Some(awaited) = intake.awaited(stream) else { continue };
+            let of_awaited: Option<Vec<i64>> =
+                awaited.iter().map(|partition| newest.partitions.get(partition).copied()).collect();
+            let reached = match of_awaited {
+                // Nothing has come yet of a partition from which something may.
+                None => continue,
+                Some(times) if times.is_empty() => newest.partitions.values().copied().max(),
+                Some(times) => times.into_iter().min(),
+            };
+            let Some(reached) = reached else { continue };
+            raise(&mut self.ahead, stream, reached.saturating_sub(newest.lateness));
+        }
+        self.ahead != self.watermarks
+    }
+
+    /// Takes the watermarks to where others are, from the next step on.
+    pub fn raise_watermarks(&mut self, watermarks: &Watermarks) {
+        for (stream, watermark) in watermarks {
+            raise(&mut self.ahead, stream, *watermark);
+        }
+    }
+
+    /// Where the next step takes the watermarks.
+    pub fn next_watermarks(&self) -> &Watermarks {
+        &self.ahead
+    }
+
+    /// The moment of the next step.
+    fn moment(&mut self, clock: Clock) -> Moment {
+        self.clock = self.clock.max(clock);
+        self.watermarks.clone_from(&self.ahead);
+        Moment { clock: self.clock, watermarks: self.watermarks.clone() }
+    }
+
     /// One epoch: the events of each stream, then the clock. The clock does not go back even if `clock` does.
     pub fn step(&mut self, events: &HashMap<String, RecordBatch>, clock: Clock) -> Vec<TagFault> {
-        self.clock = self.clock.max(clock);
+        let moment = self.moment(clock);
         self.epoch += 1;
-        let deltas = self.graph.step(events, self.clock);
+        let deltas = self.graph.step(events, moment);
         let mut faults = Vec::new();
         for (tag, delta) in deltas {
             let Some(output) = self.outputs.get_mut(&tag) else { continue };
@@ -179,8 +224,8 @@ impl Dataflow {
 
     /// An epoch whose changes the store has already.
     pub fn replay(&mut self, events: &HashMap<String, RecordBatch>, clock: Clock) -> Vec<TagFault> {
-        self.clock = self.clock.max(clock);
-        let deltas = self.graph.step(events, self.clock);
+        let moment = self.moment(clock);
+        let deltas = self.graph.step(events, moment);
         let faults: Vec<TagFault> = deltas
             .into_iter()
             .filter_map(|(tag, delta)| delta.err().map(|error| TagFault::lasting(tag, error)))
@@ -206,7 +251,7 @@ impl Dataflow {
         let mut changes = Vec::new();
         let mut faults = Vec::new();
         for (tag, output) in &mut self.outputs {
-            match output.drain(tag, self.epoch, &self.offsets, self.clock) {
+            match output.drain(tag, self.epoch, &self.offsets, self.clock, &self.watermarks) {
                 Ok(drained) => changes.push(drained),
                 Err(error) => faults.push(TagFault::lasting(tag, error)),
             }
@@ -270,6 +315,8 @@ impl Dataflow {
             self.offsets.advance(partition, *next);
         }
         self.clock = self.clock.max(filled.clock);
+        self.watermarks.extend(filled.watermarks);
+        self.ahead.extend(filled.ahead);
         self.epoch = self.epoch.max(filled.epoch);
         Ok(())
     }
@@ -289,6 +336,19 @@ impl Dataflow {
     }
 }
 
+fn raise(watermarks: &mut Watermarks, stream: &str, watermark: i64) {
+    match watermarks.get_mut(stream) {
+        Some(known) => *known = watermark.max(*known),
+        None => drop(watermarks.insert(stream.to_string(), watermark)),
+    }
+}
+
+/// Those of the watermarks that are of these streams.
+pub fn of_streams(watermarks: &Watermarks, streams: &BTreeSet<String>) -> Watermarks {
+    let own = watermarks.iter().filter(|(stream, _)| streams.contains(*stream));
+    own.map(|(stream, watermark)| (stream.clone(), *watermark)).collect()
+}
+
 impl TagOutput {
     fn add(&mut self, delta: &Delta) -> Result<(), String> {
         if delta.is_empty() {
@@ -302,7 +362,14 @@ impl TagOutput {
         self.pending.add_epoch(&[delta]).map_err(|error| error.to_string())
     }
 
-    fn drain(&mut self, tag: &str, epoch: u64, offsets: &Offsets, clock: Clock) -> Result<TagChanges, CollapseError> {
+    fn drain(
+        &mut self,
+        tag: &str,
+        epoch: u64,
+        offsets: &Offsets,
+        clock: Clock,
+        watermarks: &Watermarks,
+    ) -> Result<TagChanges, CollapseError> {
         let net = self.pending.drain()?;
         self.rows = self.rows.saturating_add_signed(net.rows_delta);
         let own = offsets.0.iter().filter(|(partition, _)| self.streams.contains(&partition.stream));
@@ -316,6 +383,7 @@ impl TagOutput {
                 epoch,
                 offsets: Offsets(own.map(|(partition, next)| (partition.clone(), *next)).collect()),
                 clock,
+                watermarks: of_streams(watermarks, &self.streams),
                 rows: self.rows,
             },
         })

@@ -13,11 +13,12 @@ use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
-use crate::delta::{Clock, Offsets};
+use crate::delta::{Clock, Offsets, Watermarks};
 use crate::engine::dataflow::{Dataflow, TagFault};
 use crate::engine::desired::{PlannedTag, reads};
 use crate::engine::intake::{Intake, Reads, World};
 use crate::engine::labels::OutsideLabels;
+use crate::engine::late::keep_late_events;
 use crate::engine::sizes::StateSizes;
 use crate::engine::store::StoreThread;
 use crate::plan::flow::Reach;
@@ -44,6 +45,8 @@ pub struct FillRequest {
     pub epoch_rows: usize,
     /// The clock to begin with.
     pub clock: Clock,
+    /// Watermarks to begin with.
+    pub watermarks: Watermarks,
 }
 
 /// Where fill and running tags meet.
@@ -53,6 +56,8 @@ pub struct Meeting {
     pub offsets: Offsets,
     /// At this time.
     pub clock: Clock,
+    /// With these watermarks.
+    pub watermarks: Watermarks,
 }
 
 /// What a fill tells the engine.
@@ -69,7 +74,12 @@ pub enum FillEvent {
     /// A tag cannot be filled; the others go on.
     Fault(TagFault),
     /// History is read up to here: say where to meet.
-    CaughtUp(Offsets),
+    CaughtUp {
+        /// The next records to read.
+        offsets: Offsets,
+        /// How far the watermarks have come.
+        watermarks: Watermarks,
+    },
     /// It is where it was told to be, and its tables hold what its dataflow says.
     Filled(Box<Filled>),
     /// Nothing of it can be used; another try may go better.
@@ -214,6 +224,7 @@ impl Run {
         if dataflow.is_empty() {
             return Err(Some("none of the tags can be filled".to_string()));
         }
+        dataflow.raise_watermarks(&self.request.watermarks);
         let reads = self.reads(&dataflow);
         let mut intake =
             Intake::start(&world, &reads, &Offsets::default(), None).map_err(|error| Some(error.to_string()))?;
@@ -221,11 +232,13 @@ impl Run {
         // The running tags wait where they meet the fill, so it goes on until little is left between them.
         while !intake.is_caught_up() || intake.lag() > self.request.epoch_rows as i64 {
             self.epoch(&mut dataflow, &mut intake, clock)?;
+            dataflow.look_ahead(&intake);
         }
         let complete_from = self.completeness(&intake, clock);
         drop(intake);
         self.write(&mut dataflow)?;
-        self.tell(FillEvent::CaughtUp(dataflow.offsets.clone()));
+        let watermarks = dataflow.next_watermarks().clone();
+        self.tell(FillEvent::CaughtUp { offsets: dataflow.offsets.clone(), watermarks });
 
         let meeting = self.wait_for_meeting()?;
         let reads = self.reads(&dataflow);
@@ -234,6 +247,7 @@ impl Run {
         while !intake.is_finished() {
             self.epoch(&mut dataflow, &mut intake, clock)?;
         }
+        dataflow.raise_watermarks(&meeting.watermarks);
         let faults = dataflow.step(&Default::default(), meeting.clock);
         self.report(faults);
         self.write(&mut dataflow)?;
@@ -265,6 +279,7 @@ impl Run {
             dataflow.graph.note_partitions(intake.announced_partitions());
             let faults = dataflow.step(&arrived.events, clock);
             self.report(faults);
+            keep_late_events(&dataflow.graph, &self.request.world.context.dead_letters);
         }
         if self.sizes.count(&dataflow.graph) {
             let over = self.sizes.over_limit(|tag| self.request.tags.get(tag)?.state_limit);

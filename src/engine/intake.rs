@@ -50,6 +50,23 @@ pub struct PartitionState {
     pub first_timestamp: Option<i64>,
     /// Broker time of the newest record that was read, milliseconds.
     pub newest_timestamp: Option<i64>,
+    /// When records last came, or the partition was first heard of.
+    pub active: Instant,
+}
+
+impl PartitionState {
+    fn new(beginning: i64, end: i64, next: i64) -> Self {
+        PartitionState {
+            beginning,
+            end,
+            first_end: end,
+            next,
+            was_at_end: false,
+            first_timestamp: None,
+            newest_timestamp: None,
+            active: Instant::now(),
+        }
+    }
 }
 
 /// The events of one epoch.
@@ -153,15 +170,9 @@ impl Intake {
                 }
                 continue;
             };
-            let known = self.partitions.entry(batch.partition.as_ref().clone()).or_insert(PartitionState {
-                beginning: 0,
-                end: 0,
-                first_end: 0,
-                next: 0,
-                was_at_end: false,
-                first_timestamp: None,
-                newest_timestamp: None,
-            });
+            let partition = batch.partition.as_ref().clone();
+            let known = self.partitions.entry(partition).or_insert_with(|| PartitionState::new(0, 0, 0));
+            known.active = Instant::now();
             known.next = batch.next_offset;
             known.end = known.end.max(batch.end_offset);
             known.first_timestamp = known.first_timestamp.or(batch.newest_timestamp);
@@ -188,18 +199,10 @@ impl Intake {
                 self.finished.insert(stream);
             }
             SourceEvent::Partition { partition, beginning, end, next } => {
-                let state = PartitionState {
-                    beginning,
-                    end,
-                    first_end: end,
-                    next,
-                    was_at_end: false,
-                    first_timestamp: None,
-                    newest_timestamp: None,
-                };
                 self.missing.remove(&partition.stream);
                 // Where reading begins is a place too: a partition without records must not begin elsewhere next time.
                 arrived.next.push((Arc::clone(&partition), next));
+                let state = PartitionState::new(beginning, end, next);
                 self.partitions.insert(partition.as_ref().clone(), state);
             }
             SourceEvent::Announced { stream } => {
@@ -257,16 +260,9 @@ impl Intake {
     fn note_times(&mut self, stream: &str, batch: &RecordBatch) -> Result<(), ArrowError> {
         let time = self.times.get(stream).and_then(|time| batch.column_by_name(&time.column));
         let Some(time) = time else { return Ok(()) };
-        let is_wall_time = matches!(time.data_type(), DataType::Timestamp(_, None));
         let millis = cast(&cast(time, &DataType::Timestamp(TimeUnit::Millisecond, None))?, &DataType::Int64)?;
         let Some(newest) = max(millis.as_primitive::<Int64Type>()) else { return Ok(()) };
-        let instant = match DateTime::from_timestamp_millis(newest).filter(|_| is_wall_time) {
-            Some(wall) => {
-                let local = self.timezone.from_local_datetime(&wall.naive_utc()).latest();
-                local.map_or(newest, |local| local.timestamp_millis())
-            }
-            None => newest,
-        };
+        let instant = instant_of(newest, time.data_type(), self.timezone);
         let known = self.newest.entry(stream.to_string()).or_insert(instant);
         *known = instant.max(*known);
         Ok(())
@@ -279,10 +275,31 @@ impl Intake {
         self.newest.iter().map(|(stream, newest)| (stream.clone(), newest - lateness(stream))).collect()
     }
 
+    /// The partitions from which events are to be waited for, of a stream that has told all of them: those that are not at
+    /// their end, or have not been there long.
+    pub fn awaited(&self, stream: &str) -> Option<BTreeSet<i32>> {
+        let idle = self.times.get(stream)?.idle;
+        let own = self.partitions.iter().filter(|(partition, _)| partition.stream == stream);
+        let is_awaited = |state: &PartitionState| {
+            let is_at_end = state.was_at_end || state.next >= state.end;
+            !is_at_end || state.active.elapsed() < idle
+        };
+        let awaited = own.filter(|(_, state)| is_awaited(state)).map(|(partition, _)| partition.number);
+        self.announced.contains(stream).then(|| awaited.collect())
+    }
+
     /// Records that are known to wait, over all partitions.
     pub fn lag(&self) -> i64 {
         self.partitions.values().map(|state| (state.end - state.next).max(0)).sum()
     }
+}
+
+/// The instant, milliseconds since the Unix epoch, of an event time that counts as its column does.
+pub fn instant_of(millis: i64, data_type: &DataType, timezone: Tz) -> i64 {
+    let is_wall_time = matches!(data_type, DataType::Timestamp(_, None));
+    let wall = DateTime::from_timestamp_millis(millis).filter(|_| is_wall_time);
+    let local = wall.and_then(|wall| timezone.from_local_datetime(&wall.naive_utc()).latest());
+    local.map_or(millis, |local| local.timestamp_millis())
 }
 
 impl Drop for Intake {

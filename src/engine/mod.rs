@@ -11,6 +11,7 @@ pub mod desired;
 pub mod fill;
 pub mod intake;
 pub mod labels;
+pub mod late;
 pub mod reload;
 pub mod sizes;
 pub mod status;

@@ -156,6 +156,9 @@ pub struct Status {
     pub checkpoint_epoch: Option<u64>,
     /// Dead letters by stream.
     pub dead_letters: BTreeMap<String, u64>,
+    /// Of them, events that decode and came too late for a tag.
+    #[serde(default)]
+    pub late_events: BTreeMap<String, u64>,
     /// Values that did not fit their columns and were read as NULL, by stream, since the start.
     pub nulls: BTreeMap<String, u64>,
     /// Records that were dropped as resent, by stream, since the beginning of its history.

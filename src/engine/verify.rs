@@ -12,7 +12,7 @@ use arrow::datatypes::{Float64Type, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::common::DataFusionError;
 
-use crate::delta::Offsets;
+use crate::delta::{Moment, Offsets};
 use crate::engine::desired::{Desired, PlannedTag, reads};
 use crate::engine::intake::{Intake, World};
 use crate::oracle;
@@ -108,7 +108,8 @@ pub fn verify(desired: &Desired, store: &mut dyn Sink, world: &World) -> Result<
         let tag = planned.definition.name.clone();
         let failed = |error: DataFusionError| VerifyError::Batch { tag: tag.clone(), message: error.to_string() };
         let own = up_to(&events, &progress.offsets).map_err(|error| failed(error.into()))?;
-        let answer = oracle::answer(&state, &planned.logical, &own, progress.clock);
+        let moment = Moment { clock: progress.clock, watermarks: progress.watermarks.clone() };
+        let answer = oracle::answer(&state, &planned.logical, &own, moment);
         let answer = runtime.block_on(answer).map_err(failed)?;
         let expected = answer_rows(planned, &answer).map_err(|error| failed(error.into()))?;
         let table = store.read_table(&planned.table)?;

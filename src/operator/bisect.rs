@@ -107,6 +107,10 @@ impl TurningPoints {
 
     /// For each threshold the first instant after `clock` at which the clock side is at least that.
     fn first_reaching(&self, thresholds: &[i64], clock: Clock) -> Result<Vec<Clock>, OperatorError> {
+        if self.bound.clock.stream().is_some() {
+            let unit = self.bound.unit().unwrap_or(1);
+            return Ok(thresholds.iter().map(|threshold| threshold.saturating_mul(unit)).collect());
+        }
         let last = self.values_at(&[END_OF_TIME])?[0];
         // Invariant: the clock side is below the threshold at `low` and has reached it at `high`.
         let mut low = vec![clock; thresholds.len()];

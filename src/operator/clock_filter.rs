@@ -1,4 +1,5 @@
-//! Rows while they are visible: each enters and leaves as the clock moves, whether or not an event arrives.
+//! Rows while they are visible: each enters and leaves as the clock moves, whether or not an event arrives, or enters
+//! when the watermark of a stream has reached it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use arrow::row::RowConverter;
 use chrono_tz::Tz;
 
-use crate::delta::{Clock, Delta};
+use crate::delta::{Clock, Delta, Moment};
 use crate::operator::bisect::{NEVER, TurningPoints};
 use crate::operator::state::{binary_column, find_part, primitive_column};
 use crate::operator::{OperatorError, StatePart, map, rows};
@@ -41,7 +42,7 @@ pub struct ClockFilter {
 }
 
 impl ClockFilter {
-    /// A filter by all of these bounds.
+    /// A filter by all of these bounds, which compare with the same clock.
     pub fn new(bounds: Vec<ClockBound>, schema: SchemaRef, timezone: Tz) -> Result<Self, OperatorError> {
         let converter = rows::converter(schema.fields().iter().map(|field| field.data_type()))?;
         Ok(ClockFilter {
@@ -55,8 +56,17 @@ impl ClockFilter {
         })
     }
 
+    /// The stream whose watermark is this filter's clock; `None` for the engine's own.
+    pub fn stream(&self) -> Option<&str> {
+        self.bounds.first().and_then(|points| points.bound().clock.stream())
+    }
+
     /// Moves the clock and takes new rows.
-    pub fn step(&mut self, input: &Delta, clock: Clock) -> Result<Delta, OperatorError> {
+    pub fn step(&mut self, input: &Delta, moment: &Moment) -> Result<Delta, OperatorError> {
+        let clock = match self.stream() {
+            Some(stream) => moment.watermarks.get(stream).copied().unwrap_or(Clock::MIN),
+            None => moment.clock,
+        };
         let mut out: Vec<(Box<[u8]>, i64)> = Vec::new();
         self.advance(clock, &mut out);
         if !input.is_empty() {
@@ -69,7 +79,7 @@ impl ClockFilter {
         Ok(Delta::weighted(batch, out.iter().map(|(_, weight)| *weight).collect::<Vec<_>>().into()))
     }
 
-    /// The next instant at which a row enters or leaves.
+    /// The next instant of its clock at which a row enters or leaves.
     pub fn next_timer(&self) -> Option<Clock> {
         let first = |schedule: &Schedule| schedule.keys().next().copied();
         [first(&self.waiting), first(&self.visible)].into_iter().flatten().min()

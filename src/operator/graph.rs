@@ -10,12 +10,13 @@ use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use chrono_tz::Tz;
 
-use crate::delta::{Clock, Delta, Partition};
+use crate::delta::{Clock, Delta, Moment, Partition};
 use crate::operator::aggregate::Aggregate;
 use crate::operator::clock_filter::ClockFilter;
 use crate::operator::clock_flags::ClockFlags;
 use crate::operator::join::Join;
 use crate::operator::map::Map;
+use crate::operator::punctual::{LateEvents, Punctual};
 use crate::operator::seed::Seed;
 use crate::operator::tiles::Tiles;
 use crate::operator::top_rows::TopRows;
@@ -23,7 +24,7 @@ use crate::operator::unique::{Dropped, Unique};
 use crate::operator::unnest::Unnest;
 use crate::operator::window::Window;
 use crate::operator::{OperatorError, StatePart};
-use crate::plan::flow::{FlowNode, FlowPlan, NodeIndex, NodeKind};
+use crate::plan::flow::{FlowNode, FlowPlan, NodeIndex, NodeKind, Punctuality};
 
 /// An output of the graph: a node, and the member for an aggregate.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -56,6 +57,7 @@ enum Operator {
     Unique { stream: String, operator: Box<Unique> },
     Seed(Seed),
     Map(Map),
+    Punctual(Box<Punctual>),
     ClockFilter(Box<ClockFilter>),
     ClockFlags(Box<ClockFlags>),
     Tiles(Box<Tiles>),
@@ -82,6 +84,21 @@ struct TagOutput {
     plan: Arc<FlowPlan>,
     /// Outputs that the tag depends on, its own last.
     outputs: Vec<OutputId>,
+}
+
+impl TagOutput {
+    fn uses(&self, node: &str) -> bool {
+        self.outputs.iter().any(|output| output.node == node)
+    }
+}
+
+/// How far the events of a stream have come.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NewestEvents {
+    /// How far the watermark is behind them, in nanoseconds.
+    pub lateness: i64,
+    /// The newest event time of each partition with any, in nanoseconds and as the column counts.
+    pub partitions: BTreeMap<i32, i64>,
 }
 
 /// What a step gives: the change of each tag's relation, in the schema of the last node of its plan.
@@ -172,6 +189,10 @@ impl Graph {
                     NodeKind::Seed => Operator::Seed(Seed::new(&node.schema)),
                     NodeKind::Map { filter, columns } => {
                         Operator::Map(Map::new(filter.clone(), columns.clone(), Arc::clone(&node.schema)))
+                    }
+                    NodeKind::Punctual(punctuality) => {
+                        let schema = nullable(&node.schema);
+                        Operator::Punctual(Box::new(Punctual::new(punctuality.clone(), schema)))
                     }
                     NodeKind::ClockFilter { bounds } => {
                         let schema = Arc::clone(&node.schema);
@@ -291,7 +312,8 @@ impl Graph {
     }
 
     /// One epoch: `events` has, for each stream with any, its new rows with the stream's own column names.
-    pub fn step(&mut self, events: &HashMap<String, RecordBatch>, clock: Clock) -> TagDeltas {
+    pub fn step(&mut self, events: &HashMap<String, RecordBatch>, moment: impl Into<Moment>) -> TagDeltas {
+        let moment = moment.into();
         let mut deltas: HashMap<OutputId, Result<Delta, OperatorError>> = HashMap::new();
         for node in &mut self.nodes {
             let inputs: Result<Vec<&Delta>, OperatorError> = node
@@ -304,7 +326,7 @@ impl Graph {
                 })
                 .collect();
             let results = match inputs {
-                Ok(inputs) => node.operator.step(&inputs, events, clock),
+                Ok(inputs) => node.operator.step(&inputs, events, &moment),
                 Err(error) => node.operator.fail(&error),
             };
             for (member, result) in results {
@@ -323,12 +345,38 @@ impl Graph {
     /// The next instant at which rows enter or leave without an event.
     pub fn next_timer(&self) -> Option<Clock> {
         let timers = self.nodes.iter().filter_map(|node| match &node.operator {
-            Operator::ClockFilter(filter) => filter.next_timer(),
+            Operator::ClockFilter(filter) if filter.stream().is_none() => filter.next_timer(),
             Operator::ClockFlags(flags) => flags.next_timer(),
             Operator::Tiles(tiles) => tiles.next_timer(),
             _ => None,
         });
         timers.min()
+    }
+
+    /// The streams whose events may be late, each with the newest event of every partition.
+    pub fn newest_events(&self) -> BTreeMap<&str, NewestEvents> {
+        let mut streams: BTreeMap<&str, NewestEvents> = BTreeMap::new();
+        for node in &self.nodes {
+            let Operator::Punctual(punctual) = &node.operator else { continue };
+            let Punctuality { stream, lateness, .. } = punctual.punctuality();
+            let known =
+                streams.entry(stream).or_insert_with(|| NewestEvents { lateness: *lateness, ..Default::default() });
+            for (partition, newest) in punctual.newest() {
+                let known = known.partitions.entry(partition).or_insert(newest);
+                *known = newest.max(*known);
+            }
+        }
+        streams
+    }
+
+    /// Events that were too late in the last step, and the tags that left them out.
+    pub fn late_events(&self) -> impl Iterator<Item = (&LateEvents, Vec<&str>)> {
+        self.nodes.iter().filter_map(|node| {
+            let Operator::Punctual(punctual) = &node.operator else { return None };
+            let late = punctual.late()?;
+            let tags = self.tags.iter().filter(|(_, tag)| tag.uses(&node.fingerprint));
+            Some((late, tags.map(|(name, _)| name.as_str()).collect()))
+        })
     }
 
     /// Keys or rows, and bytes, of every operator with state.
@@ -362,8 +410,7 @@ impl Graph {
     /// Other tags that use an operator, by the index of the node in the tag's plan.
     pub fn sharing(&self, plan: &FlowPlan, except: &str) -> Vec<Vec<String>> {
         let users = |fingerprint: &str| {
-            let uses = |tag: &TagOutput| tag.outputs.iter().any(|output| output.node == fingerprint);
-            let others = self.tags.iter().filter(|(name, tag)| name.as_str() != except && uses(tag));
+            let others = self.tags.iter().filter(|(name, tag)| name.as_str() != except && tag.uses(fingerprint));
             others.map(|(name, _)| name.clone()).collect()
         };
         plan.nodes.iter().map(|node| users(&node.fingerprint)).collect()
@@ -376,6 +423,7 @@ impl Graph {
             let parts = match &node.operator {
                 Operator::Unique { operator, .. } => operator.snapshot()?,
                 Operator::Seed(seed) => seed.snapshot()?,
+                Operator::Punctual(punctual) => punctual.snapshot()?,
                 Operator::ClockFilter(filter) => filter.snapshot()?,
                 Operator::ClockFlags(flags) => flags.snapshot()?,
                 Operator::Tiles(tiles) => tiles.snapshot()?,
@@ -403,6 +451,7 @@ impl Graph {
             match &mut node.operator {
                 Operator::Unique { operator, .. } if wanted("") => operator.load(parts)?,
                 Operator::Seed(seed) if wanted("") => seed.load(parts)?,
+                Operator::Punctual(punctual) if wanted("") => punctual.load(parts)?,
                 Operator::ClockFilter(filter) if wanted("") => filter.load(parts)?,
                 Operator::ClockFlags(flags) if wanted("") => flags.load(parts)?,
                 Operator::Tiles(tiles) if wanted("") => tiles.load(parts)?,
@@ -437,7 +486,7 @@ impl Operator {
         &mut self,
         inputs: &[&Delta],
         events: &HashMap<String, RecordBatch>,
-        clock: Clock,
+        moment: &Moment,
     ) -> Vec<(String, Result<Delta, OperatorError>)> {
         let whole = |result| vec![(String::new(), result)];
         match self {
@@ -445,9 +494,10 @@ impl Operator {
             Operator::Unique { operator, .. } => whole(operator.step(inputs[0])),
             Operator::Seed(seed) => whole(seed.step()),
             Operator::Map(map) => whole(map.step(inputs[0])),
-            Operator::ClockFilter(filter) => whole(filter.step(inputs[0], clock)),
-            Operator::ClockFlags(flags) => whole(flags.step(inputs[0], clock)),
-            Operator::Tiles(tiles) => whole(tiles.step(inputs[0], clock)),
+            Operator::Punctual(punctual) => whole(punctual.step(inputs[0])),
+            Operator::ClockFilter(filter) => whole(filter.step(inputs[0], moment)),
+            Operator::ClockFlags(flags) => whole(flags.step(inputs[0], moment.clock)),
+            Operator::Tiles(tiles) => whole(tiles.step(inputs[0], moment.clock)),
             Operator::TopRows(top) => whole(top.step(inputs[0])),
             Operator::Window(window) => whole(window.step(inputs[0])),
             Operator::Unnest(unnest) => whole(unnest.step(inputs[0])),
@@ -482,9 +532,12 @@ impl Operator {
             Operator::TopRows(top) => Some(top.size()),
             Operator::Window(window) => Some(window.size()),
             Operator::Join(join) => Some(join.size()),
-            Operator::Source(_) | Operator::Seed(_) | Operator::Map(_) | Operator::Unnest(_) | Operator::Union(_) => {
-                None
-            }
+            Operator::Source(_)
+            | Operator::Seed(_)
+            | Operator::Map(_)
+            | Operator::Punctual(_)
+            | Operator::Unnest(_)
+            | Operator::Union(_) => None,
         }
     }
 

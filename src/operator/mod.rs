@@ -13,6 +13,7 @@ pub mod graph;
 pub mod join;
 pub mod map;
 pub mod partitions;
+pub mod punctual;
 pub mod rows;
 pub mod seed;
 pub mod state;

@@ -19,7 +19,7 @@ use datafusion::physical_expr::PhysicalExpr;
 
 use crate::delta::Clock;
 use crate::plan::flow::Scalar;
-use crate::plan::zone;
+use crate::plan::{watermark, zone};
 
 /// Name of the column of instants (`Timestamp(ns, project zone)`) in the batch that a clock side is evaluated over.
 const CLOCK_COLUMN: &str = "__clock";
@@ -53,12 +53,31 @@ pub struct ClockBound {
     pub row: Scalar,
     /// How the two compare.
     pub comparison: Comparison,
-    /// The clock's value over the columns of [`clock_schema`]; never decreases as the clock moves.
-    pub clock: Arc<dyn PhysicalExpr>,
+    /// What the row's value is compared with; never decreases.
+    pub clock: ClockSide,
     /// Canonical text of the clock side.
     pub clock_text: String,
     /// True when the clock side moves in steps (hours, days) and so takes few values.
     pub stepped: bool,
+}
+
+/// The side of a comparison that moves with time.
+#[derive(Debug, Clone)]
+pub enum ClockSide {
+    /// The engine's clock, by an expression over the columns of [`clock_schema`].
+    Clock(Arc<dyn PhysicalExpr>),
+    /// The watermark of a stream itself.
+    Watermark(String),
+}
+
+impl ClockSide {
+    /// The stream whose watermark it is.
+    pub fn stream(&self) -> Option<&str> {
+        match self {
+            ClockSide::Clock(_) => None,
+            ClockSide::Watermark(stream) => Some(stream),
+        }
+    }
 }
 
 /// The columns that a clock side is evaluated over.
@@ -77,7 +96,7 @@ pub fn reads_clock(expr: &Expr) -> bool {
 fn clock_function(expr: &Expr) -> Option<&str> {
     match expr {
         Expr::ScalarFunction(function) => match function.name() {
-            name @ ("now" | "current_date" | "current_time") => Some(name),
+            name @ ("now" | "current_date" | "current_time" | watermark::WATERMARK) => Some(name),
             _ => None,
         },
         _ => None,
@@ -319,13 +338,17 @@ impl ClockBound {
 
     /// The clock side at each of the instants (nanoseconds since the Unix epoch), as integers of its type.
     pub fn clock_values(&self, instants: &[Clock], timezone: Tz) -> DataFusionResult<Int64Array> {
-        match self.clock.evaluate(&clock_batch(instants, timezone)?) {
+        let ClockSide::Clock(clock) = &self.clock else {
+            let unit = self.unit().unwrap_or(1);
+            return Ok(instants.iter().map(|instant| Some(instant.div_euclid(unit))).collect());
+        };
+        match clock.evaluate(&clock_batch(instants, timezone)?) {
             Ok(values) => as_integers(&values.into_array(instants.len())?),
             // Where the clocks are put forward at midnight that midnight does not exist; an hour later there is one.
             Err(error) => match instants {
                 [instant] => {
                     const HOUR: Clock = 3_600_000_000_000;
-                    let later = self.clock.evaluate(&clock_batch(&[instant + HOUR], timezone)?);
+                    let later = clock.evaluate(&clock_batch(&[instant + HOUR], timezone)?);
                     as_integers(&later.map_err(|_| error)?.into_array(1)?)
                 }
                 several => {
@@ -350,15 +373,8 @@ impl ClockBound {
     }
 
     /// Nanoseconds of one unit of the row's side.
-    fn unit(&self) -> Option<i64> {
-        match &self.row.data_type {
-            DataType::Date32 => Some(86_400_000_000_000),
-            DataType::Timestamp(TimeUnit::Second, _) => Some(1_000_000_000),
-            DataType::Timestamp(TimeUnit::Millisecond, _) | DataType::Date64 => Some(1_000_000),
-            DataType::Timestamp(TimeUnit::Microsecond, _) => Some(1_000),
-            DataType::Timestamp(TimeUnit::Nanosecond, _) => Some(1),
-            _ => None,
-        }
+    pub fn unit(&self) -> Option<i64> {
+        nanoseconds(&self.row.data_type)
     }
 
     /// How far behind the clock the clock side is at most, in nanoseconds; `None` when it cannot be told.
@@ -370,6 +386,18 @@ impl ClockBound {
         let unit = self.unit()?;
         // Wall time may be up to 14 hours off UTC, and a step may have begun a day ago: two days cover both.
         instants.iter().zip(values.iter().flatten()).map(|(instant, value)| instant - value * unit + 2 * DAY).max()
+    }
+}
+
+/// Nanoseconds of one tick of a date or timestamp.
+pub fn nanoseconds(data_type: &DataType) -> Option<i64> {
+    match data_type {
+        DataType::Date32 => Some(86_400_000_000_000),
+        DataType::Timestamp(TimeUnit::Second, _) => Some(1_000_000_000),
+        DataType::Timestamp(TimeUnit::Millisecond, _) | DataType::Date64 => Some(1_000_000),
+        DataType::Timestamp(TimeUnit::Microsecond, _) => Some(1_000),
+        DataType::Timestamp(TimeUnit::Nanosecond, _) => Some(1),
+        _ => None,
     }
 }
 

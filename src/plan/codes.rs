@@ -41,6 +41,8 @@ codes! {
     pub const CLOCK_TYPES: &str = "T0522";
     /// A use of the clock that cannot be followed.
     pub const CLOCK_PLACE: &str = "T0523";
+    /// Windows that cannot be closed.
+    pub const WINDOW_CLOSE: &str = "T0524";
     /// Nothing makes the rows unique.
     pub const NOT_UNIQUE: &str = "T0601";
     /// Rows unique by what is not selected.

@@ -1,8 +1,10 @@
 //! A flow plan for people: the operators as a tree, from the table down to the streams.
 
+use std::time::Duration;
+
 use arrow::compute::SortOptions;
 
-use crate::plan::clock::{ClockBound, Comparison};
+use crate::plan::clock::{ClockBound, ClockSide, Comparison};
 use crate::plan::flow::{AggregateCall, FlowNode, FlowPlan, NodeIndex, NodeKind, Ranking, Reach, Scalar};
 use crate::plan::steps::most_tiles;
 
@@ -52,8 +54,12 @@ fn comparison(bound: &ClockBound, show: &dyn Fn(&Scalar) -> String) -> String {
     };
     let clock = bound.clock_text.replace("__clock", "NOW()").replace("__today", "CURRENT_DATE");
     let clock = crate::plan::clock::with_plain_intervals(&clock);
-    let steps = if bound.stepped { "in steps" } else { "row by row" };
-    format!("{} {sign} {clock}, {steps}", show(&bound.row))
+    let steps = match (&bound.clock, bound.stepped) {
+        (ClockSide::Watermark(_), _) => "",
+        (ClockSide::Clock(_), true) => ", in steps",
+        (ClockSide::Clock(_), false) => ", row by row",
+    };
+    format!("{} {sign} {clock}{steps}", show(&bound.row))
 }
 
 fn aggregate(call: &AggregateCall, show: &dyn Fn(&Scalar) -> String) -> String {
@@ -91,6 +97,15 @@ fn lines(plan: &FlowPlan, flow: &FlowNode) -> Vec<String> {
             lines
         }
         NodeKind::Seed => vec!["one row that always is there".to_string()],
+        NodeKind::Punctual(punctuality) => {
+            let allowed = Duration::from_nanos(punctuality.late_after.unsigned_abs());
+            let allowed = humantime::format_duration(allowed);
+            vec![format!("without events that come more than {allowed} late: keeps one time a partition")]
+        }
+        NodeKind::ClockFilter { bounds } if bounds.iter().any(|bound| bound.clock.stream().is_some()) => {
+            let lines = ["windows that have closed: keeps the rows of the others".to_string()];
+            lines.into_iter().chain(bounds.iter().map(|bound| comparison(bound, &show))).collect()
+        }
         NodeKind::ClockFilter { bounds } => {
             let lines = ["clock filter: keeps the rows that will enter or leave".to_string()];
             lines.into_iter().chain(bounds.iter().map(|bound| comparison(bound, &show))).collect()

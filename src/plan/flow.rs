@@ -82,7 +82,9 @@ pub enum NodeKind {
     },
     /// One row, from the first step on: what is there when nothing else is.
     Seed,
-    /// Rows while they are visible: they enter and leave as the clock moves.
+    /// The events of a stream that are not late: see [`crate::plan::watermark`].
+    Punctual(Punctuality),
+    /// Rows while they are visible: they enter and leave as the clock moves, or the watermark of one stream.
     ClockFilter {
         /// All must hold.
         bounds: Vec<ClockBound>,
@@ -146,6 +148,27 @@ pub struct TilePlan {
     pub calls: Vec<AggregateCall>,
     /// Of the clock.
     pub timezone: Tz,
+}
+
+/// Which events of a stream are late.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Punctuality {
+    /// The stream.
+    pub stream: String,
+    /// Where it comes from.
+    pub topic: String,
+    /// Position of the event time.
+    pub time: usize,
+    /// Position of the partition's number.
+    pub partition: usize,
+    /// Position of the offset.
+    pub offset: usize,
+    /// Position of the broker's time.
+    pub timestamp: usize,
+    /// An event this many nanoseconds older than the newest before it in its partition is not late yet.
+    pub late_after: i64,
+    /// Of it, what the stream itself allows: the watermark is so far behind the newest event.
+    pub lateness: i64,
 }
 
 /// The rows of a partition whose rank is not above a number.
@@ -396,6 +419,11 @@ impl Reach {
 }
 
 impl NodeKind {
+    /// True for operators whose rows are records of a stream, in its schema and with the columns that tags need.
+    pub(crate) fn gives_records(&self) -> bool {
+        matches!(self, NodeKind::Source { .. } | NodeKind::Unique { .. } | NodeKind::Punctual(_))
+    }
+
     /// True for operators whose output depends on more than the rows of one epoch.
     pub(crate) fn keeps_state(&self) -> bool {
         !matches!(self, NodeKind::Source { .. } | NodeKind::Map { .. } | NodeKind::Unnest { .. } | NodeKind::Union)

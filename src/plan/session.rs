@@ -6,8 +6,8 @@ use chrono_tz::Tz;
 use datafusion::catalog::MemorySchemaProvider;
 use datafusion::common::{DataFusionError, TableReference};
 use datafusion::datasource::empty::EmptyTable;
-use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::context::{SessionContext, SessionState};
+use datafusion::execution::{FunctionRegistry, SessionStateBuilder};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::optimizer::{Analyzer, Optimizer, OptimizerContext};
 use datafusion::prelude::SessionConfig;
@@ -21,6 +21,7 @@ use crate::plan::signed::SignedDifferences;
 use crate::plan::spans::Spans;
 use crate::plan::unique::{self, UNIQUE, UniqueRule};
 use crate::plan::unnests::LateralUnnests;
+use crate::plan::watermark;
 use crate::plan::zone::ZoneCasts;
 
 /// Rules of DataFusion that are left out: the first would give distinct aggregates a second layout of state, the
@@ -44,6 +45,7 @@ pub fn session_state(catalog: &Catalog, timezone: Tz) -> Result<SessionState, Da
     let mut state = builder.with_analyzer_rules(rules).build();
     state.add_analyzer_rule(Arc::new(ZoneCasts));
     datafusion_functions_json::register_all(&mut state)?;
+    state.register_udf(Arc::new(watermark::closes()))?;
     let context = SessionContext::new_with_state(state);
     if let Some(catalog) = context.catalog(&context.copied_config().options().catalog.default_catalog) {
         catalog.register_schema(CHANGES, Arc::new(MemorySchemaProvider::new()))?;

@@ -21,7 +21,7 @@ use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Store;
-use crate::delta::{Clock, Offsets};
+use crate::delta::{Clock, Offsets, Watermarks};
 
 /// How names of tables begin that are being filled; readers leave them alone, and so does [`Sink::progress`].
 pub const SHADOW_PREFIX: &str = "_tagflow_new_";
@@ -90,6 +90,9 @@ pub struct TagProgress {
     pub offsets: Offsets,
     /// The engine's clock of that epoch, nanoseconds since the Unix epoch.
     pub clock: Clock,
+    /// The watermarks of that epoch, of the streams that the tag reads.
+    #[serde(default)]
+    pub watermarks: Watermarks,
     /// Rows in the table.
     pub rows: u64,
 }

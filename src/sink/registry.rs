@@ -8,7 +8,7 @@
 //! | `_tagflow_meta` | one row: `id` = 1, `layout`, `generation` of the writer that owns the store, `next_retired` |
 //! | `_tagflow_tags` | `tag`, `folder` (`consumption/money`), `folder_titles` (JSON list), `entity`, `version`, `git_commit`, `file`, `title`, `description`, `owner`, `method`, `status`, `table_name`, `sql_text`, `timezone`, `complete_from`, `row_count`, `true_at`, `updated_at` |
 //! | `_tagflow_columns` | `tag`, `position` from 0, `name`, `sql_type`, `is_key`, `title`, `unit`, `default_value`, `labels` (JSON object) |
-//! | `_tagflow_progress` | `tag`, `table_name` (a tag that is being filled has a second row), `fingerprint`, `epoch`, `clock_ns`, `offsets` (JSON), `row_count` |
+//! | `_tagflow_progress` | `tag`, `table_name` (a tag that is being filled has a second row), `fingerprint`, `epoch`, `clock_ns`, `offsets` (JSON), `row_count`, `watermarks` (JSON, nanoseconds as the column of event time counts) |
 //! | `_tagflow_retired` | `table_name`, `tag`, `retired_at` (UTC): tables kept aside until their grace period ends |
 //! | `_tagflow_pending` | MySQL only: renames that were begun; empty between two calls (see [`mysql::swap`](super::mysql)) |
 //!
@@ -25,7 +25,7 @@ use super::cells::wall_time_text;
 use super::{ColumnRegistration, SHADOW_PREFIX, TagProgress, TagRegistration};
 
 /// Counts up when the `_tagflow_*` tables change their shape.
-pub const LAYOUT: u64 = 1;
+pub const LAYOUT: u64 = 2;
 
 /// The values of a quoted column with the number of their rows. Some collations take `a` and `a ` as equal, which are
 /// two values.
@@ -59,8 +59,8 @@ pub const COLUMN_COLUMNS: [&str; 9] =
     ["tag", "position", "name", "sql_type", "is_key", "title", "unit", "default_value", "labels"];
 
 /// Columns of `_tagflow_progress`, in the order of [`progress_row`].
-pub const PROGRESS_COLUMNS: [&str; 7] =
-    ["tag", "table_name", "fingerprint", "epoch", "clock_ns", "offsets", "row_count"];
+pub const PROGRESS_COLUMNS: [&str; 8] =
+    ["tag", "table_name", "fingerprint", "epoch", "clock_ns", "offsets", "row_count", "watermarks"];
 
 /// One row of texts; both stores turn the texts of number columns into numbers.
 pub type Texts = Vec<Option<String>>;
@@ -125,6 +125,7 @@ pub fn column_rows(registration: &TagRegistration) -> Vec<Texts> {
 /// The row of `_tagflow_progress` for one table of the tag.
 pub fn progress_row(progress: &TagProgress, table: &str) -> Texts {
     let offsets = serde_json::to_string(&progress.offsets).expect("offsets are a map of texts and numbers");
+    let watermarks = serde_json::to_string(&progress.watermarks).expect("watermarks are a map of texts and numbers");
     vec![
         Some(progress.tag.clone()),
         Some(table.to_string()),
@@ -133,6 +134,7 @@ pub fn progress_row(progress: &TagProgress, table: &str) -> Texts {
         Some(progress.clock.to_string()),
         Some(offsets),
         Some(progress.rows.to_string()),
+        Some(watermarks),
     ]
 }
 
@@ -192,12 +194,15 @@ pub fn progress_from(mut row: Texts) -> Result<(String, TagProgress), String> {
     let mut text = |index| required(&mut row, index, "_tagflow_progress");
     let (tag, table, fingerprint) = (text(0)?, text(1)?, text(2)?);
     let (epoch, clock, offsets, rows) = (text(3)?, text(4)?, text(5)?, text(6)?);
+    // Layout 1 had none.
+    let watermarks = row.get_mut(7).and_then(Option::take).map(|text| serde_json::from_str(&text)).transpose();
     let progress = TagProgress {
         tag,
         fingerprint,
         epoch: number(&epoch, "_tagflow_progress.epoch")?,
         offsets: serde_json::from_str(&offsets).map_err(|error| format!("_tagflow_progress.offsets: {error}"))?,
         clock: number(&clock, "_tagflow_progress.clock_ns")?,
+        watermarks: watermarks.map_err(|error| format!("_tagflow_progress.watermarks: {error}"))?.unwrap_or_default(),
         rows: number(&rows, "_tagflow_progress.row_count")?,
     };
     Ok((table, progress))

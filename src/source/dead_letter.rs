@@ -59,6 +59,8 @@ pub struct DeadLetterCount {
     pub put: u64,
     /// Of them, those that could not be written.
     pub lost: u64,
+    /// Of them, events that decode and came too late.
+    pub late: u64,
     /// Values that did not fit and were read as NULL, in records that are none.
     pub nulls: u64,
 }
@@ -84,6 +86,15 @@ impl DeadLetters {
 
     /// Keeps a record, unless the files have it already.
     pub fn put(&self, stream: &str, record: &RawRecord<'_>, error: &DecodeError) {
+        self.keep(stream, record, error, false);
+    }
+
+    /// Keeps an event that came too late for its windows likewise; its record is told by its columns.
+    pub fn put_late(&self, stream: &str, record: &RawRecord<'_>, reason: &str) {
+        self.keep(stream, record, &DecodeError(reason.to_string()), true);
+    }
+
+    fn keep(&self, stream: &str, record: &RawRecord<'_>, error: &DecodeError, is_late: bool) {
         let mut streams = self.lock();
         let letters = self.of_stream(&mut streams, stream);
         let place = (record.partition, record.offset);
@@ -91,6 +102,7 @@ impl DeadLetters {
             return;
         }
         letters.count.put += 1;
+        letters.count.late += u64::from(is_late);
         let payload = record.payload.unwrap_or_default();
         let text = std::str::from_utf8(payload).ok();
         let letter = DeadLetter {
@@ -302,7 +314,7 @@ mod tests {
         );
         let read = letters.read("orders").unwrap();
         assert_eq!(read[1].raw_base64.as_deref(), Some("/wA="));
-        assert_eq!(letters.counts()["orders"], DeadLetterCount { put: 2, lost: 0, nulls: 0 });
+        assert_eq!(letters.counts()["orders"], DeadLetterCount { put: 2, lost: 0, late: 0, nulls: 0 });
     }
 
     #[test]

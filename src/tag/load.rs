@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use super::{ColumnHeader, Folder, Method, OnError, Status, TagDefinition, TagHeader};
+use super::{ColumnHeader, Emission, Emit, Folder, Method, OnError, Status, TagDefinition, TagHeader};
 use crate::config::Outline;
 use crate::diagnostic::{Diagnostic, codes, nearest};
 use crate::sql_header;
@@ -14,9 +15,21 @@ pub(crate) const FOLDER: &str = "tags";
 /// What says more of a branch of the tree.
 pub(crate) const FOLDER_FILE: &str = "_folder.toml";
 
-const KEYS: &[&str] =
-    &["title", "description", "owner", "entity", "method", "status", "on_error", "state_limit", "columns"];
-const LATER_KEYS: &[&str] = &["emit"];
+const KEYS: &[&str] = &[
+    "title",
+    "description",
+    "owner",
+    "entity",
+    "method",
+    "status",
+    "on_error",
+    "state_limit",
+    "emit",
+    "allowed_lateness",
+    "early",
+    "recompute_every",
+    "columns",
+];
 
 /// What `tags/` holds.
 #[derive(Debug, Default)]
@@ -194,8 +207,28 @@ fn read_on_error(walk: &mut Walk<'_>, header: &Section<'_>) -> OnError {
     reaction
 }
 
+/// Steps are of broker time, which has milliseconds; shorter ones than this are no bound.
+const SHORTEST_STEP: Duration = Duration::from_secs(1);
+
+fn read_emission(walk: &mut Walk<'_>, header: &Section<'_>) -> Emission {
+    let emissions = [("on_change", Emit::OnChange), ("on_close", Emit::OnClose)];
+    let emission = Emission {
+        emit: walk.word(header, "emit", &emissions).unwrap_or_default(),
+        allowed_lateness: walk.duration(header, "allowed_lateness", Duration::ZERO),
+        early: walk.duration(header, "early", SHORTEST_STEP),
+    };
+    if emission.early.is_some()
+        && emission.emit == Emit::OnChange
+        && let Some(text) = walk.text(header, "early")
+    {
+        walk.error(codes::BAD_VALUE, text.span, "\"early\" goes with emit = \"on_close\"")
+            .help("leave it out: windows that emit on change are shown at every change");
+    }
+    emission
+}
+
 fn read_header(walk: &mut Walk<'_>, header: &Section<'_>) -> TagHeader {
-    walk.check_keys_with_later(header, KEYS, LATER_KEYS);
+    walk.check_keys(header, KEYS);
     let methods =
         [("stat", Method::Stat), ("rule", Method::Rule), ("mining", Method::Mining), ("manual", Method::Manual)];
     let states = [
@@ -212,6 +245,8 @@ fn read_header(walk: &mut Walk<'_>, header: &Section<'_>) -> TagHeader {
         status: walk.word(header, "status", &states).unwrap_or_default(),
         on_error: read_on_error(walk, header),
         state_limit: walk.bytes(header, "state_limit"),
+        emission: read_emission(walk, header),
+        recompute_every: walk.duration(header, "recompute_every", SHORTEST_STEP),
         columns: walk
             .sections(header, "columns")
             .into_iter()

@@ -7,6 +7,7 @@ mod load;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +47,10 @@ pub struct TagHeader {
     pub on_error: OnError,
     /// The most bytes of state that it may have.
     pub state_limit: Option<u64>,
+    /// When the rows of its windows are shown.
+    pub emission: Emission,
+    /// How often values of the whole population may change.
+    pub recompute_every: Option<Duration>,
     /// More to say of single columns.
     pub columns: BTreeMap<String, ColumnHeader>,
 }
@@ -84,6 +89,35 @@ pub enum OnError {
     Skip,
     /// The expression is NULL.
     Null,
+}
+
+/// When the rows of a tag's windows are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Emission {
+    /// At every change, or once.
+    pub emit: Emit,
+    /// How much later than the streams' own lateness an event may still come; `None` keeps windows open for good where
+    /// they emit on every change, and adds nothing where they emit on close.
+    pub allowed_lateness: Option<Duration>,
+    /// With [`Emit::OnClose`]: show windows before they close too, as they were at the last full step of this length.
+    pub early: Option<Duration>,
+}
+
+impl Emission {
+    /// True where events may come too late.
+    pub fn has_late_events(&self) -> bool {
+        self.emit == Emit::OnClose || self.allowed_lateness.is_some()
+    }
+}
+
+/// When a window's rows are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Emit {
+    /// From its first event on, at every change.
+    #[default]
+    OnChange,
+    /// When the watermark has passed its end.
+    OnClose,
 }
 
 /// What the header says of one column.

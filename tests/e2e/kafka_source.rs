@@ -5,15 +5,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use arrow::array::AsArray;
 use arrow::datatypes::{DataType, Int64Type};
 use futures::executor::block_on;
-use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::admin::{AdminOptions, NewPartitions};
+use rdkafka::producer::Producer;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tagflow::catalog::{Column, Format, Start, Stream, TimestampFormat};
 use tagflow::config::{Connection, Secret};
@@ -21,58 +19,9 @@ use tagflow::source::{
     DeadLetters, ReadRequest, Registries, SourceContext, SourceEvent, SourceHandle, WallClock, start_source,
 };
 
-/// Longest wait for anything; new partitions are looked for every ten seconds.
-const PATIENCE: Duration = Duration::from_secs(40);
-
-fn brokers() -> String {
-    std::env::var("TAGFLOW_TEST_KAFKA")
-        .expect("TAGFLOW_TEST_KAFKA must name a Kafka broker (host:port); `make test` starts one and sets it")
-}
-
-/// A topic of one test, gone at its end.
-struct Topic {
-    name: String,
-    admin: AdminClient<DefaultClientContext>,
-}
+use crate::topic::{PATIENCE, Topic, brokers, send};
 
 impl Topic {
-    /// A topic that does not exist yet.
-    fn named(test: &str) -> Self {
-        let nanos = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos();
-        let admin = ClientConfig::new().set("bootstrap.servers", brokers()).create().unwrap();
-        Topic { name: format!("tagflow-test.{test}.{nanos}"), admin }
-    }
-
-    fn create(&self, partitions: i32) {
-        let topic = NewTopic::new(&self.name, partitions, TopicReplication::Fixed(1));
-        let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
-        for outcome in block_on(self.admin.create_topics([&topic], &options)).unwrap() {
-            outcome.unwrap();
-        }
-    }
-
-    fn with_partitions(test: &str, partitions: i32) -> Self {
-        let topic = Topic::named(test);
-        topic.create(partitions);
-        topic
-    }
-
-    fn producer(&self, properties: &[(&str, &str)]) -> BaseProducer {
-        let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", brokers());
-        for (name, value) in properties {
-            config.set(*name, *value);
-        }
-        config.create().unwrap()
-    }
-
-    /// Writes records to one partition; their broker times are given with them.
-    fn write(&self, partition: i32, records: &[(String, Option<i64>)]) {
-        let producer = self.producer(&[]);
-        send(&producer, &self.name, partition, records);
-        producer.flush(PATIENCE).unwrap();
-    }
-
     fn write_ids(&self, partition: i32, ids: std::ops::Range<i64>) {
         let records: Vec<_> = ids.map(|id| (order(id), None)).collect();
         self.write(partition, &records);
@@ -138,30 +87,8 @@ impl Topic {
     }
 }
 
-impl Drop for Topic {
-    fn drop(&mut self) {
-        // A topic that is left behind harms no other test.
-        let _ = block_on(self.admin.delete_topics(&[&self.name], &AdminOptions::new()));
-    }
-}
-
 fn order(id: i64) -> String {
     format!("{{\"order_id\":{id}}}")
-}
-
-fn send(producer: &BaseProducer, topic: &str, partition: i32, records: &[(String, Option<i64>)]) {
-    for (payload, timestamp) in records {
-        let mut record = BaseRecord::<(), str>::to(topic).partition(partition).payload(payload);
-        record.timestamp = *timestamp;
-        let mut waiting = Some(record);
-        while let Some(record) = waiting.take() {
-            if let Err((error, back)) = producer.send(record) {
-                assert_eq!(error.rdkafka_error_code(), Some(rdkafka::types::RDKafkaErrorCode::QueueFull));
-                producer.poll(Duration::from_millis(10));
-                waiting = Some(back);
-            }
-        }
-    }
 }
 
 /// What a reader has told so far.

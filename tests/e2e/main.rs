@@ -4,4 +4,7 @@ mod avro;
 mod daemon;
 mod kafka_source;
 mod mysql_sink;
+mod shop;
 mod state_limit;
+mod topic;
+mod windows;

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::tagflow::delta::{Offsets, Partition};
+use super::tagflow::delta::{Offsets, Partition, Watermarks};
 use super::tagflow::sink::{
     Sink, SinkColumn, SinkError, TagChanges, TagProgress, TagRegistration, TagTable, shadow_table,
 };
@@ -79,7 +79,8 @@ pub fn table_of(name: &str, keys: usize, batch: &RecordBatch) -> Arc<TagTable> {
 pub fn progress(tag: &str, epoch: u64, rows: u64) -> TagProgress {
     let mut offsets = Offsets::default();
     offsets.advance(&Partition { stream: "orders".to_string(), number: 3 }, epoch as i64 * 10);
-    TagProgress { tag: tag.to_string(), fingerprint: "f1".to_string(), epoch, offsets, clock: CLOCK, rows }
+    let watermarks = Watermarks::from([("orders".to_string(), -(epoch as i64))]);
+    TagProgress { tag: tag.to_string(), fingerprint: "f1".to_string(), epoch, offsets, clock: CLOCK, watermarks, rows }
 }
 
 /// Upserts and deletes of `table` at an epoch.

@@ -4,7 +4,7 @@
 //! A file is one topic. `zone`, `function NAME CREATE FUNCTION …` and `schema NAME` (the lines of a schema's `[columns]`; the first TIMESTAMP is the event
 //! time; `unique = {…}` is the stream's) come first, then `at TIME` with the events that have arrived by then, one `STREAM {json}` a line. `--- name` begins a
 //! query, `=>` the rows it gives at the last time, `=> TIME` those at an earlier one: columns in the order of the SELECT
-//! list behind `|`. A query may read the ones before it as `tags.name`.
+//! list behind `|`. A query may read the ones before it as `tags.name`, and begin with a header of its own.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
@@ -16,7 +16,7 @@ use chrono::{NaiveDateTime, TimeZone};
 use chrono_tz::Tz;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use tagflow::delta::{Clock, Delta};
+use tagflow::delta::{Clock, Delta, Moment, Watermarks};
 use tagflow::diagnostic::Severity;
 use tagflow::engine::desired::{Desired, plan_project};
 use tagflow::operator::graph::Graph;
@@ -151,6 +151,7 @@ struct Running<'a> {
     /// By tag: rows with their weights.
     tables: BTreeMap<String, BTreeMap<String, i64>>,
     read: HashMap<String, i64>,
+    watermarks: Watermarks,
 }
 
 impl Running<'_> {
@@ -201,7 +202,7 @@ impl Running<'_> {
                 topic: &stream.topic,
                 partition: 0,
                 offset: *offset,
-                timestamp: Some(0),
+                timestamp: None,
                 key: None,
                 payload: Some(json.as_bytes()),
             };
@@ -213,7 +214,17 @@ impl Running<'_> {
             let batch = concat_batches(&batches[0].schema(), &batches).unwrap();
             (name, batch)
         });
-        for (name, delta) in self.graph.step(&events.collect(), clock) {
+        self.step_graph(&events.collect(), clock);
+        // There is one partition: what has come of it is how far the watermark is.
+        for (stream, newest) in self.graph.newest_events() {
+            self.watermarks.extend(newest.partitions.get(&0).map(|time| (stream.to_string(), time - newest.lateness)));
+        }
+        self.step_graph(&HashMap::new(), clock);
+    }
+
+    fn step_graph(&mut self, events: &HashMap<String, RecordBatch>, clock: Clock) {
+        let moment = Moment { clock, watermarks: self.watermarks.clone() };
+        for (name, delta) in self.graph.step(events, moment) {
             let delta = delta.unwrap_or_else(|error| panic!("{name}: {error}"));
             self.apply(&name, &delta);
         }
@@ -286,6 +297,7 @@ fn every_case_gives_its_rows_in_every_way() {
                     random: StdRng::seed_from_u64(seed),
                     tables: BTreeMap::new(),
                     read: HashMap::new(),
+                    watermarks: Watermarks::new(),
                 };
                 running.run(way);
                 if way == Way::Straight {

@@ -1,6 +1,7 @@
 //! Random events: skewed keys, NULLs, ties, out-of-order times, Chinese text.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{
     ArrayRef, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int32Array, Int64Array, ListArray, RecordBatch,
@@ -28,7 +29,7 @@ fn column(name: &str, data_type: DataType) -> Column {
     }
 }
 
-fn stream(name: &str, time: &str, timezone: Tz, columns: Vec<Column>) -> Arc<Stream> {
+fn stream(name: &str, time: &str, lateness: u64, timezone: Tz, columns: Vec<Column>) -> Arc<Stream> {
     Arc::new(Stream {
         name: name.to_string(),
         file: format!("schemas/{name}.toml").into(),
@@ -38,7 +39,11 @@ fn stream(name: &str, time: &str, timezone: Tz, columns: Vec<Column>) -> Arc<Str
         format: Format::Json,
         timezone,
         start: Start::Earliest,
-        time: Some(EventTime { column: time.to_string(), lateness: std::time::Duration::ZERO }),
+        time: Some(EventTime {
+            column: time.to_string(),
+            lateness: Duration::from_secs(lateness),
+            idle: Duration::MAX,
+        }),
         kind: Default::default(),
         key: vec![],
         truncates: false,
@@ -53,6 +58,7 @@ pub fn catalog(timezone: Tz) -> Catalog {
     let orders = stream(
         "orders",
         "order_time",
+        86_400,
         timezone,
         vec![
             column("order_id", DataType::Int64),
@@ -68,6 +74,7 @@ pub fn catalog(timezone: Tz) -> Catalog {
     let views = stream(
         "page_views",
         "view_time",
+        0,
         timezone,
         vec![
             column("user_id", DataType::Int64),
@@ -82,6 +89,7 @@ pub fn catalog(timezone: Tz) -> Catalog {
     let carts = stream(
         "carts",
         "cart_time",
+        3_600,
         timezone,
         vec![
             column("cart_id", DataType::Int64),
@@ -109,7 +117,6 @@ pub fn partitions(catalog: &Catalog) -> Vec<Partition> {
 
 /// A stream that drops what was sent again within two hours, and takes events that are an hour late.
 fn payments(timezone: Tz) -> Arc<Stream> {
-    const HOUR: std::time::Duration = std::time::Duration::from_secs(3600);
     let columns = vec![
         column("payment_id", DataType::Int64),
         column("user_id", DataType::Int64),
@@ -117,10 +124,12 @@ fn payments(timezone: Tz) -> Arc<Stream> {
         column("method", DataType::Utf8),
         column("pay_time", DataType::Timestamp(TimeUnit::Millisecond, None)),
     ];
-    let stream = Stream::clone(&stream("payments", "pay_time", timezone, columns));
+    let stream = Stream::clone(&stream("payments", "pay_time", 3_600, timezone, columns));
     Arc::new(Stream {
-        time: Some(EventTime { column: "pay_time".to_string(), lateness: HOUR }),
-        unique: Some(Unique { columns: vec!["payment_id".to_string(), "method".to_string()], within: 2 * HOUR }),
+        unique: Some(Unique {
+            columns: vec!["payment_id".to_string(), "method".to_string()],
+            within: Duration::from_secs(2 * 3_600),
+        }),
         ..stream
     })
 }
@@ -171,7 +180,7 @@ pub fn batch(stream: &Stream, rows: usize, now: i64, first_offset: i64, random: 
     }
     let mut columns: Vec<ArrayRef> = stream.columns.iter().map(|column| values(column, rows, now, random)).collect();
     columns.push(Arc::new(StringArray::from(vec![stream.topic.as_str(); rows])));
-    columns.push(Arc::new(Int32Array::from(vec![0; rows])));
+    columns.push(Arc::new(Int32Array::from_iter_values((0..rows).map(|_| random.random_range(0..3)))));
     columns.push(Arc::new(Int64Array::from_iter_values((0..rows as i64).map(|row| first_offset + row))));
     let arrived = (0..rows).map(|_| now - (random.random::<f64>().powi(3) * 9.0 * DAY as f64) as i64);
     columns.push(Arc::new(TimestampMillisecondArray::from_iter_values(arrived).with_timezone(stream.timezone.name())));

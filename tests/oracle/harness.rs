@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::concat_batches;
-use arrow::datatypes::{DataType, Float64Type};
+use arrow::datatypes::{DataType, Float64Type, Int32Type, TimestampMillisecondType};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use chrono_tz::Tz;
 use datafusion::execution::context::SessionState;
@@ -14,7 +14,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use tagflow::catalog::Catalog;
-use tagflow::delta::{Clock, Delta, Offsets, Partition};
+use tagflow::delta::{Clock, Delta, Moment, Offsets, Partition, Watermarks};
 use tagflow::diagnostic::Severity;
 use tagflow::engine::desired::{Desired, plan_project};
 use tagflow::operator::graph::Graph;
@@ -57,6 +57,8 @@ struct Tag {
     missed: HashMap<String, usize>,
     /// Its table: key to row, kept by the deltas alone.
     table: BTreeMap<Vec<String>, Row>,
+    /// Rows that were ever taken back.
+    retractions: usize,
 }
 
 fn key() -> KeyRequirement {
@@ -73,6 +75,7 @@ pub struct Run {
     /// Most events of a stream in one epoch.
     most_rows: usize,
     runtime: tokio::runtime::Runtime,
+    watermarks: Watermarks,
 }
 
 impl Run {
@@ -91,7 +94,15 @@ impl Run {
                 let plan = compile(&logical, &catalog, timezone, &key())
                     .unwrap_or_else(|refusal| panic!("{name}: {refusal:?}\n{}", logical.display_indent()));
                 let (name, sql) = (name.to_string(), sql.to_string());
-                Tag { name, sql, logical, plan: Arc::new(plan), missed: HashMap::new(), table: BTreeMap::new() }
+                Tag {
+                    name,
+                    sql,
+                    logical,
+                    plan: Arc::new(plan),
+                    missed: HashMap::new(),
+                    table: BTreeMap::new(),
+                    retractions: 0,
+                }
             })
             .collect();
         Run::new(seed, timezone, catalog, state, tags, runtime)
@@ -142,9 +153,25 @@ impl Run {
                 plan: tag.plan,
                 missed: HashMap::new(),
                 table: BTreeMap::new(),
+                retractions: 0,
             })
             .collect();
         Run::new(seed, timezone, desired.project.catalog, state, tags, runtime)
+    }
+
+    /// Rows of a tag that were ever taken back.
+    pub fn retractions(&self, tag: &str) -> usize {
+        self.tags.iter().filter(|known| known.name == tag).map(|known| known.retractions).sum()
+    }
+
+    /// The operators of a tag.
+    pub fn plan(&self, tag: &str) -> &FlowPlan {
+        &self.tags.iter().find(|known| known.name == tag).expect("a tag of that name").plan
+    }
+
+    /// Rows that a tag has.
+    pub fn rows(&self, tag: &str) -> usize {
+        self.tags.iter().filter(|known| known.name == tag).map(|known| known.table.len()).sum()
     }
 
     /// How many tags there are.
@@ -179,7 +206,7 @@ impl Run {
         let names: BTreeSet<&str> = tags.iter().map(|tag| tag.name.as_str()).collect();
         assert_eq!(names.len(), tags.len(), "every tag needs a name of its own");
         tags.shuffle(&mut random);
-        Run { random, seed, timezone, catalog, state, tags, most_rows: 60, runtime }
+        Run { random, seed, timezone, catalog, state, tags, most_rows: 60, runtime, watermarks: Watermarks::new() }
     }
 
     /// With up to so many events of a stream in one epoch.
@@ -203,18 +230,20 @@ impl Run {
             graph.note_partitions(events::partitions(&self.catalog).iter());
             let arrived = self.arrive(clock, &mut history);
             clock += self.clock_step();
-            let deltas = graph.step(&arrived, clock);
+            let moment = self.moment(clock);
+            let deltas = graph.step(&arrived, moment.clone());
             for tag in &mut self.tags[..running] {
                 let delta = deltas[&tag.name].as_ref().unwrap_or_else(|error| {
                     panic!("seed {}: {} failed in epoch {epoch}: {error}\n{}", self.seed, tag.name, tag.sql)
                 });
                 tag.apply(delta, &format!("seed {} epoch {epoch}", self.seed));
             }
-            self.compare(running, &history, clock, epoch);
+            self.compare(running, &history, &moment, epoch);
             if running < self.tags.len() && self.random.random_bool(0.4) {
                 running = self.fill(&mut graph, running, &history, clock);
-                self.compare(running, &history, clock, epoch);
+                self.compare(running, &history, &moment, epoch);
             }
+            self.move_watermarks(&history);
             if self.random.random_bool(0.15) {
                 graph = self.restart(&graph, running);
             }
@@ -241,6 +270,39 @@ impl Run {
             }
         }
         arrived
+    }
+
+    fn moment(&self, clock: Clock) -> Moment {
+        Moment { clock, watermarks: self.watermarks.clone() }
+    }
+
+    /// What the watermarks of the next step are, or at times of a later one: never ahead of the events of a partition.
+    fn move_watermarks(&mut self, history: &HashMap<String, Vec<RecordBatch>>) {
+        if self.random.random_bool(0.3) {
+            return;
+        }
+        for (name, batches) in history {
+            let Some(time) = &self.catalog.streams[name].time else { continue };
+            let mut newest: BTreeMap<i32, i64> = BTreeMap::new();
+            for batch in batches {
+                let millis = |column: &str| {
+                    batch.column_by_name(column).unwrap().as_primitive::<TimestampMillisecondType>().clone()
+                };
+                let (times, arrived) = (millis(&time.column), millis("_timestamp"));
+                let partitions = batch.column_by_name("_partition").unwrap().as_primitive::<Int32Type>();
+                for row in (0..batch.num_rows()).filter(|row| times.is_valid(*row)) {
+                    if times.value(row) <= arrived.value(row) + events::DAY {
+                        let known = newest.entry(partitions.value(row)).or_insert(i64::MIN);
+                        *known = times.value(row).max(*known);
+                    }
+                }
+            }
+            // Before every partition has an event, nothing is known.
+            let Some(oldest) = newest.values().min().filter(|_| newest.len() == 3) else { continue };
+            let watermark = oldest * 1_000_000 - time.lateness.as_nanos() as i64;
+            let known = self.watermarks.entry(name.clone()).or_insert(watermark);
+            *known = watermark.max(*known);
+        }
     }
 
     fn clock_step(&mut self) -> Clock {
@@ -289,9 +351,9 @@ impl Run {
             if events.is_empty() {
                 break;
             }
-            deltas.push(filling.step(&events, clock - 1));
+            deltas.push(filling.step(&events, self.moment(clock - 1)));
         }
-        deltas.push(filling.step(&HashMap::new(), clock));
+        deltas.push(filling.step(&HashMap::new(), self.moment(clock)));
         for tag in &mut self.tags[running..joined] {
             for delta in &deltas {
                 tag.apply(delta[&tag.name].as_ref().unwrap(), "fill");
@@ -332,7 +394,8 @@ impl Run {
             .collect()
     }
 
-    fn compare(&self, running: usize, history: &HashMap<String, Vec<RecordBatch>>, clock: Clock, epoch: usize) {
+    fn compare(&self, running: usize, history: &HashMap<String, Vec<RecordBatch>>, moment: &Moment, epoch: usize) {
+        let clock = moment.clock;
         let whole = self.whole(history);
         for tag in &self.tags[..running] {
             let seen = whole.iter().map(|(stream, batch)| {
@@ -341,7 +404,7 @@ impl Run {
             });
             let answer = self
                 .runtime
-                .block_on(oracle::answer(&self.state, &tag.logical, &seen.collect(), clock))
+                .block_on(oracle::answer(&self.state, &tag.logical, &seen.collect(), moment.clone()))
                 .unwrap_or_else(|error| panic!("the oracle of {} failed: {error}", tag.name));
             let mut expected = BTreeMap::new();
             for (_, (key, row)) in tag.rows(&answer) {
@@ -399,6 +462,7 @@ impl Tag {
             net.into_iter().filter(|(_, (_, weight))| *weight != 0).partition(|(_, (_, weight))| *weight < 0);
         for ((key, _), (row, weight)) in gone {
             assert_eq!(weight, -1, "{context}: {} {key:?}", self.name);
+            self.retractions += 1;
             let removed = self.table.remove(&key);
             assert_eq!(removed, Some(row), "{context}: {} retracts what is not there, {key:?}", self.name);
         }

@@ -6,6 +6,7 @@
 mod bounded;
 mod cases;
 mod changes;
+mod emission;
 mod events;
 mod harness;
 mod queries;

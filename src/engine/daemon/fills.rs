@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
 
 use super::{Aside, Daemon, DaemonError, shards, wall_clock};
-use crate::delta::Offsets;
-use crate::engine::dataflow::TagFault;
+use crate::delta::{Offsets, Watermarks};
+use crate::engine::dataflow::{TagFault, of_streams};
 use crate::engine::desired::{PlannedTag, reads, streams};
 use crate::engine::fill::{Fill, FillEvent, FillRequest, Filled, Meeting};
 use crate::engine::intake::Arrived;
@@ -46,6 +46,7 @@ impl Daemon {
             if !self.stands_at(&meeting.offsets) {
                 return self.give_up_fill("a source has ended elsewhere than it was asked to");
             }
+            self.dataflow.raise_watermarks(&meeting.watermarks);
             let faults = self.dataflow.step(&HashMap::new(), meeting.clock);
             self.faults(faults);
             self.join(*filled)?;
@@ -95,6 +96,7 @@ impl Daemon {
             shards: shards(&self.config),
             epoch_rows: self.config.engine.epoch_rows,
             clock: wall_clock().max(self.dataflow.clock),
+            watermarks: self.dataflow.next_watermarks().clone(),
         };
         let fill =
             Fill::start(request).map_err(|source| DaemonError::Io { what: "the fill's thread".to_string(), source })?;
@@ -129,7 +131,7 @@ impl Daemon {
                     let fingerprint = filling.map(|planned| planned.plan.fingerprint.clone()).unwrap_or_default();
                     self.put_aside(fingerprint, fault, TagState::Failed);
                 }
-                FillEvent::CaughtUp(offsets) => self.agree_on_meeting(offsets)?,
+                FillEvent::CaughtUp { offsets, watermarks } => self.agree_on_meeting(offsets, watermarks)?,
                 FillEvent::Filled(filled) => self.filled = Some(filled),
                 FillEvent::Failed(reason) => self.give_up_fill(&reason)?,
             }
@@ -138,7 +140,7 @@ impl Daemon {
     }
 
     /// Both go to the later of the two offsets in every partition, and there meet.
-    pub(super) fn agree_on_meeting(&mut self, filled: Offsets) -> Result<(), DaemonError> {
+    pub(super) fn agree_on_meeting(&mut self, filled: Offsets, watermarks: Watermarks) -> Result<(), DaemonError> {
         self.leave_moved_streams()?;
         let mut offsets = self.dataflow.offsets.clone();
         for (partition, next) in &filled.0 {
@@ -146,7 +148,12 @@ impl Daemon {
         }
         // Neither side's clock goes back, whatever the machine's does meanwhile.
         let begun = self.fill.as_ref().map_or(0, |fill| fill.clock);
-        let meeting = Meeting { offsets, clock: wall_clock().max(self.dataflow.clock).max(begun) };
+        self.dataflow.raise_watermarks(&watermarks);
+        let meeting = Meeting {
+            offsets,
+            clock: wall_clock().max(self.dataflow.clock).max(begun),
+            watermarks: self.dataflow.next_watermarks().clone(),
+        };
         if let Some(fill) = &self.fill {
             fill.meet(meeting.clone());
         }
@@ -299,6 +306,7 @@ impl Daemon {
             epoch: self.dataflow.epoch,
             offsets: Offsets(own.map(|(partition, next)| (partition.clone(), *next)).collect()),
             clock: self.dataflow.clock,
+            watermarks: of_streams(&filled.dataflow.watermarks, &streams.keys().cloned().collect()),
             rows: filled.dataflow.rows(&tag),
         };
         let shadow = planned.shadow.table.clone();

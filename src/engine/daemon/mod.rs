@@ -24,6 +24,7 @@ use crate::engine::dataflow::Dataflow;
 use crate::engine::desired::{Desired, PlannedTag, reads};
 use crate::engine::fill::{Fill, Filled, Meeting};
 use crate::engine::intake::{Intake, World};
+use crate::engine::late::keep_late_events;
 use crate::engine::reload::Reloader;
 use crate::engine::sizes::StateSizes;
 use crate::engine::status::{Phase, Rate, SharedStatus, TagState, update};
@@ -143,6 +144,8 @@ struct Daemon {
     complete_from: BTreeMap<String, Option<i64>>,
     versions: BTreeMap<String, u64>,
     intake: Intake,
+    /// The next epoch takes watermarks further, whether or not anything arrives.
+    watermarks_move: bool,
     in_flight: Option<InFlight>,
     fill: Option<Fill>,
     meeting: Option<Meeting>,
@@ -228,6 +231,7 @@ impl Daemon {
             complete_from: BTreeMap::new(),
             versions: BTreeMap::new(),
             intake,
+            watermarks_move: false,
             in_flight: None,
             fill: None,
             meeting: None,
@@ -289,7 +293,7 @@ impl Daemon {
             }
             self.write_status(&[]);
             // What was taken with the last epoch is written when the daemon stops.
-            let settled = self.fill.is_none() && self.meeting.is_none();
+            let settled = self.fill.is_none() && self.meeting.is_none() && !self.watermarks_move;
             if self.until_caught_up && settled && self.intake.is_caught_up() && self.needed().is_empty() {
                 break;
             }
@@ -330,10 +334,10 @@ impl Daemon {
         }
         let now = wall_clock().max(self.dataflow.clock);
         let due = self.dataflow.graph.next_timer().is_some_and(|timer| timer <= now);
-        if arrived.next.is_empty() && !due {
-            return Ok(());
+        if !arrived.next.is_empty() || due || self.watermarks_move {
+            self.take(arrived, now);
         }
-        self.take(arrived, now);
+        self.watermarks_move = self.dataflow.look_ahead(&self.intake);
         Ok(())
     }
 
@@ -344,6 +348,7 @@ impl Daemon {
         self.events += arrived.rows as u64;
         self.dataflow.graph.note_partitions(self.intake.announced_partitions());
         let faults = self.dataflow.step(&arrived.events, clock);
+        keep_late_events(&self.dataflow.graph, &self.world.context.dead_letters);
         self.faults(faults);
     }
 
@@ -444,6 +449,7 @@ impl Daemon {
             version: VERSION,
             epoch: self.dataflow.epoch,
             clock: self.dataflow.clock,
+            watermarks: self.dataflow.watermarks.clone(),
             offsets: self.dataflow.offsets.clone(),
             tags: same.1.clone(),
             beginnings: self.dataflow.beginnings(),

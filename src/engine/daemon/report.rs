@@ -4,10 +4,23 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::{Daemon, STATUS_INTERVAL};
+use crate::engine::intake::instant_of;
 use crate::engine::status::{FillStatus, OperatorStatus, PartitionStatus, TagState, TagStatus, update};
 use crate::operator::unique::Dropped;
 
 impl Daemon {
+    /// Watermarks by which windows close, as instants in milliseconds.
+    fn closing_watermarks(&self) -> BTreeMap<String, i64> {
+        let instant = |(stream, watermark): (&String, &i64)| {
+            let stream = self.desired.project.catalog.streams.get(stream)?;
+            let time = stream.time.as_ref()?;
+            let column = stream.columns.iter().find(|column| column.name == time.column)?;
+            let millis = watermark.div_euclid(1_000_000);
+            Some((stream.name.clone(), instant_of(millis, &column.data_type, self.config.timezone)))
+        };
+        self.dataflow.watermarks.iter().filter_map(instant).collect()
+    }
+
     pub(super) fn write_troubles(&self) {
         if let Some(trouble) = self.store.trouble() {
             update(&self.status, |status| status.troubles = vec![trouble]);
@@ -90,7 +103,8 @@ impl Daemon {
         let pending = self.dataflow.pending_keys() as u64;
         let errors = self.project_errors.clone();
         // A restarted reader has read nothing yet: what was known stays known.
-        let watermarks = self.intake.watermarks();
+        let mut watermarks = self.intake.watermarks();
+        watermarks.extend(self.closing_watermarks());
         update(&self.status, |status| {
             (status.state_rows, status.state_bytes) = (state_rows, state_bytes);
             status.tags = tags.into_values().collect();
@@ -104,6 +118,11 @@ impl Daemon {
             status.fill = fill;
             status.pending_keys = pending;
             status.nulls = dead_letters.iter().map(|(stream, count)| (stream.clone(), count.nulls)).collect();
+            status.late_events = dead_letters
+                .iter()
+                .filter(|(_, count)| count.late > 0)
+                .map(|(stream, count)| (stream.clone(), count.late))
+                .collect();
             status.dead_letters = dead_letters.into_iter().map(|(stream, count)| (stream, count.put)).collect();
             (status.resent, status.too_late) = (resent, too_late);
             status.troubles = troubles;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tracing::{error, info, warn};
 
 use super::{Daemon, DaemonError};
-use crate::delta::{Clock, Offsets};
+use crate::delta::{Clock, Offsets, Watermarks};
 use crate::engine::checkpoint::Manifest;
 use crate::engine::desired::reads;
 use crate::engine::intake::Intake;
@@ -23,9 +23,11 @@ impl Daemon {
         // Epochs and the clock go on from what was ever committed, also where no state can be taken up.
         let epoch = progress.iter().map(|progress| progress.epoch).max().unwrap_or_default();
         let clock = progress.iter().map(|progress| progress.clock).max().unwrap_or_default();
+        let watermarks: Vec<Watermarks> = progress.iter().map(|progress| progress.watermarks.clone()).collect();
         self.restore_state(progress)?;
         self.dataflow.epoch = self.dataflow.epoch.max(epoch);
         self.dataflow.clock = self.dataflow.clock.max(clock);
+        watermarks.iter().for_each(|watermarks| self.dataflow.raise_watermarks(watermarks));
         Ok(())
     }
 
@@ -60,6 +62,7 @@ impl Daemon {
         self.dataflow.offsets = manifest.offsets.clone();
         self.prune_offsets();
         self.dataflow.clock = manifest.clock;
+        self.dataflow.raise_watermarks(&manifest.watermarks);
         info!(epoch = manifest.epoch, tags = self.running.len(), "the checkpoint is loaded");
         update(&self.status, |status| status.phase = Phase::Replaying);
         self.replay(&target)
@@ -104,6 +107,7 @@ impl Daemon {
             let group = groups.entry(progress.epoch).or_default();
             group.epoch = progress.epoch;
             group.clock = group.clock.max(progress.clock);
+            group.watermarks.extend(progress.watermarks);
             for (partition, next) in &progress.offsets.0 {
                 group.offsets.advance(partition, *next);
             }
@@ -146,6 +150,7 @@ impl Daemon {
             self.forget_all();
             return Ok(());
         }
+        self.dataflow.raise_watermarks(&target.watermarks);
         let faults = self.dataflow.replay(&HashMap::new(), target.clock);
         self.faults(faults);
         self.dataflow.epoch = target.epoch;
@@ -172,6 +177,7 @@ impl Daemon {
 struct ReplayTarget {
     epoch: u64,
     clock: Clock,
+    watermarks: Watermarks,
     offsets: Offsets,
     /// Tags with the rows in their tables.
     rows: BTreeMap<String, u64>,

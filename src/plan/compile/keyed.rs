@@ -45,8 +45,11 @@ impl Compiler<'_> {
         if let Some(sets) = &sets {
             return self.grouped_by_sets(&relation, schema, sets, group_expr, aggr_expr, fields);
         }
+        let keys = group_expr.iter().map(|expr| substitute(expr, schema, &relation.columns));
+        let keys = keys.collect::<Result<Vec<_>, _>>()?;
+        let bounds = Self::bounds_of_groups(&mut relation, &keys);
         let node = self.grouped(relation, schema, group_expr, aggr_expr, fields)?;
-        Ok(self.whole(node))
+        Ok(Relation { bounds, ..self.whole(node) })
     }
 
     /// The node of an aggregate: `fields` are its keys, then its values.
@@ -154,7 +157,7 @@ impl Compiler<'_> {
     }
 
     pub(super) fn union(&mut self, union: &Union) -> Result<Relation, Refusal> {
-        let mut inputs = Vec::new();
+        let mut relations = Vec::new();
         for input in &union.inputs {
             let mut relation = self.relation(input)?;
             for (index, field) in union.schema.fields().iter().enumerate() {
@@ -162,13 +165,17 @@ impl Compiler<'_> {
                 let column = relation.columns[index].clone();
                 relation.columns[index] = column.cast_to(field.data_type(), &node_columns)?;
             }
-            let node = self.narrow(relation)?.node;
-            inputs.push(node);
+            relations.push(relation);
         }
+        let bounds = Self::bounds_of_all(&mut relations);
+        let inputs = relations.into_iter().map(|relation| Ok(self.narrow(relation)?.node));
+        let inputs = inputs.collect::<Result<Vec<_>, Refusal>>()?;
         let fields = union.schema.fields().iter();
         let fields = fields.map(|field| Field::new(field.name(), field.data_type().clone(), true)).collect();
         let node = self.union_node(inputs, fields);
-        Ok(self.whole(node))
+        let bound =
+            |(column, comparison, clock_side)| (Expr::Column(self.column(node, column)), comparison, clock_side);
+        Ok(Relation { bounds: bounds.into_iter().map(bound).collect(), ..self.whole(node) })
     }
 
     /// The rows of several nodes with the same columns.

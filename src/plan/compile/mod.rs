@@ -11,11 +11,12 @@ mod join;
 mod key;
 mod keyed;
 mod population;
+mod punctual;
 mod tiles;
 mod unnest;
 mod window;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -29,11 +30,12 @@ use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Filter, LogicalP
 use datafusion::physical_expr::create_physical_expr;
 
 use crate::catalog::{Catalog, Misfits, Stream};
-use crate::plan::clock::{self, ClockBound, Comparison};
+use crate::plan::clock::{self, ClockBound, ClockSide, Comparison};
 use crate::plan::codes;
 use crate::plan::fallible::is_fallible;
 use crate::plan::flow::{FlowNode, FlowPlan, NodeIndex, NodeKind, Reach, Scalar, fingerprint};
 use crate::plan::unique::UniqueRule;
+use crate::plan::watermark;
 
 /// Why a plan cannot stream, or what is wrong with its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,6 +114,9 @@ struct Facts {
     output: String,
 }
 
+/// A comparison with a clock: row side, how, clock side.
+type Bound = (Expr, Comparison, Expr);
+
 /// A node with a projection and filters that have not become operators yet.
 #[derive(Debug, Clone)]
 struct Relation {
@@ -120,8 +125,8 @@ struct Relation {
     columns: Vec<Expr>,
     /// Conditions without the clock, over the same columns.
     filters: Vec<Expr>,
-    /// Conditions on the clock: row side, comparison, clock side.
-    bounds: Vec<(Expr, Comparison, Expr)>,
+    /// Conditions on the clock.
+    bounds: Vec<Bound>,
 }
 
 struct Compiler<'a> {
@@ -141,15 +146,8 @@ impl Compiler<'_> {
                 if scan.fetch.is_some() {
                     return Err(no_limit());
                 }
-                let name = scan.table_name.table();
-                let stream = self.catalog.streams.get(name).cloned().ok_or_else(|| {
-                    Refusal::new(
-                        codes::NOT_STREAMED,
-                        format!("`{name}` is not a stream"),
-                        "read a stream that schemas/ declares",
-                    )
-                })?;
-                let mut relation = self.source(&stream, scan.projected_schema.as_arrow())?;
+                let stream = self.stream(scan.table_name.table())?;
+                let mut relation = self.source(&stream, scan.projected_schema.as_arrow(), None)?;
                 for filter in &scan.filters {
                     self.push_filter(&mut relation, filter, &scan.projected_schema)?;
                 }
@@ -204,6 +202,12 @@ impl Compiler<'_> {
 
     /// `read` are the columns that anyone reads above, `None` for all.
     fn filter(&mut self, filter: &Filter, read: Option<&HashSet<Column>>) -> Result<Relation, Refusal> {
+        if let (Some(late_after), LogicalPlan::TableScan(scan)) =
+            (watermark::late_after(&filter.predicate), filter.input.as_ref())
+        {
+            let stream = self.stream(scan.table_name.table())?;
+            return self.source(&stream, scan.projected_schema.as_arrow(), Some(late_after));
+        }
         let limit = window::limit(filter, read);
         let conjuncts = match &limit {
             Some(limit) => limit.rest.clone(),
@@ -218,7 +222,20 @@ impl Compiler<'_> {
         Ok(relation)
     }
 
-    fn source(&mut self, stream: &Arc<Stream>, projected: &Schema) -> Result<Relation, Refusal> {
+    fn stream(&self, name: &str) -> Result<Arc<Stream>, Refusal> {
+        self.catalog.streams.get(name).cloned().ok_or_else(|| {
+            let message = format!("`{name}` is not a stream");
+            Refusal::new(codes::NOT_STREAMED, message, "read a stream that schemas/ declares")
+        })
+    }
+
+    /// The columns `projected` of a stream; without late events where it is said when one is late.
+    fn source(
+        &mut self,
+        stream: &Arc<Stream>,
+        projected: &Schema,
+        late_after: Option<i64>,
+    ) -> Result<Relation, Refusal> {
         let schema = stream.schema();
         let canonical: Vec<Field> = schema
             .fields()
@@ -291,6 +308,10 @@ impl Compiler<'_> {
                 };
                 self.push(node, facts)
             }
+        };
+        let node = match late_after {
+            Some(late_after) => self.punctual(node, stream, late_after)?,
+            None => node,
         };
         let node = unique.map_or(node, |rule| self.unique(node, stream, rule, &kept));
         Ok(Relation { node, columns: exprs, filters: vec![], bounds: vec![] })
@@ -384,7 +405,7 @@ impl Compiler<'_> {
             }
         }
         // The columns of a stream may become more; what keeps whole rows must know which it keeps.
-        let identity = !matches!(self.nodes[relation.node].kind, NodeKind::Source { .. } | NodeKind::Unique { .. })
+        let identity = !self.nodes[relation.node].kind.gives_records()
             && exprs.len() == self.facts[relation.node].columns.fields().len()
             && exprs.iter().enumerate().all(|(index, expr)| self.plain(relation.node, expr) == Some(index));
         let mapped = if identity && relation.filters.is_empty() {
@@ -406,7 +427,12 @@ impl Compiler<'_> {
                 })
                 .collect::<Result<Vec<_>, _>>()?;
             let reach = self.bounded_reach(&relation, &bounds);
-            self.clock_filter(mapped, bounds, reach)
+            // The clock and every watermark move by themselves.
+            let mut by_clock: BTreeMap<Option<String>, Vec<ClockBound>> = BTreeMap::new();
+            for bound in bounds {
+                by_clock.entry(bound.clock.stream().map(str::to_string)).or_default().push(bound);
+            }
+            by_clock.into_values().fold(mapped, |node, bounds| self.clock_filter(node, bounds, reach))
         };
         let columns = (0..width).map(|index| Expr::Column(self.column(node, index))).collect();
         Ok(Relation { node, columns, filters: vec![], bounds: vec![] })
@@ -482,6 +508,11 @@ impl Compiler<'_> {
         clock_side: &Expr,
     ) -> Result<ClockBound, Refusal> {
         let row = self.scalar(node, row)?;
+        if let Some(stream) = watermark::stream_of(clock_side) {
+            let clock = ClockSide::Watermark(stream.to_string());
+            let clock_text = format!("watermark of {stream}");
+            return Ok(ClockBound { row, comparison, clock, clock_text, stepped: false });
+        }
         let (rewritten, stepped) = clock::clock_side(clock_side).map_err(|message| {
             Refusal::new(codes::CLOCK_STEPS, message, "compare a column with NOW() or CURRENT_DATE plus or minus an interval of days, hours, minutes or seconds")
         })?;
@@ -506,23 +537,30 @@ impl Compiler<'_> {
                 "compare a DATE or TIMESTAMP column with the clock",
             ));
         }
+        let clock = ClockSide::Clock(clock);
         Ok(ClockBound { row, comparison, clock, clock_text: rewritten.to_string(), stepped })
     }
 
     /// With a lower bound on an event's own time, older events do not matter.
     fn bounded_reach(&self, relation: &Relation, bounds: &[ClockBound]) -> Reach {
         // Whether a record is a resent one depends on those `within` and lateness before it.
-        let (source, further) = match &self.nodes[relation.node].kind {
-            NodeKind::Unique { .. } => (self.nodes[relation.node].inputs[0], true),
-            _ => (relation.node, false),
-        };
-        let NodeKind::Source { stream, .. } = &self.nodes[source].kind else {
+        let mut source = &self.nodes[relation.node];
+        let (mut is_unique, mut late_after) = (false, 0);
+        while source.kind.gives_records() && !source.inputs.is_empty() {
+            is_unique |= matches!(source.kind, NodeKind::Unique { .. });
+            if let NodeKind::Punctual(punctuality) = &source.kind {
+                late_after = punctuality.late_after;
+            }
+            source = &self.nodes[source.inputs[0]];
+        }
+        let NodeKind::Source { stream, .. } = &source.kind else {
             return self.facts[relation.node].reach;
         };
         let Some(time) = &stream.time else { return Reach::Unbounded };
-        let further = stream.unique.as_ref().filter(|_| further).map_or(0, |unique| {
+        let resent = stream.unique.as_ref().filter(|_| is_unique).map_or(0, |unique| {
             i64::try_from(unique.within.saturating_add(time.lateness).as_nanos()).unwrap_or(i64::MAX)
         });
+        let further = resent.saturating_add(late_after);
         let event_time = format!("{}#", time.column);
         relation
             .bounds

@@ -5,20 +5,21 @@ use crate::plan::clock::ClockBound;
 use crate::plan::codes;
 use crate::plan::flow::{FlowPlan, JoinPlan, NodeIndex, NodeKind};
 use crate::plan::sql::text::SqlText;
+use crate::tag::TagHeader;
 
 /// Warnings for joins that keep every event of a stream, and for values of the whole population.
-pub(crate) fn of(text: &SqlText<'_>, plan: &FlowPlan) -> Vec<Diagnostic> {
+pub(crate) fn of(text: &SqlText<'_>, plan: &FlowPlan, header: &TagHeader) -> Vec<Diagnostic> {
     let mut warnings = Vec::new();
     for node in &plan.nodes {
         let NodeKind::Join(join) = &node.kind else { continue };
         if is_population(join) {
-            if node.inputs.iter().any(|input| reads_truncations(plan, *input)) {
+            if header.recompute_every.is_some() || node.inputs.iter().any(|input| reads_truncations(plan, *input)) {
                 continue;
             }
             let span = text.find_word(&["select"]).unwrap_or_else(|| text.first_word());
             let span = text.text().to_ascii_lowercase().rfind("select").map_or(span, |at| at..at + "select".len());
             let message = "a value of the whole population: when it changes, every row is computed again";
-            let help = "let it change seldom, by CURRENT_DATE for one, or compare with a number";
+            let help = "say how often it may change in the header, recompute_every = \"1h\", or compare with a number";
             warnings.push(text.warning(codes::POPULATION, span, message).help(help));
             continue;
         }
@@ -76,6 +77,7 @@ fn whole_stream(plan: &FlowPlan, node: NodeIndex) -> Option<&str> {
         NodeKind::Source { stream, .. } => Some(&stream.name),
         NodeKind::Unique { stream, .. } => Some(stream),
         NodeKind::Map { .. }
+        | NodeKind::Punctual(_)
         | NodeKind::Unnest { .. }
         | NodeKind::Union
         | NodeKind::Window { .. }

@@ -45,14 +45,17 @@ use crate::diagnostic::{Diagnostic, Severity};
 use crate::plan::codes;
 use crate::plan::compile::{KeyRequirement, Refusal, compile};
 use crate::plan::flow::FlowPlan;
+use crate::plan::paced::pace_population;
 use crate::plan::session::{optimise, session_state};
-use crate::tag::{Status, TagDefinition};
+use crate::plan::watermark::{self, Unclosed};
+use crate::tag::{Status, TagDefinition, TagHeader};
 
 /// Plans queries over the streams and views of a catalog.
 pub struct QueryPlanner {
     state: SessionState,
     tables: Tables,
     macros: Macros,
+    catalog: Catalog,
     view_problems: Vec<Diagnostic>,
     runtime: tokio::runtime::Runtime,
 }
@@ -88,6 +91,8 @@ struct Readable<'a> {
     text: &'a str,
     /// The key of a tag's entity: rows without it are nobody's.
     key: Option<&'a str>,
+    /// What a tag says of its windows and values of the population; a view's are as the tag says that reads it.
+    header: Option<&'a TagHeader>,
 }
 
 impl QueryPlanner {
@@ -101,12 +106,13 @@ impl QueryPlanner {
         timezone: Tz,
     ) -> Result<Self, DataFusionError> {
         let views = catalog.views.values().map(|view| {
-            let readable = Readable { file: &view.file, text: &view.sql, key: None };
+            let readable = Readable { file: &view.file, text: &view.sql, key: None, header: None };
             (view.name.clone(), readable)
         });
         let tags = tags.values().filter(|tag| tag.header.status != Status::Planned).map(|tag| {
             let key = entities.get(&tag.entity).map(|entity| entity.key.as_str());
-            (format!("{TAGS}.{}", tag.name), Readable { file: &tag.file, text: &tag.text, key })
+            let header = Some(&tag.header);
+            (format!("{TAGS}.{}", tag.name), Readable { file: &tag.file, text: &tag.text, key, header })
         });
         let readable: BTreeMap<String, Readable<'_>> = views.chain(tags).collect();
         let columns = |stream: &crate::catalog::Stream| -> Vec<String> {
@@ -123,7 +129,14 @@ impl QueryPlanner {
             catalog.register_schema(TAGS, Arc::new(MemorySchemaProvider::new()))?;
         }
         let (macros, view_problems) = Macros::new(functions);
-        let mut planner = QueryPlanner { state, tables: Tables { sound, broken }, macros, view_problems, runtime };
+        let mut planner = QueryPlanner {
+            state,
+            tables: Tables { sound, broken },
+            macros,
+            catalog: catalog.clone(),
+            view_problems,
+            runtime,
+        };
         planner.try_functions();
         let reads = planner.reads(&readable);
         for next in views::in_order(&reads) {
@@ -180,7 +193,7 @@ impl QueryPlanner {
 
     /// What this one reads must have been added.
     fn add(&mut self, name: &str, readable: &Readable<'_>) -> Result<(), DataFusionError> {
-        match self.plan_file(&SqlText::new(readable.file, readable.text)) {
+        match self.plan_file(&SqlText::new(readable.file, readable.text), readable.header) {
             Ok(planned) => {
                 let mut plan = planned.plan;
                 let key = readable.key.and_then(|key| {
@@ -220,14 +233,14 @@ impl QueryPlanner {
         &self.state
     }
 
-    /// Plans the query in a file.
-    pub fn plan_query(&self, file: &Path, text: &str) -> Result<PlannedQuery, Vec<Diagnostic>> {
-        let sql = SqlText::new(file, text);
-        let planned = self.plan_file(&sql)?;
+    /// Plans the query of a tag.
+    pub fn plan_query(&self, tag: &TagDefinition) -> Result<PlannedQuery, Vec<Diagnostic>> {
+        let sql = SqlText::new(&tag.file, &tag.text);
+        let planned = self.plan_file(&sql, Some(&tag.header))?;
         Ok(PlannedQuery { plan: planned.optimised, warnings: planned.warnings, body: sql.body() })
     }
 
-    fn plan_file(&self, sql: &SqlText<'_>) -> Result<PlannedFile, Vec<Diagnostic>> {
+    fn plan_file(&self, sql: &SqlText<'_>, header: Option<&TagHeader>) -> Result<PlannedFile, Vec<Diagnostic>> {
         let mut query = sql.parse()?;
         self.macros.inline(sql, &mut query).map_err(|problem| vec![problem])?;
         let mut problems = unsupported::find(sql, &query, &self.state);
@@ -239,11 +252,20 @@ impl QueryPlanner {
             return Err(problems);
         }
         let planned = self.plan(query.clone()).and_then(|plan| {
-            let optimised = optimise(&self.state, plan.clone())?;
-            Ok((plan, optimised))
+            let plan = match header.map(|header| self.as_headed(plan.clone(), header)).transpose()? {
+                None => plan,
+                Some(Ok(headed)) => headed,
+                Some(Err(unclosed)) => return Ok(Err(unclosed)),
+            };
+            let optimised = watermark::settled(optimise(&self.state, plan.clone())?, &self.catalog)?;
+            Ok(optimised.map(|optimised| (plan, optimised)))
         });
         let (plan, optimised) = match planned {
-            Ok(planned) => planned,
+            Ok(Ok(planned)) => planned,
+            Ok(Err(unclosed)) => {
+                problems.push(cannot_close(sql, &unclosed));
+                return Err(problems);
+            }
             Err(error) => {
                 let place = planning_error::place(sql, &error).or_else(|| self.culprit(sql, &query, &error));
                 problems.push(planning_error::diagnostic(sql, &error, place));
@@ -263,6 +285,19 @@ impl QueryPlanner {
         problems.extend(epoch::of_wall_time(sql, &plan));
         problems.extend(ties::left_open(sql, &optimised));
         Ok(PlannedFile { plan, optimised, warnings: problems })
+    }
+
+    /// A tag's plan with what its header says of windows and of values of the population.
+    fn as_headed(
+        &self,
+        plan: LogicalPlan,
+        header: &TagHeader,
+    ) -> Result<Result<LogicalPlan, Unclosed>, DataFusionError> {
+        let plan = match header.recompute_every {
+            Some(every) => pace_population(plan, every, &self.state)?,
+            None => plan,
+        };
+        watermark::emitted(plan, &header.emission, &self.state)
     }
 
     fn plan(&self, query: ast::Query) -> Result<LogicalPlan, DataFusionError> {
@@ -287,6 +322,25 @@ struct PlannedFile {
     plan: LogicalPlan,
     optimised: LogicalPlan,
     warnings: Vec<Diagnostic>,
+}
+
+/// Says why windows cannot be closed.
+fn cannot_close(sql: &SqlText<'_>, unclosed: &Unclosed) -> Diagnostic {
+    let (message, words, help) = match unclosed {
+        Unclosed::NoWindow => (
+            "`emit = \"on_close\"` and `allowed_lateness` are about windows, and this query has none in FROM"
+                .to_string(),
+            "select",
+            "write FROM TABLE(TUMBLE(TABLE orders, DESCRIPTOR(order_time), INTERVAL '1' HOUR)), or leave them out of the header",
+        ),
+        Unclosed::NotEventTime(time) => (
+            format!("a window over `{time}` cannot be closed: it is not the event time of a stream"),
+            "descriptor",
+            "name the column of `time` in the stream's schema in DESCRIPTOR(…); a sub-query may rename it, not compute it",
+        ),
+    };
+    let span = sql.find_word(&[words]).unwrap_or_else(|| sql.first_word());
+    sql.error(codes::WINDOW_CLOSE, span, message).help(help)
 }
 
 /// Says that rows without a key are left out, where the key may be NULL and no condition looks at it.
@@ -335,7 +389,7 @@ pub fn plan_tag(
     tag: &TagDefinition,
     entity: &Entity,
 ) -> Result<PlannedTagQuery, Vec<Diagnostic>> {
-    let planned = planner.plan_query(&tag.file, &tag.text)?;
+    let planned = planner.plan_query(tag)?;
     let key =
         KeyRequirement { entity: tag.entity.clone(), column: entity.key.clone(), data_type: entity.key_type.clone() };
     match compile(&planned.plan, catalog, timezone, &key) {
@@ -344,7 +398,7 @@ pub fn plan_tag(
             warnings.extend(null_key(&planned.plan, tag, &entity.key));
             let sql = SqlText::new(&tag.file, &tag.text);
             warnings.extend(grouping::nobodys(&sql, &planned.plan, &flow));
-            warnings.extend(costs::of(&sql, &flow));
+            warnings.extend(costs::of(&sql, &flow, &tag.header));
             Ok(PlannedTagQuery { logical: planned.plan, flow, warnings })
         }
         Err(Refusal { code, message, help, word }) => {

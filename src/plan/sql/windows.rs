@@ -29,11 +29,12 @@ pub(crate) fn written_out(text: &SqlText<'_>, tokens: Vec<TokenWithSpan>) -> Res
         at -= 1;
         let Some(call) = call_at(&tokens, at) else { continue };
         let written = Window { text, place: tokens[at].span, arguments: &tokens[call.arguments.clone()] };
-        let written = match call.function.as_str() {
+        let (windows, time) = match call.function.as_str() {
             "tumble" => written.tumble(),
             "hop" => written.hop(),
             _ => written.session(),
         }?;
+        let written = written.shown(windows, &time);
         let place = tokens[at].span;
         tokens.splice(at..call.end, written);
         if tokens.len() > MOST_TOKENS {
@@ -103,6 +104,9 @@ struct Window<'a> {
     arguments: &'a [TokenWithSpan],
 }
 
+/// The rows of windows, and their column of time.
+type Written = (Vec<TokenWithSpan>, Vec<TokenWithSpan>);
+
 /// A span of time, in the unit that it was written in.
 struct Length {
     count: i64,
@@ -117,20 +121,29 @@ impl Length {
 }
 
 impl Window<'_> {
-    fn tumble(&self) -> Result<Vec<TokenWithSpan>, Diagnostic> {
+    /// The rows of `windows` that are to be shown; see [`crate::plan::watermark`]. `time` is put where `"#time"` stands.
+    fn shown(&self, windows: Vec<TokenWithSpan>, time: &[TokenWithSpan]) -> Vec<TokenWithSpan> {
+        self.sql(&[
+            Part::Sql("(SELECT * FROM ("),
+            Part::Own(&windows),
+            Part::Sql(") WHERE \"#closes\"(\"#time\", window_end))"),
+        ])
+        .into_iter()
+        .flat_map(|token| self.with_time(token, time))
+        .collect()
+    }
+
+    fn tumble(&self) -> Result<Written, Diagnostic> {
         const FORM: &str = "TABLE(TUMBLE(TABLE orders, DESCRIPTOR(order_time), INTERVAL '1' HOUR))";
         let [data, time, size] = self.named(["data", "timecol", "size"], FORM)?;
         let (from, _) = self.data(&data, FORM)?;
         let (time, size) = (self.time(&time, FORM)?, self.length(&size, FORM)?);
-        Ok(self
-            .sql(&[Part::Sql("("), Part::Text(self.cut(&size, &size, 0)), Part::Sql(" FROM "), Part::Own(&from)])
-            .into_iter()
-            .chain(self.sql(&[Part::Sql(" WHERE "), Part::Own(&time), Part::Sql(" IS NOT NULL)")]))
-            .flat_map(|token| self.with_time(token, &time))
-            .collect())
+        let cut = Part::Text(self.cut(&size, &size, 0));
+        let tokens = self.sql(&[cut, Part::Sql(" FROM "), Part::Own(&from), Part::Sql(" WHERE \"#time\" IS NOT NULL")]);
+        Ok((tokens, time))
     }
 
-    fn hop(&self) -> Result<Vec<TokenWithSpan>, Diagnostic> {
+    fn hop(&self) -> Result<Written, Diagnostic> {
         const FORM: &str = "TABLE(HOP(TABLE orders, DESCRIPTOR(order_time), INTERVAL '5' MINUTE, INTERVAL '1' HOUR)), first the slide, then the size";
         let [data, time, slide, size] = self.named(["data", "timecol", "slide", "size"], FORM)?;
         let (from, _) = self.data(&data, FORM)?;
@@ -140,7 +153,7 @@ impl Window<'_> {
             let message = format!("the size of a HOP must be 1 to {MOST_WINDOWS} times its slide");
             return Err(self.error(message, FORM));
         }
-        let mut tokens = self.sql(&[Part::Sql("(")]);
+        let mut tokens = Vec::new();
         for window in 0..windows {
             let union = if window == 0 { "" } else { " UNION ALL " };
             tokens.extend(self.sql(&[
@@ -148,16 +161,13 @@ impl Window<'_> {
                 Part::Text(self.cut(&slide, &size, window)),
                 Part::Sql(" FROM "),
                 Part::Own(&from),
-                Part::Sql(" WHERE "),
-                Part::Own(&time),
-                Part::Sql(" IS NOT NULL"),
+                Part::Sql(" WHERE \"#time\" IS NOT NULL"),
             ]));
         }
-        tokens.extend(self.sql(&[Part::Sql(")")]));
-        Ok(tokens.into_iter().flat_map(|token| self.with_time(token, &time)).collect())
+        Ok((tokens, time))
     }
 
-    fn session(&self) -> Result<Vec<TokenWithSpan>, Diagnostic> {
+    fn session(&self) -> Result<Written, Diagnostic> {
         const FORM: &str =
             "TABLE(SESSION(TABLE page_views PARTITION BY user_id, DESCRIPTOR(view_time), INTERVAL '30' MINUTE))";
         let [data, time, gap] = self.named(["data", "timecol", "gap"], FORM)?;
@@ -168,7 +178,7 @@ impl Window<'_> {
         let (time, gap) = (self.time(&time, FORM)?, self.length(&gap, FORM)?);
         let gap = gap.times(1);
         let tokens = self.sql(&[
-            Part::Sql("(SELECT * EXCLUDE (\"#session\"), MIN(\"#time\") OVER (PARTITION BY "),
+            Part::Sql("SELECT * EXCLUDE (\"#session\"), MIN(\"#time\") OVER (PARTITION BY "),
             Part::Own(&partition),
             Part::Sql(", \"#session\") AS window_start, MAX(\"#time\") OVER (PARTITION BY "),
             Part::Own(&partition),
@@ -179,9 +189,9 @@ impl Window<'_> {
             Part::Own(&partition),
             Part::Text(format!(" ORDER BY \"#time\") + {gap} THEN 1 ELSE 0 END AS \"#begins\" FROM ")),
             Part::Own(&from),
-            Part::Sql(" WHERE \"#time\" IS NOT NULL)))"),
+            Part::Sql(" WHERE \"#time\" IS NOT NULL))"),
         ]);
-        Ok(tokens.into_iter().flat_map(|token| self.with_time(token, &time)).collect())
+        Ok((tokens, time))
     }
 
     /// All columns and the window that begins `back` slides before the newest that a row falls into.

@@ -15,6 +15,11 @@ const CHAR_BYTES: usize = 4;
 /// MySQL's longest VARCHAR that an index of one column takes is a little below `KEY_BYTES / CHAR_BYTES`.
 const LENGTH_BYTES: usize = 2;
 
+/// Layout 1 lacks a column; its daemon may have been stopped before the new layout was noted.
+pub(super) const HAS_WATERMARKS: &str = "SELECT COUNT(*) FROM information_schema.columns WHERE table_schema = DATABASE() \
+     AND table_name = '_tagflow_progress' AND column_name = 'watermarks'";
+pub(super) const ADD_WATERMARKS: &str = "ALTER TABLE `_tagflow_progress` ADD COLUMN `watermarks` LONGTEXT NULL";
+
 /// The `_tagflow_*` tables; see [`registry`](crate::sink::registry) for their meaning.
 pub(super) const META_TABLES: [&str; 6] = [
     "CREATE TABLE IF NOT EXISTS `_tagflow_meta` (
@@ -39,7 +44,7 @@ pub(super) const META_TABLES: [&str; 6] = [
     "CREATE TABLE IF NOT EXISTS `_tagflow_progress` (
         `tag` VARCHAR(64) NOT NULL, `table_name` VARCHAR(64) NOT NULL, `fingerprint` VARCHAR(255) NOT NULL,
         `epoch` BIGINT UNSIGNED NOT NULL, `clock_ns` BIGINT NOT NULL, `offsets` LONGTEXT NOT NULL,
-        `row_count` BIGINT UNSIGNED NOT NULL, PRIMARY KEY (`tag`, `table_name`)
+        `row_count` BIGINT UNSIGNED NOT NULL, `watermarks` LONGTEXT NULL, PRIMARY KEY (`tag`, `table_name`)
     ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin
       COMMENT='tagflow: how far every table is, committed with its rows'",
     "CREATE TABLE IF NOT EXISTS `_tagflow_retired` (

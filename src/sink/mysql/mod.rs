@@ -219,6 +219,14 @@ impl Store {
             if number(&layout, 0, &server)? > registry::LAYOUT {
                 return Err(server.setup("the _tagflow_* tables are those of a newer tagflow; install that one"));
             }
+            if number(&layout, 0, &server)? < registry::LAYOUT {
+                let known = session.row(layout::HAS_WATERMARKS).await?;
+                if number(&known, 0, &server)? == 0 {
+                    session.execute(layout::ADD_WATERMARKS, None).await?;
+                }
+                let now = format!("UPDATE `_tagflow_meta` SET `layout` = {} WHERE `id` = 1", registry::LAYOUT);
+                session.execute(now, None).await?;
+            }
             session.execute("START TRANSACTION", None).await?;
             let claim = "UPDATE `_tagflow_meta` SET `generation` = `generation` + 1 WHERE `id` = 1";
             session.execute(claim, None).await?;

@@ -26,7 +26,7 @@ pub(super) const META_TABLES: &str = "
     ) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS _tagflow_progress (
         tag TEXT NOT NULL, table_name TEXT NOT NULL, fingerprint TEXT NOT NULL, epoch INTEGER NOT NULL,
-        clock_ns INTEGER NOT NULL, offsets TEXT NOT NULL, row_count INTEGER NOT NULL,
+        clock_ns INTEGER NOT NULL, offsets TEXT NOT NULL, row_count INTEGER NOT NULL, watermarks TEXT,
         PRIMARY KEY (tag, table_name)
     ) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS _tagflow_retired (

@@ -158,6 +158,10 @@ impl Sink for SqliteSink {
         if layout > registry::LAYOUT {
             return Err(store.setup("the _tagflow_* tables are those of a newer tagflow; install that one"));
         }
+        if layout < registry::LAYOUT {
+            let add = "ALTER TABLE _tagflow_progress ADD COLUMN watermarks TEXT; UPDATE _tagflow_meta SET layout = 2";
+            transaction.execute_batch(add).map_err(store.error(None))?;
+        }
         let generation: u64 = transaction
             .query_row(
                 "UPDATE _tagflow_meta SET generation = generation + 1 WHERE id = 1 RETURNING generation",

@@ -1,0 +1,84 @@
+//! Topics of the real broker, each of one test.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use futures::executor::block_on;
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+
+/// Longest wait for anything; new partitions are looked for every ten seconds.
+pub const PATIENCE: Duration = Duration::from_secs(40);
+
+pub fn brokers() -> String {
+    std::env::var("TAGFLOW_TEST_KAFKA")
+        .expect("TAGFLOW_TEST_KAFKA must name a Kafka broker (host:port); `make test` starts one and sets it")
+}
+
+/// A topic of one test, gone at its end.
+pub struct Topic {
+    pub name: String,
+    pub admin: AdminClient<DefaultClientContext>,
+}
+
+impl Topic {
+    /// A topic that does not exist yet.
+    pub fn named(test: &str) -> Self {
+        let nanos = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos();
+        let admin = ClientConfig::new().set("bootstrap.servers", brokers()).create().unwrap();
+        Topic { name: format!("tagflow-test.{test}.{nanos}"), admin }
+    }
+
+    pub fn create(&self, partitions: i32) {
+        let topic = NewTopic::new(&self.name, partitions, TopicReplication::Fixed(1));
+        let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
+        for outcome in block_on(self.admin.create_topics([&topic], &options)).unwrap() {
+            outcome.unwrap();
+        }
+    }
+
+    pub fn with_partitions(test: &str, partitions: i32) -> Self {
+        let topic = Topic::named(test);
+        topic.create(partitions);
+        topic
+    }
+
+    pub fn producer(&self, properties: &[(&str, &str)]) -> BaseProducer {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", brokers());
+        for (name, value) in properties {
+            config.set(*name, *value);
+        }
+        config.create().unwrap()
+    }
+
+    /// Writes records to one partition; their broker times are given with them.
+    pub fn write(&self, partition: i32, records: &[(String, Option<i64>)]) {
+        let producer = self.producer(&[]);
+        send(&producer, &self.name, partition, records);
+        producer.flush(PATIENCE).unwrap();
+    }
+}
+
+impl Drop for Topic {
+    fn drop(&mut self) {
+        // A topic that is left behind harms no other test.
+        let _ = block_on(self.admin.delete_topics(&[&self.name], &AdminOptions::new()));
+    }
+}
+
+pub fn send(producer: &BaseProducer, topic: &str, partition: i32, records: &[(String, Option<i64>)]) {
+    for (payload, timestamp) in records {
+        let mut record = BaseRecord::<(), str>::to(topic).partition(partition).payload(payload);
+        record.timestamp = *timestamp;
+        let mut waiting = Some(record);
+        while let Some(record) = waiting.take() {
+            if let Err((error, back)) = producer.send(record) {
+                assert_eq!(error.rdkafka_error_code(), Some(rdkafka::types::RDKafkaErrorCode::QueueFull));
+                producer.poll(Duration::from_millis(10));
+                waiting = Some(back);
+            }
+        }
+    }
+}
