@@ -29,12 +29,11 @@ pub(crate) fn written_out(text: &SqlText<'_>, tokens: Vec<TokenWithSpan>) -> Res
         at -= 1;
         let Some(call) = call_at(&tokens, at) else { continue };
         let written = Window { text, place: tokens[at].span, arguments: &tokens[call.arguments.clone()] };
-        let (windows, time) = match call.function.as_str() {
+        let written = match call.function.as_str() {
             "tumble" => written.tumble(),
             "hop" => written.hop(),
             _ => written.session(),
         }?;
-        let written = written.shown(windows, &time);
         let place = tokens[at].span;
         tokens.splice(at..call.end, written);
         if tokens.len() > MOST_TOKENS {
@@ -104,9 +103,6 @@ struct Window<'a> {
     arguments: &'a [TokenWithSpan],
 }
 
-/// The rows of windows, and their column of time.
-type Written = (Vec<TokenWithSpan>, Vec<TokenWithSpan>);
-
 /// A span of time, in the unit that it was written in.
 struct Length {
     count: i64,
@@ -122,28 +118,26 @@ impl Length {
 
 impl Window<'_> {
     /// The rows of `windows` that are to be shown; see [`crate::plan::watermark`]. `time` is put where `"#time"` stands.
-    fn shown(&self, windows: Vec<TokenWithSpan>, time: &[TokenWithSpan]) -> Vec<TokenWithSpan> {
-        self.sql(&[
-            Part::Sql("(SELECT * FROM ("),
-            Part::Own(&windows),
-            Part::Sql(") WHERE \"#closes\"(\"#time\", window_end))"),
-        ])
-        .into_iter()
-        .flat_map(|token| self.with_time(token, time))
-        .collect()
+    fn shown(&self, windows: &[TokenWithSpan], time: &[TokenWithSpan]) -> Vec<TokenWithSpan> {
+        let shown = self.sql(&[
+            Part::Sql("(SELECT * EXCLUDE (\"#event_time\") FROM ("),
+            Part::Own(windows),
+            Part::Sql(") WHERE \"#closes\"(\"#event_time\", window_end))"),
+        ]);
+        shown.into_iter().flat_map(|token| self.with_time(token, time)).collect()
     }
 
-    fn tumble(&self) -> Result<Written, Diagnostic> {
+    fn tumble(&self) -> Result<Vec<TokenWithSpan>, Diagnostic> {
         const FORM: &str = "TABLE(TUMBLE(TABLE orders, DESCRIPTOR(order_time), INTERVAL '1' HOUR))";
         let [data, time, size] = self.named(["data", "timecol", "size"], FORM)?;
         let (from, _) = self.data(&data, FORM)?;
         let (time, size) = (self.time(&time, FORM)?, self.length(&size, FORM)?);
         let cut = Part::Text(self.cut(&size, &size, 0));
         let tokens = self.sql(&[cut, Part::Sql(" FROM "), Part::Own(&from), Part::Sql(" WHERE \"#time\" IS NOT NULL")]);
-        Ok((tokens, time))
+        Ok(self.shown(&tokens, &time))
     }
 
-    fn hop(&self) -> Result<Written, Diagnostic> {
+    fn hop(&self) -> Result<Vec<TokenWithSpan>, Diagnostic> {
         const FORM: &str = "TABLE(HOP(TABLE orders, DESCRIPTOR(order_time), INTERVAL '5' MINUTE, INTERVAL '1' HOUR)), first the slide, then the size";
         let [data, time, slide, size] = self.named(["data", "timecol", "slide", "size"], FORM)?;
         let (from, _) = self.data(&data, FORM)?;
@@ -164,10 +158,10 @@ impl Window<'_> {
                 Part::Sql(" WHERE \"#time\" IS NOT NULL"),
             ]));
         }
-        Ok((tokens, time))
+        Ok(self.shown(&tokens, &time))
     }
 
-    fn session(&self) -> Result<Written, Diagnostic> {
+    fn session(&self) -> Result<Vec<TokenWithSpan>, Diagnostic> {
         const FORM: &str =
             "TABLE(SESSION(TABLE page_views PARTITION BY user_id, DESCRIPTOR(view_time), INTERVAL '30' MINUTE))";
         let [data, time, gap] = self.named(["data", "timecol", "gap"], FORM)?;
@@ -182,7 +176,7 @@ impl Window<'_> {
             Part::Own(&partition),
             Part::Sql(", \"#session\") AS window_start, MAX(\"#time\") OVER (PARTITION BY "),
             Part::Own(&partition),
-            Part::Text(format!(", \"#session\") + {gap} AS window_end FROM (")),
+            Part::Text(format!(", \"#session\") + {gap} AS window_end, \"#time\" AS \"#event_time\" FROM (")),
             Part::Sql("SELECT * EXCLUDE (\"#begins\"), SUM(\"#begins\") OVER (PARTITION BY "),
             Part::Own(&partition),
             Part::Sql(" ORDER BY \"#time\") AS \"#session\" FROM (SELECT *, CASE WHEN \"#time\" > LAG(\"#time\") OVER (PARTITION BY "),
@@ -191,7 +185,7 @@ impl Window<'_> {
             Part::Own(&from),
             Part::Sql(" WHERE \"#time\" IS NOT NULL))"),
         ]);
-        Ok((tokens, time))
+        Ok(self.shown(&tokens, &time))
     }
 
     /// All columns and the window that begins `back` slides before the newest that a row falls into.
@@ -200,7 +194,10 @@ impl Window<'_> {
             0 => format!("date_bin({}, \"#time\")", slide.times(1)),
             back => format!("date_bin({}, \"#time\") - {}", slide.times(1), slide.times(back)),
         };
-        format!("SELECT *, {start} AS window_start, {start} + {} AS window_end", size.times(1))
+        format!(
+            "SELECT *, \"#time\" AS \"#event_time\", {start} AS window_start, {start} + {} AS window_end",
+            size.times(1)
+        )
     }
 
     /// The column in place of the word that stands for it.
