@@ -223,7 +223,7 @@ fn streams_with_time(plan: &LogicalPlan, catalog: &Catalog) -> Result<Vec<Arc<St
         Ok(TreeNodeRecursion::Continue)
     })?;
     let known = names.iter().filter_map(|name| catalog.streams.get(name));
-    Ok(known.filter(|stream| stream.time.is_some() && !stream.format.is_changes()).cloned().collect())
+    Ok(known.filter(|stream| stream.time.is_some() && !stream.is_table()).cloned().collect())
 }
 
 /// True where an expression is nothing but the event time of one of the streams below.
@@ -320,8 +320,8 @@ pub fn at(plan: LogicalPlan, watermarks: &Watermarks) -> Result<LogicalPlan> {
     Ok(replaced.data)
 }
 
-/// The records that [`PUNCTUAL`] is true of, in DataFusion's own words: `MAX(time) OVER (PARTITION BY _partition ORDER BY _offset ROWS UNBOUNDED PRECEDING … 1 PRECEDING) - late_after <= time`,
-/// where times too far ahead are NULL.
+/// The records that [`PUNCTUAL`] is true of, in DataFusion's own words, where times too far ahead are NULL:
+/// `MAX(time) OVER (PARTITION BY _partition ORDER BY _offset ROWS … 1 PRECEDING) - late_after <= time`.
 pub fn punctual(records: LogicalPlan, is_punctual: Expr) -> Result<LogicalPlan> {
     let unqualified = is_punctual.transform_up(|expr| match expr {
         Expr::Column(column) => Ok(Transformed::yes(Expr::Column(Column::from_name(column.name)))),
