@@ -338,7 +338,7 @@ mod tests {
         for (number, offset) in [(0, 7), (0, 9), (1, 3), (0, 7), (0, 9), (0, 10)] {
             letters.count_nulls(&partition(number), offset, 2);
         }
-        assert_eq!(letters.counts()["orders"], DeadLetterCount { put: 0, lost: 0, nulls: 8 });
+        assert_eq!(letters.counts()["orders"], DeadLetterCount { put: 0, lost: 0, late: 0, nulls: 8 });
     }
 
     #[test]
