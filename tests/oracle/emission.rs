@@ -105,7 +105,7 @@ const TAGS: &[(&str, &str, &str)] = &[
     ),
     (
         "of_a_stream_with_resent_records",
-        on_close(Some(HOUR)),
+        "emit = \"on_close\"\nallowed_lateness = \"1h\"",
         "SELECT user_id, window_start, COUNT(*) AS n, SUM(amount) AS spent
          FROM TABLE(TUMBLE(TABLE payments, DESCRIPTOR(pay_time), INTERVAL '1' HOUR))
          WHERE method = 'card' GROUP BY user_id, window_start",
