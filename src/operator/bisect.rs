@@ -47,13 +47,17 @@ impl TurningPoints {
         let now = self.values_at(&[clock])?[0];
         let mut turns = vec![clock; values.len()];
         let mut open = Vec::new();
+        // Rows that stand together are often of one step.
+        let mut step: Option<(i64, i64, Clock)> = None;
         for (row, value) in values.iter().enumerate() {
             let threshold = threshold(*value);
             if now >= threshold {
                 continue;
             }
-            match self.known_step(threshold) {
-                Some(turn) => turns[row] = turn.max(clock),
+            let is_in = |(start, end, _): &(i64, i64, Clock)| (*start..*end).contains(&threshold);
+            step = step.filter(is_in).or_else(|| self.known_step(threshold));
+            match step {
+                Some((_, _, turn)) => turns[row] = turn.max(clock),
                 None => open.push((row, threshold)),
             }
         }
@@ -72,7 +76,7 @@ impl TurningPoints {
                 }
             }
             for (row, threshold) in open {
-                turns[row] = self.known_step(threshold).unwrap_or(NEVER);
+                turns[row] = self.known_step(threshold).map_or(NEVER, |(_, _, turn)| turn);
             }
             let forgotten = self.steps.range(..=now).next_back().map(|(value, _)| *value);
             if let Some(oldest) = forgotten {
@@ -89,9 +93,10 @@ impl TurningPoints {
         Ok(turns)
     }
 
-    fn known_step(&self, threshold: i64) -> Option<Clock> {
-        let (_, (end, turn)) = self.steps.range((Bound::Unbounded, Bound::Included(threshold))).next_back()?;
-        (threshold < *end).then_some(*turn)
+    /// Where the step of a threshold begins and ends, and when it turns.
+    fn known_step(&self, threshold: i64) -> Option<(i64, i64, Clock)> {
+        let (start, (end, turn)) = self.steps.range((Bound::Unbounded, Bound::Included(threshold))).next_back()?;
+        (threshold < *end).then_some((*start, *end, *turn))
     }
 
     /// All thresholds above the clock side just before `turn`, up to its value at `turn`, turn there.

@@ -116,7 +116,8 @@ fn lines(plan: &FlowPlan, flow: &FlowNode) -> Vec<String> {
         }
         NodeKind::Tiles(tiles) => {
             let most = most_tiles(tiles).map_or_else(String::new, |most| format!(", up to {most} a key"));
-            let lines = [format!("tiles: one partial aggregate for each key and step of the clock{most}")];
+            let lines =
+                [format!("tiles by {}: one partial aggregate a key and step of the clock{most}", list(&tiles.keys))];
             let clocks = tiles.bounds.iter().chain(&tiles.flags).map(|bound| comparison(bound, &show));
             lines.into_iter().chain(clocks).chain(tiles.calls.iter().map(|call| aggregate(call, &show))).collect()
         }

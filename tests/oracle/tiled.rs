@@ -102,4 +102,57 @@ pub const TILED: &[(&str, &str)] = &[
         "SELECT user_id, CAST(order_time AS DATE) AS day, SUM(amount) AS s, MAX(quantity) AS q FROM orders \
          WHERE order_time >= CURRENT_DATE - INTERVAL '9' DAY AND order_time IS NOT NULL GROUP BY user_id, CAST(order_time AS DATE)",
     ),
+    (
+        "different_values",
+        "SELECT user_id, COUNT(DISTINCT category) AS c, SUM(amount) AS s, COUNT(DISTINCT category) FILTER (WHERE order_time >= CURRENT_DATE - INTERVAL '7' DAY) AS w, \
+         COUNT(DISTINCT category) FILTER (WHERE status = 'paid' AND order_time < CURRENT_DATE) AS p, MAX(weight) AS m FROM orders \
+         WHERE order_time >= CURRENT_DATE - INTERVAL '30' DAY GROUP BY user_id",
+    ),
+    (
+        "active_days",
+        "SELECT user_id, COUNT(DISTINCT CAST(view_time AS DATE)) AS days, COUNT(*) AS n FROM page_views \
+         WHERE view_time >= CURRENT_DATE - INTERVAL '30' DAY GROUP BY user_id",
+    ),
+    (
+        "different_by_case",
+        "SELECT user_id, COUNT(DISTINCT CASE WHEN order_time >= CURRENT_DATE - INTERVAL '9' DAY THEN quantity END) AS c, \
+         COUNT(DISTINCT quantity) AS q FROM orders GROUP BY user_id",
+    ),
+    (
+        "different_over_retractions",
+        "SELECT user_id, COUNT(DISTINCT n) AS c, COUNT(*) AS days FROM (SELECT user_id, CAST(order_time AS DATE) AS day, COUNT(*) AS n, \
+         SUM(weight) AS w FROM orders GROUP BY user_id, CAST(order_time AS DATE)) WHERE day >= CURRENT_DATE - INTERVAL '20' DAY GROUP BY user_id",
+    ),
+    ("users_of_the_week", "SELECT DISTINCT user_id FROM orders WHERE order_time >= CURRENT_DATE - INTERVAL '7' DAY"),
+    (
+        "where_or",
+        "SELECT user_id, COUNT(*) AS n, SUM(amount) AS s, MIN(category) AS c, COUNT(DISTINCT status) AS d FROM orders \
+         WHERE order_time >= CURRENT_DATE - INTERVAL '7' DAY OR status = 'refunded' GROUP BY user_id",
+    ),
+    (
+        "where_not",
+        "SELECT user_id, COUNT(*) AS n, MAX(amount) AS m, SUM(amount) FILTER (WHERE order_time >= CURRENT_DATE - INTERVAL '20' DAY) AS s FROM orders \
+         WHERE NOT (order_time >= CURRENT_DATE - INTERVAL '10' DAY AND quantity > 1) AND order_time >= CURRENT_DATE - INTERVAL '40' DAY GROUP BY user_id",
+    ),
+    (
+        "where_another_day",
+        "SELECT user_id, status, SUM(weight) AS w FROM orders WHERE CAST(order_time AS DATE) <> CURRENT_DATE AND quantity IS NOT NULL \
+         GROUP BY user_id, status",
+    ),
+    (
+        "where_two_ways",
+        "SELECT user_id, COUNT(*) AS n, AVG(amount) AS a FROM orders WHERE order_time >= CURRENT_DATE - INTERVAL '3' DAY AND status = 'paid' \
+         OR order_time < CURRENT_DATE - INTERVAL '20' DAY GROUP BY user_id HAVING COUNT(*) > 1",
+    ),
+    (
+        "above_the_month",
+        "SELECT user_id, SUM(amount) AS s FROM orders GROUP BY user_id HAVING SUM(amount) > (SELECT AVG(amount) FROM orders \
+         WHERE order_time >= CURRENT_DATE - INTERVAL '9' DAY AND quantity > 1)",
+    ),
+    (
+        "population_of_steps",
+        "SELECT user_id, COUNT(*) AS n, (SELECT COUNT(*) FROM page_views WHERE CAST(view_time AS DATE) = CURRENT_DATE) AS views, \
+         (SELECT SUM(amount) FROM orders WHERE order_time >= date_trunc('hour', NOW()) - INTERVAL '1' HOUR AND amount > 400) AS s, \
+         (SELECT COUNT(DISTINCT user_id) FROM orders WHERE order_time >= date_trunc('hour', NOW())) AS u FROM orders GROUP BY user_id",
+    ),
 ];

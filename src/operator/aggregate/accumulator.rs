@@ -28,19 +28,25 @@ pub struct Argument {
 }
 
 impl Argument {
-    /// Values for a function, encoded where it needs them so.
+    /// What a call reads, encoded where it tells values apart.
     pub fn new(
-        function: AggregateFunction,
+        call: &AggregateCall,
         values: Option<ArrayRef>,
         filter: Option<BooleanArray>,
     ) -> Result<Self, OperatorError> {
         use AggregateFunction::{Collected, CountDistinct, Max, Min};
-        let encoded = match &values {
-            Some(values) if matches!(function, CountDistinct | Min | Max | Collected) => {
-                Some(rows::converter([values.data_type()])?.convert_columns(std::slice::from_ref(values))?)
+        let told_apart = match (&values, call.function) {
+            // Each value stands beside how often it is there.
+            (Some(values), CountDistinct) if call.merges => {
+                values.as_struct_opt().and_then(|both| both.columns().first())
             }
+            (Some(values), CountDistinct | Min | Max | Collected) => Some(values),
             _ => None,
         };
+        let encode = |values: &ArrayRef| -> Result<Rows, OperatorError> {
+            Ok(rows::converter([values.data_type()])?.convert_columns(std::slice::from_ref(values))?)
+        };
+        let encoded = told_apart.map(encode).transpose()?;
         Ok(Argument { values, encoded, filter })
     }
 }

@@ -1,7 +1,7 @@
 //! Partial aggregates as columns: what one accumulator knows, for another to merge.
 //!
-//! A count is an integer, a sum is the number of its values and their exact sum, an extreme is itself. Counts and sums can
-//! be taken away again, by a negative weight.
+//! A count is an integer, a sum is the number of its values and their exact sum, an extreme is itself; different values are
+//! counted from each value and its count. All but extremes can be taken away again, by a negative weight.
 
 use std::sync::Arc;
 
@@ -31,13 +31,14 @@ impl Accumulator {
         }
     }
 
-    /// Takes partial counts and sums.
+    /// Takes partial counts and sums, and values with how often they are there.
     pub(super) fn merge(&mut self, selection: Selection<'_>, argument: &Argument) -> Result<(), OperatorError> {
         let unreadable = || OperatorError::Expression("a partial aggregate cannot be read".to_string());
         let values = argument.values.as_ref().ok_or_else(unreadable)?;
         let part = |index: usize| values.as_struct_opt().and_then(|parts| parts.columns().get(index));
         let counted = match self.state {
             State::Count => values.as_primitive_opt::<Int64Type>(),
+            State::Distinct { .. } => part(1).and_then(|counts| counts.as_primitive_opt::<Int64Type>()),
             _ => part(0).and_then(|counts| counts.as_primitive_opt::<Int64Type>()),
         };
         let counted = counted.ok_or_else(unreadable)?.values();
@@ -71,7 +72,17 @@ impl Accumulator {
                     return Err(unreadable());
                 }
             }
-            State::Distinct { .. } | State::Extreme { .. } | State::Collected(_) => return Err(unreadable()),
+            State::Distinct { values } => {
+                let encoded = argument.encoded.as_ref().ok_or_else(unreadable)?;
+                selection.each(argument, |slot, row, weight| {
+                    let times = counted[row] * weight;
+                    if times != 0 {
+                        counts[slot] += times;
+                        values.add(slot as u32, encoded.row(row).data(), times);
+                    }
+                });
+            }
+            State::Extreme { .. } | State::Collected(_) => return Err(unreadable()),
         }
         if fits { Ok(()) } else { Err(self.overflow()) }
     }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, UInt32Array};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, UInt32Array};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::{filter_record_batch, take};
 use arrow::datatypes::Int64Type;
@@ -20,7 +20,7 @@ pub(crate) struct Prepared {
     /// Rows that count for the member; `None` for all.
     pub(crate) mask: Option<BooleanArray>,
     /// How many rows each row stands for; `None` where it is one.
-    pub(crate) rows: Option<Int64Array>,
+    pub(crate) rows: Option<Vec<i64>>,
     /// One per aggregate.
     pub(crate) arguments: Vec<Argument>,
 }
@@ -79,7 +79,7 @@ impl Shared<'_> {
         let calls = plan.member.aggregates.iter();
         let arguments = calls.map(|call| self.argument(call, mask.as_ref())).collect::<Result<Vec<_>, _>>()?;
         let rows = plan.member.rows.as_ref().map(|rows| map::evaluate(rows, self.batch)).transpose()?;
-        let rows = rows.map(|rows| rows.as_primitive::<Int64Type>().clone());
+        let rows = rows.map(|rows| rows.as_primitive::<Int64Type>().iter().map(|rows| rows.unwrap_or(0)).collect());
         Ok(Prepared { mask, rows, arguments })
     }
 
@@ -97,7 +97,7 @@ impl Shared<'_> {
                 None => scattered(argument, self.batch, used.as_ref())?,
             }),
         };
-        Argument::new(call.function, values, filter)
+        Argument::new(call, values, filter)
     }
 
     fn condition(&self, condition: &Scalar, mask: Option<&BooleanArray>) -> Result<BooleanArray, OperatorError> {

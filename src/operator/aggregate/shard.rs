@@ -150,7 +150,7 @@ impl Shard {
         let selection = Selection { slots, rows, weights };
         for (slot, row) in slots.iter().zip(rows) {
             let row = *row as usize;
-            let rows = prepared.rows.as_ref().map_or(1, |rows| rows.value(row));
+            let rows = prepared.rows.as_ref().map_or(1, |rows| rows[row]);
             state.counts[*slot as usize] += rows * weights.map_or(1, |weights| weights[row]);
         }
         for (accumulator, argument) in state.accumulators.iter_mut().zip(&prepared.arguments) {

@@ -147,7 +147,7 @@ impl Tiles {
         let (columns, rest) = tiles.columns().split_at(self.layout.width());
         let rows = primitive_column::<Int64Type>(tiles, columns.len())?;
         let calls = self.layout.calls().iter().zip(&rest[1..]);
-        let arguments = calls.map(|(call, values)| Argument::new(call.function, Some(Arc::clone(values)), None));
+        let arguments = calls.map(|(call, values)| Argument::new(call, Some(Arc::clone(values)), None));
         self.spread(columns, &arguments.collect::<Result<Vec<_>, _>>()?, Some(rows.values()), None, true)
     }
 

@@ -149,7 +149,7 @@ impl Shard {
         let mut were: Vec<ArrayRef> = Vec::with_capacity(partials.len());
         let mut is_gone = vec![false; touched.len()];
         for ((call, kept), partial) in layout.calls().iter().zip(&mut self.calls).zip(partials) {
-            let argument = Argument::new(call.function, Some(Arc::clone(partial)), None)?;
+            let argument = Argument::new(call, Some(Arc::clone(partial)), None)?;
             let selection = Selection { slots: touched, rows: all, weights: None };
             if !TileLayout::is_extreme(call) {
                 kept.update(selection, &argument)?;

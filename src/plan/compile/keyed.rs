@@ -32,6 +32,7 @@ impl Compiler<'_> {
         {
             return Ok(self.whole(node));
         }
+        relation = self.settled(relation)?;
         if exprs.iter().any(clock::reads_clock) {
             let resolved = exprs.iter().map(|expr| substitute(expr, &schema, &relation.columns));
             let columns = resolved.collect::<Result<Vec<_>, _>>()?;

@@ -123,7 +123,7 @@ struct Relation {
     node: NodeIndex,
     /// The columns as expressions over the node's canonical columns.
     columns: Vec<Expr>,
-    /// Conditions without the clock, over the same columns.
+    /// Conditions over the same columns; those that read the clock are no bounds.
     filters: Vec<Expr>,
     /// Conditions on the clock.
     bounds: Vec<Bound>,
@@ -373,8 +373,6 @@ impl Compiler<'_> {
 
     fn push_filter(&mut self, relation: &mut Relation, predicate: &Expr, schema: &DFSchema) -> Result<(), Refusal> {
         let predicate = substitute(predicate, schema, &relation.columns)?;
-        // Conditions on the clock that are no bound by themselves.
-        let mut turning = Vec::new();
         for conjunct in split_conjunction(&predicate).into_iter().flat_map(split_between) {
             if !clock::reads_clock(&conjunct) {
                 relation.filters.push(conjunct);
@@ -382,21 +380,28 @@ impl Compiler<'_> {
             }
             match clock::split_comparison(&conjunct) {
                 Some(bounds) => relation.bounds.extend(bounds),
-                None => turning.push(conjunct),
+                None => relation.filters.push(conjunct),
             }
-        }
-        if !turning.is_empty() {
-            let width = relation.columns.len();
-            let columns = relation.columns.iter().cloned().chain(turning).collect();
-            let with_turning = Relation { columns, ..relation.clone() };
-            *relation = self.without_clock(with_turning, "this condition")?;
-            relation.filters.extend(relation.columns.split_off(width));
         }
         Ok(())
     }
 
+    /// The same rows, of which no condition but bounds reads the clock.
+    fn settled(&mut self, mut relation: Relation) -> Result<Relation, Refusal> {
+        let (turning, filters): (Vec<Expr>, Vec<Expr>) = relation.filters.into_iter().partition(clock::reads_clock);
+        relation.filters = filters;
+        if !turning.is_empty() {
+            let width = relation.columns.len();
+            relation.columns.extend(turning);
+            relation = self.without_clock(relation, "this condition")?;
+            relation.filters.extend(relation.columns.split_off(width));
+        }
+        Ok(relation)
+    }
+
     /// A relation whose columns are those of its node, all of them and in order.
     fn materialise(&mut self, relation: Relation) -> Result<Relation, Refusal> {
+        let relation = self.settled(relation)?;
         let width = relation.columns.len();
         let mut exprs = relation.columns.clone();
         for (row, _, _) in &relation.bounds {

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, DataFusionError, ScalarValue};
+use datafusion::logical_expr::expr::Case;
 use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, lit, not};
 
 use super::join::Joined;
-use super::{Compiler, Facts, Refusal, Relation, canonical_columns, substitute};
+use super::{Compiler, Facts, Refusal, Relation, canonical_columns, readable, substitute};
 use crate::plan::codes;
 use crate::plan::flow::{FlowNode, JoinKind, NodeIndex, NodeKind, Reach, fingerprint};
 
@@ -139,12 +140,49 @@ impl Compiler<'_> {
     pub(super) fn whole_aggregate(&mut self, relation: Relation, aggregate: &Aggregate) -> Result<Relation, Refusal> {
         let schema = aggregate.input.schema();
         let (relation, exprs) = self.with_queries(relation, &aggregate.aggr_expr)?;
+        if let Some(relation) = self.whole_tiled(&relation, &exprs, aggregate)? {
+            return Ok(relation);
+        }
         let resolved = exprs.iter().map(|expr| substitute(expr, schema, &relation.columns));
         let columns = resolved.collect::<Result<Vec<_>, _>>()?;
         let settled = self.without_clock(Relation { columns, ..relation }, "an aggregate")?;
         let types: Vec<DataType> = aggregate.schema.fields().iter().map(|field| field.data_type().clone()).collect();
         let calls = settled.columns.clone();
         self.of_everything(settled, calls, &types)
+    }
+
+    /// An aggregate without GROUP BY over tiles. Where nothing counts there is no group, and the seed stands alone.
+    fn whole_tiled(
+        &mut self,
+        relation: &Relation,
+        exprs: &[Expr],
+        aggregate: &Aggregate,
+    ) -> Result<Option<Relation>, Refusal> {
+        let fields = aggregate.schema.fields().iter();
+        let values = fields.map(|field| Field::new(readable(field.name()), field.data_type().clone(), true));
+        let fields: Vec<Field> =
+            std::iter::once(Field::new("everything", DataType::Int64, true)).chain(values).collect();
+        let keys = [lit(0_i64)];
+        let Some(group) = self.tiled(relation, aggregate.input.schema(), (&keys, exprs), &fields)? else {
+            return Ok(None);
+        };
+        let left = self.seed();
+        let keys = vec![(lit(0_i64), lit(0_i64))];
+        let joined =
+            Joined { kind: JoinKind::Left, left, right: group, keys, condition: None, null_equals_null: false };
+        let node = self.joined(joined)?;
+        self.facts[node].unique = vec![vec![]];
+        let mut relation = self.whole(node);
+        // Behind the seed and the constant key.
+        relation.columns.drain(..2);
+        for (value, call) in relation.columns.iter_mut().zip(exprs) {
+            let is_count = |expr: &Expr| matches!(expr, Expr::AggregateFunction(call) if call.func.name() == "count");
+            if is_count(&call.clone().unalias()) {
+                let cases = vec![(Box::new(value.clone().is_not_null()), Box::new(value.clone()))];
+                *value = Expr::Case(Case::new(None, cases, Some(Box::new(lit(0_i64)))));
+            }
+        }
+        Ok(Some(relation))
     }
 
     /// Aggregate calls over all rows of a node that pass the relation's conditions; the columns of the result are theirs.

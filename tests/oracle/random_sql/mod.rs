@@ -49,16 +49,17 @@ const ORDERS: &[(&str, Type)] = &[
 ];
 const VIEWS: &[(&str, Type)] = &[("page", Text), ("device", Text), ("duration_ms", Int), ("view_time", Time)];
 
-/// Aggregates that tiles can keep: the function, what it is of, and what it gives.
+/// Aggregates that tiles can keep: how they begin, what they are of, and what they give.
 const SPLIT_CALLS: &[(&str, Type, Type)] = &[
-    ("COUNT", Int, Int),
-    ("COUNT", Text, Int),
-    ("SUM", Int, Int),
-    ("SUM", Decimal, Decimal),
-    ("AVG", Double, Double),
-    ("AVG", Decimal, Decimal),
-    ("MIN", Text, Text),
-    ("MAX", Decimal, Decimal),
+    ("COUNT(", Int, Int),
+    ("COUNT(", Text, Int),
+    ("COUNT(DISTINCT ", Text, Int),
+    ("SUM(", Int, Int),
+    ("SUM(", Decimal, Decimal),
+    ("AVG(", Double, Double),
+    ("AVG(", Decimal, Decimal),
+    ("MIN(", Text, Text),
+    ("MAX(", Decimal, Decimal),
 ];
 
 impl Generator {
@@ -384,7 +385,7 @@ impl Generator {
             let filter =
                 if self.chance(50) { format!(" FILTER (WHERE {})", self.step(&from, &time)) } else { String::new() };
             let name = self.name("t");
-            list.push(format!("{function}({argument}){filter} AS {name}"));
+            list.push(format!("{function}{argument}){filter} AS {name}"));
             columns.push((name, data_type));
         }
         let filter = match self.random.random_range(0..3) {
