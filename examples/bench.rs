@@ -20,7 +20,7 @@ use tagflow::engine::intake::{Intake, Reads, World};
 use tagflow::engine::store::StoreThread;
 use tagflow::project;
 use tagflow::sink::open_store;
-use tagflow::source::{DeadLetters, Registries, SourceContext, WallClock};
+use tagflow::source::{DeadLetters, Registries, SourceContext, Tables, WallClock};
 
 type Failure = Box<dyn Error>;
 
@@ -198,6 +198,7 @@ fn world(desired: &Desired) -> World {
         context: SourceContext {
             timezone: config.timezone,
             dead_letters: Arc::new(DeadLetters::new(letters, Arc::clone(&wall_clock))),
+            tables: Arc::new(Tables::new(&config.engine.state_dir)),
             state_dir: config.engine.state_dir.clone(),
             wall_clock,
             registries: Registries::default(),

@@ -9,6 +9,7 @@ use arrow::datatypes::DataType;
 use toml::de::{DeTable, DeValue};
 
 use super::columns::read_columns;
+use super::kind::{check_connection, check_key_formats, read_file_format, read_kind, read_table};
 use super::record_schema::{Attached, check_fields, read_avro, read_protobuf};
 use super::{Catalog, Column, EventTime, Format, Kind, Start, Stream, Unique, View};
 use crate::config::{Origin, Outline};
@@ -37,6 +38,8 @@ const KEYS: &[&str] = &[
     "on_error",
     "columns",
 ];
+const FILE_KEYS: &[&str] = &["title", "kind", "connection", "path", "format", "key", "columns"];
+const MYSQL_KEYS: &[&str] = &["title", "kind", "connection", "table", "key", "changes", "resync", "columns"];
 const LATER_KEYS: &[&str] = &["history"];
 
 /// Reads every schema file among `sources` (text by path below the root), and adds what is wrong to `diagnostics`.
@@ -143,28 +146,44 @@ fn read_stream(
     let table = walk.parse(0..text.len());
     let stream = table.and_then(|table| {
         let section = Section::root(&format!("the stream \"{name}\""), &table);
-        walk.check_keys_with_later(&section, KEYS, LATER_KEYS);
         let kind = read_kind(&mut walk, &section);
+        let keys = match &kind {
+            Some(Kind::File) => FILE_KEYS,
+            Some(Kind::Mysql { .. }) => MYSQL_KEYS,
+            _ => KEYS,
+        };
+        walk.check_keys_with_later(&section, keys, LATER_KEYS);
         let connection = read_connection(&mut walk, &section, outline);
         let origin = connection.as_ref().map_or(Origin::Unknown, |(_, origin)| *origin);
-        let format = read_format(&mut walk, &section, connection.as_ref(), attached);
-        let topic = read_topic(&mut walk, &section, origin == Origin::File);
+        let (format, topic) = match kind.as_ref().unwrap_or(&Kind::Records) {
+            Kind::Records | Kind::Upserts => {
+                let format = read_format(&mut walk, &section, connection.as_ref(), attached);
+                let example = "topic = \"shop.orders\" (for a file connection: the file or folder)";
+                (format, read_place(&mut walk, &section, "topic", example, origin == Origin::File))
+            }
+            Kind::File => {
+                let topic = read_place(&mut walk, &section, "path", "path = \"levels.csv\"", true);
+                (read_file_format(&mut walk, &section), topic)
+            }
+            Kind::Mysql { .. } => (Some(Format::Json), read_table(&mut walk, &section)),
+        };
+        if let Some(kind) = &kind {
+            check_connection(&mut walk, &section, kind, origin);
+        }
         let known_format = format.as_ref().unwrap_or(&Format::Json);
         let mut columns = read_columns(&mut walk, &section, known_format, outline.timezone);
         check_fields(&mut walk, &section, known_format, &columns);
-        let is_upserts = kind == Some(Kind::Upserts);
-        if is_upserts && known_format.is_changes() {
+        if kind == Some(Kind::Upserts) && known_format.is_changes() {
             let span = section.table.get("kind").map(|value| walk.at(value.span()));
             let message =
                 format!("{} is of kind \"kafka-upsert\", but its format tells changes already", section.label);
             walk.error(codes::BAD_VALUE, span, message).help("remove \"kind\"");
         }
-        if is_upserts && origin == Origin::File {
-            let span = section.table.get("connection").map(|value| walk.at(value.span()));
-            let message = format!("{} is of kind \"kafka-upsert\", but lines of a file have no keys", section.label);
-            walk.error(codes::BAD_VALUE, span, message).help("name a connection of type \"kafka\"");
+        let is_table = known_format.is_changes() || kind.as_ref().is_some_and(|kind| *kind != Kind::Records);
+        let key = read_key(&mut walk, &section, is_table, &mut columns);
+        if kind.as_ref().is_some_and(Kind::is_outside) {
+            check_key_formats(&mut walk, &section, &key, &columns);
         }
-        let key = read_key(&mut walk, &section, is_upserts || known_format.is_changes(), &mut columns);
         let truncates = walk.boolean(&section, "truncates").unwrap_or(false);
         if truncates && !known_format.is_changes() {
             let span = section.table.get("truncates").map(|value| walk.at(value.span()));
@@ -172,7 +191,7 @@ fn read_stream(
                 .help("remove \"truncates\"; it goes with a format of changes, such as \"debezium-json\"");
         }
         let time = read_time(&mut walk, &section, &columns);
-        let unique = read_unique(&mut walk, &section, is_upserts || known_format.is_changes(), &columns);
+        let unique = read_unique(&mut walk, &section, is_table, &columns);
         let start = read_start(&mut walk, &section);
         Some(Stream {
             name: name.to_owned(),
@@ -194,13 +213,6 @@ fn read_stream(
     let sound = walk.diagnostics.is_empty();
     diagnostics.append(&mut walk.diagnostics);
     stream.filter(|_| sound)
-}
-
-fn read_kind(walk: &mut Walk<'_>, section: &Section<'_>) -> Option<Kind> {
-    if section.table.get("kind").is_none() {
-        return Some(Kind::default());
-    }
-    walk.word(section, "kind", &[("kafka-upsert", Kind::Upserts)])
 }
 
 fn read_format(
@@ -382,15 +394,16 @@ fn read_connection(walk: &mut Walk<'_>, section: &Section<'_>, outline: &Outline
     None
 }
 
-fn read_topic(walk: &mut Walk<'_>, section: &Section<'_>, is_file: bool) -> Option<String> {
-    if section.table.get("topic").is_none() {
-        walk.missing(section, "topic", "topic = \"shop.orders\" (for a file connection: the file or folder)");
+/// A topic, or a file below its connection's folder.
+fn read_place(walk: &mut Walk<'_>, section: &Section<'_>, key: &str, example: &str, is_file: bool) -> Option<String> {
+    if section.table.get(key).is_none() {
+        walk.missing(section, key, example);
         return None;
     }
-    let text = walk.text(section, "topic")?;
+    let text = walk.text(section, key)?;
     let topic = text.value?;
     if topic.trim().is_empty() {
-        walk.error(codes::BAD_VALUE, text.span, format!("\"topic\" in {} is empty", section.label));
+        walk.error(codes::BAD_VALUE, text.span, format!("\"{key}\" in {} is empty", section.label));
         return None;
     }
     let stays = Path::new(&topic).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
@@ -398,7 +411,7 @@ fn read_topic(walk: &mut Walk<'_>, section: &Section<'_>, is_file: bool) -> Opti
         walk.error(
             codes::PATH_OUTSIDE,
             text.span,
-            format!("\"topic\" in {} leaves its connection's folder", section.label),
+            format!("\"{key}\" in {} leaves its connection's folder", section.label),
         )
         .help("write the name of a file or folder in it, without \"..\"");
         return None;

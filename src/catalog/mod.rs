@@ -5,6 +5,7 @@
 
 mod avro;
 mod columns;
+mod kind;
 mod load;
 mod protobuf;
 mod record_schema;
@@ -49,6 +50,8 @@ pub enum Format {
     Avro(Option<Arc<AvroSchema>>),
     /// One message of a descriptor.
     Protobuf(Arc<ProtobufFormat>),
+    /// A file that is read as a whole.
+    Parquet,
 }
 
 impl Format {
@@ -68,13 +71,48 @@ pub(crate) fn place_of_name<'n>(names: impl Iterator<Item = &'n str> + Clone, na
 }
 
 /// What a stream's records are to each other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Kind {
     /// Each stands for itself: events, or changes of a table where the format says so.
     #[default]
     Records,
     /// The newest record of a key in a Kafka topic is the key's row; an empty one deletes it.
     Upserts,
+    /// Rows of a file that are read anew when it has changed.
+    File,
+    /// Rows of a table in a database.
+    Mysql {
+        /// How changed rows are found at once, if they are.
+        polls: Option<Polls>,
+        /// How often the whole table is read.
+        resync: Duration,
+    },
+}
+
+/// Changed rows of a table are asked for again and again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Polls {
+    /// The column that says when a row was written.
+    pub column: String,
+    /// How often.
+    pub every: Duration,
+}
+
+impl Kind {
+    /// What a schema file calls it; nothing where it says nothing.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Kind::Records => "",
+            Kind::Upserts => "kafka-upsert",
+            Kind::File => "file",
+            Kind::Mysql { .. } => "mysql",
+        }
+    }
+
+    /// True for a table that is looked at, and not told of by records.
+    pub fn is_outside(&self) -> bool {
+        matches!(self, Kind::File | Kind::Mysql { .. })
+    }
 }
 
 /// One stream: where it comes from, its columns, its event time.
@@ -88,9 +126,9 @@ pub struct Stream {
     pub title: Option<String>,
     /// Name of the connection in `tagflow.toml`.
     pub connection: String,
-    /// The Kafka topic; the file or folder below the connection's path; the generator's stream.
+    /// The Kafka topic; the file or folder below the connection's path; the generator's stream; the database's table.
     pub topic: String,
-    /// How a record's bytes are read.
+    /// How a record's bytes are read; `Json` for a table of a database.
     pub format: Format,
     /// What the records are to each other.
     pub kind: Kind,

@@ -7,7 +7,7 @@ use crate::cli::{FAILED, OK, ProjectArgs, complain, load, print};
 use crate::engine::intake::World;
 use crate::engine::verify::verify;
 use crate::sink::open_store;
-use crate::source::{DeadLetters, Registries, SourceContext, WallClock};
+use crate::source::{DeadLetters, Registries, SourceContext, Tables, WallClock};
 
 /// Arguments of `tagflow verify`.
 #[derive(Debug, clap::Args)]
@@ -39,6 +39,7 @@ pub fn run(args: &VerifyArgs, out: &mut dyn Write) -> u8 {
         context: SourceContext {
             timezone: config.timezone,
             dead_letters: Arc::new(DeadLetters::new(dead_letters, Arc::clone(&wall_clock))),
+            tables: Arc::new(Tables::new(&config.engine.state_dir)),
             state_dir: config.engine.state_dir.clone(),
             wall_clock,
             registries: Registries::default(),

@@ -1,11 +1,11 @@
-//! `[connection.NAME]`: Kafka, files, or the generator of the demo.
+//! `[connection.NAME]`: Kafka, files, a database, or the generator of the demo.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
 
-use super::load::{expand_url, path_inside};
+use super::load::{expand_url, path_inside, read_mysql_url};
 use super::{Connection, GeneratorConfig, Secret};
 use crate::diagnostic::codes;
 use crate::toml_walk::{Section, Walk, in_order};
@@ -24,18 +24,26 @@ const OWNED: &[(&str, &str)] = &[
 enum Kind {
     Kafka,
     File,
+    Mysql,
     Generator,
 }
 
 /// Reads one connection; `None` when it is not sound, or its variables are not filled in.
 pub(super) fn read_connection(walk: &mut Walk<'_>, section: &Section<'_>, root: &Path) -> Option<Connection> {
     if section.table.get("type").is_none() {
-        walk.missing(section, "type", "type = \"kafka\" (or \"file\", \"generator\")");
+        walk.missing(section, "type", "type = \"kafka\" (or \"file\", \"mysql\", \"generator\")");
         return None;
     }
-    let kinds = [("kafka", Kind::Kafka), ("file", Kind::File), ("generator", Kind::Generator)];
+    let kinds = [("kafka", Kind::Kafka), ("file", Kind::File), ("mysql", Kind::Mysql), ("generator", Kind::Generator)];
     match walk.word(section, "type", &kinds)? {
         Kind::Kafka => read_kafka(walk, section),
+        Kind::Mysql => {
+            walk.check_keys(section, &["type", "url"]);
+            if section.table.get("url").is_none() {
+                walk.missing(section, "url", "url = \"mysql://reader:${CRM_PASSWORD}@crm:3306/crm\"");
+            }
+            Some(Connection::Mysql { url: read_mysql_url(walk, section)? })
+        }
         Kind::File => {
             walk.check_keys(section, &["type", "path", "follow"]);
             if section.table.get("path").is_none() {

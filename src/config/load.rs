@@ -36,6 +36,8 @@ pub(crate) enum Origin {
     Kafka { has_registry: bool },
     /// Files.
     File,
+    /// A database.
+    Mysql,
     /// The generator.
     Generator,
     /// What cannot be made out.
@@ -338,6 +340,7 @@ fn origin_of(section: &Section<'_>) -> Origin {
     match section.table.get("type").and_then(|value| value.get_ref().as_str()) {
         Some("kafka") => Origin::Kafka { has_registry: section.table.get("registry").is_some() },
         Some("file") => Origin::File,
+        Some("mysql") => Origin::Mysql,
         Some("generator") => Origin::Generator,
         _ => Origin::Unknown,
     }
@@ -392,12 +395,35 @@ fn read_store_url(walk: &mut Walk<'_>, section: &Section<'_>, root: &Path) -> Op
         }
         return Some(Store::Sqlite(root.join(path)));
     }
-    match mysql_problem(&url) {
-        None => Some(Store::Mysql(Secret::new(url))),
+    let help = "write mysql://USER:${PASSWORD_VARIABLE}@HOST:3306/DATABASE, or sqlite:FILE";
+    let is_other = "is neither mysql:// nor sqlite:";
+    Some(Store::Mysql(sound_mysql_url(walk, url, span, ["the store's url", is_other, help])?))
+}
+
+/// The address of a database that is read from.
+pub(super) fn read_mysql_url(walk: &mut Walk<'_>, section: &Section<'_>) -> Option<Secret> {
+    let value = section.table.get("url")?;
+    let Some(raw) = value.get_ref().as_str() else {
+        walk.wrong_type(&section.label, "url", value, "a string");
+        return None;
+    };
+    let span = walk.at(value.span());
+    let url = expand_url(walk, raw, span.clone(), section.used)?;
+    let help = "write mysql://USER:${PASSWORD_VARIABLE}@HOST:3306/DATABASE";
+    sound_mysql_url(walk, url, span, ["the connection's url", "is not mysql://", help])
+}
+
+/// An address that names all that is needed. It may hold a password: messages only name its parts.
+fn sound_mysql_url(
+    walk: &mut Walk<'_>,
+    url: String,
+    span: std::ops::Range<usize>,
+    [what, is_other, help]: [&str; 3],
+) -> Option<Secret> {
+    match mysql_problem(&url, is_other) {
+        None => Some(Secret::new(url)),
         Some(problem) => {
-            // The address may hold a password: only its parts are named.
-            walk.error(codes::STORE_URL, span, problem)
-                .help("write mysql://USER:${PASSWORD_VARIABLE}@HOST:3306/DATABASE, or sqlite:FILE");
+            walk.error(codes::STORE_URL, span, format!("{what} {problem}")).help(help);
             None
         }
     }
@@ -415,19 +441,20 @@ pub(super) fn expand_url(walk: &mut Walk<'_>, raw: &str, span: std::ops::Range<u
     Some(format!("{}@{}", login?, place?))
 }
 
-fn mysql_problem(address: &str) -> Option<&'static str> {
-    let Ok(address) = url::Url::parse(address) else { return Some("the store's url is not an address") };
+/// What is wrong with an address; `is_other` where it is one of something else.
+fn mysql_problem<'a>(address: &str, is_other: &'a str) -> Option<&'a str> {
+    let Ok(address) = url::Url::parse(address) else { return Some("is not an address") };
     if address.scheme() != "mysql" {
-        return Some("the store's url is neither mysql:// nor sqlite:");
+        return Some(is_other);
     }
     if address.host_str().is_none_or(str::is_empty) {
-        return Some("the store's url names no host");
+        return Some("names no host");
     }
     if address.username().is_empty() {
-        return Some("the store's url names no user");
+        return Some("names no user");
     }
     let database = address.path().trim_matches('/');
-    (database.is_empty() || database.contains('/')).then_some("the store's url names no database")
+    (database.is_empty() || database.contains('/')).then_some("names no database")
 }
 
 /// A path of the project, absolute; `None` and an error when it is outside of `root`.

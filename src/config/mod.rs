@@ -68,6 +68,11 @@ pub enum Connection {
         /// Go on reading as files grow and appear, instead of ending.
         follow: bool,
     },
+    /// A MySQL or MariaDB with tables to read: `mysql://user:password@host:port/database`.
+    Mysql {
+        /// Its address.
+        url: Secret,
+    },
     /// The seeded shop of the demo: streams `orders`, `page_views` and `users` by topic.
     Generator(GeneratorConfig),
 }

@@ -43,7 +43,7 @@ codes! {
     pub const VARIABLE_SYNTAX: &str = "T0203";
     /// A librdkafka property that the engine sets itself.
     pub const OWNED_PROPERTY: &str = "T0204";
-    /// The store's address cannot be used.
+    /// The address of the store, or of a database that is read, cannot be used.
     pub const STORE_URL: &str = "T0205";
     /// The name of an entity, connection or profile is not a name.
     pub const CONFIG_NAME: &str = "T0206";

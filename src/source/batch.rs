@@ -102,8 +102,28 @@ impl PartitionBatcher {
                 self.dead_letters.put(&self.partition.stream, &record, &error);
             }
         }
+        self.count(next, timestamp, payload.map_or(0, <[u8]>::len));
+    }
+
+    /// Takes one record that is known to be of no use.
+    pub(super) fn refuse(
+        &mut self,
+        offset: i64,
+        next: i64,
+        timestamp: Option<i64>,
+        payload: &[u8],
+        error: &DecodeError,
+    ) {
+        let (topic, partition) = (&*self.topic, self.partition.number);
+        let record = RawRecord { topic, partition, offset, timestamp, key: None, payload: Some(payload) };
+        self.has_letters = true;
+        self.dead_letters.put(&self.partition.stream, &record, error);
+        self.count(next, timestamp, payload.len());
+    }
+
+    fn count(&mut self, next: i64, timestamp: Option<i64>, bytes: usize) {
         self.records += 1;
-        self.raw_bytes += payload.map_or(0, <[u8]>::len);
+        self.raw_bytes += bytes;
         self.newest_timestamp = self.newest_timestamp.max(timestamp);
         self.next_offset = next;
         if self.since.is_none() {

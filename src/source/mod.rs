@@ -1,4 +1,4 @@
-//! Where events come from: Kafka, files, the generator. Bytes become Arrow here, and nowhere else.
+//! Where events come from: Kafka, files, the generator, tables outside. Bytes become Arrow here, and nowhere else.
 //!
 //! Enters: a [`Stream`](crate::catalog::Stream), the columns that any tag needs, and where to start.
 //! Leaves: [`SourceBatch`]es on one bounded channel, and dead letters for what does not decode.
@@ -17,6 +17,7 @@ mod file;
 pub mod generator;
 mod kafka;
 mod registry;
+mod table;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -34,6 +35,7 @@ use crate::delta::Partition;
 pub use self::dead_letter::{DeadLetter, DeadLetterCount, DeadLetters};
 pub use self::emit::SourceHandle;
 pub use self::registry::Registries;
+pub use self::table::Tables;
 
 /// Some records of one partition in offset order, decoded.
 #[derive(Debug, Clone)]
@@ -139,6 +141,8 @@ pub struct SourceContext {
     pub timezone: Tz,
     /// Where records go that do not decode.
     pub dead_letters: Arc<DeadLetters>,
+    /// The logs of tables outside.
+    pub tables: Arc<Tables>,
     /// Where a source may keep what must not change between two starts (the generator's epoch).
     pub state_dir: PathBuf,
     /// The time for pacing and dead letters; never for what a record becomes.
@@ -186,11 +190,16 @@ pub fn start_source(
     decode::Decoder::new(&request.stream, &request.columns)
         .map_err(|error| SourceError::Setup { stream: request.stream.name.clone(), message: error.to_string() })?;
     let threads = match connection {
+        _ if request.stream.kind.is_outside() => table::start(request, connection, context, emitter)?,
         Connection::Kafka { brokers, properties, registry } => {
             let registry = registry.as_ref().map(|address| context.registries.at(address));
             kafka::start(request, brokers, properties, registry, context, emitter)?
         }
         Connection::File { path, follow } => file::start(request, path, *follow, context, emitter)?,
+        Connection::Mysql { .. } => {
+            let message = "a database has no topics: read a table of it by kind = \"mysql\"".to_string();
+            return Err(SourceError::Setup { stream: request.stream.name.clone(), message });
+        }
         Connection::Generator(config) => generator::start(request, config, context, emitter)?,
     };
     Ok(SourceHandle::new(stop, threads))
@@ -267,6 +276,7 @@ mod tests {
         let context = SourceContext {
             timezone: chrono_tz::UTC,
             dead_letters: Arc::new(DeadLetters::new("nowhere", wall_clock.clone())),
+            tables: Arc::new(Tables::new(std::path::Path::new("nowhere"))),
             state_dir: "nowhere".into(),
             wall_clock,
             registries: Registries::default(),

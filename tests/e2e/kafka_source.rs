@@ -16,7 +16,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tagflow::catalog::{Column, Format, Start, Stream, TimestampFormat};
 use tagflow::config::{Connection, Secret};
 use tagflow::source::{
-    DeadLetters, ReadRequest, Registries, SourceContext, SourceEvent, SourceHandle, WallClock, start_source,
+    DeadLetters, ReadRequest, Registries, SourceContext, SourceEvent, SourceHandle, Tables, WallClock, start_source,
 };
 
 use crate::topic::{PATIENCE, Topic, brokers, send};
@@ -66,6 +66,7 @@ impl Topic {
         let context = SourceContext {
             timezone: chrono_tz::Asia::Shanghai,
             dead_letters: dead_letters.clone(),
+            tables: Arc::new(Tables::new(dir.path())),
             state_dir: dir.path().to_path_buf(),
             wall_clock,
             registries: Registries::default(),

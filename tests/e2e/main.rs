@@ -6,5 +6,6 @@ mod kafka_source;
 mod mysql_sink;
 mod shop;
 mod state_limit;
+mod tables;
 mod topic;
 mod windows;

@@ -10,15 +10,15 @@ use tagflow::engine::status::{Status, TagState};
 /// Longest wait for anything to become true; a slow machine passes, a broken daemon does not.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
-fn environment(name: &str) -> String {
+pub fn environment(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run the end-to-end tests with `make test`"))
 }
 
 /// A copy of the sample project with topics and a database of its own.
 pub struct Shop {
-    folder: tempfile::TempDir,
+    pub folder: tempfile::TempDir,
     pub kafka: String,
-    store: String,
+    pub store: String,
 }
 
 impl Shop {
@@ -210,6 +210,6 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

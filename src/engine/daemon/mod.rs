@@ -31,7 +31,7 @@ use crate::engine::status::{Phase, Rate, SharedStatus, TagState, update};
 use crate::engine::store::{InFlight, StoreError, StoreThread};
 use crate::operator::OperatorError;
 use crate::sink::{SinkError, open_store};
-use crate::source::{DeadLetters, Registries, SourceContext, SourceError};
+use crate::source::{DeadLetters, Registries, SourceContext, SourceError, Tables};
 
 /// Keys that may wait for a store that is busy before no more is read.
 const MOST_PENDING_KEYS: usize = 1_000_000;
@@ -203,6 +203,7 @@ impl Daemon {
                     config.engine.state_dir.join("dead-letters"),
                     Arc::clone(&millis),
                 )),
+                tables: Arc::new(Tables::new(&config.engine.state_dir)),
                 state_dir: config.engine.state_dir.clone(),
                 wall_clock: millis,
                 registries: Registries::default(),
@@ -460,6 +461,7 @@ impl Daemon {
         info!(epoch = self.dataflow.epoch, bytes, millis = begun.elapsed().as_millis() as u64, "checkpoint");
         update(&self.status, |status| status.checkpoint_epoch = Some(self.dataflow.epoch));
         self.saved = Some(same);
+        self.world.context.tables.checkpointed(&self.dataflow.offsets);
         self.checkpoint_took = begun.elapsed();
         self.last_checkpoint = Instant::now();
         Ok(())

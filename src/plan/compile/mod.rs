@@ -281,7 +281,7 @@ impl Compiler<'_> {
             stream.name, stream.connection, stream.topic, stream.format, stream.start, self.timezone
         );
         if stream.is_table() {
-            identity.push_str(&format!(" {:?} {:?} {}", stream.kind, stream.key, stream.truncates));
+            identity.push_str(&format!(" {:?} {:?} {}", stream.kind.word(), stream.key, stream.truncates));
         }
         let identity = fingerprint(&identity);
         let node = match self.by_fingerprint.get(&identity) {

@@ -25,6 +25,7 @@ mod nested;
 mod number;
 mod protobuf;
 mod scan;
+mod text_rows;
 mod time;
 mod tombstone;
 mod tree;
@@ -32,6 +33,7 @@ mod wanted;
 
 use std::sync::Arc;
 
+pub(super) use self::csv::CsvReader;
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
 
@@ -74,6 +76,7 @@ pub struct Decoder {
 enum Syntax {
     Json(json::JsonReader),
     Csv(csv::CsvReader),
+    TextRows(text_rows::TextRowReader),
     Changes(Box<changes::ChangeReader>),
     Avro(Box<avro_records::AvroRecords>),
     Protobuf(Box<protobuf::ProtobufRecords>),
@@ -85,7 +88,11 @@ impl Decoder {
     /// [`Decoder::set_csv_header`] says otherwise. The error says which column has a type that cannot be read.
     pub fn new(stream: &Stream, columns: &[usize]) -> Result<Self, DecodeError> {
         let rows = RowBuilder::new(stream, columns)?;
+        let has_types = stream.format == Format::Json && !matches!(stream.kind, Kind::Mysql { .. });
         let syntax = match &stream.format {
+            _ if stream.kind.is_outside() && !has_types => {
+                Syntax::TextRows(text_rows::TextRowReader::new(stream, &rows))
+            }
             Format::Json => Syntax::Json(json::JsonReader::new(stream, &rows)),
             Format::Csv => Syntax::Csv(csv::CsvReader::new(stream)),
             Format::Debezium | Format::Canal | Format::Maxwell => {
@@ -97,8 +104,9 @@ impl Decoder {
             Format::Protobuf(format) => {
                 Syntax::Protobuf(Box::new(protobuf::ProtobufRecords::new(stream, format, &rows)))
             }
+            Format::Parquet => return Err(DecodeError("a Parquet file is read as a whole: kind = \"file\"".into())),
         };
-        let tombstones = (stream.kind == Kind::Upserts).then(|| TombstoneReader::new(stream, &rows));
+        let tombstones = (stream.kind != Kind::Records).then(|| TombstoneReader::new(stream, &rows));
         Ok(Decoder { syntax, rows, tombstones })
     }
 
@@ -106,7 +114,9 @@ impl Decoder {
     pub fn set_csv_header(&mut self, line: &[u8]) -> Result<(), DecodeError> {
         match &mut self.syntax {
             Syntax::Csv(reader) => reader.set_header(line),
-            Syntax::Json(_) | Syntax::Changes(_) | Syntax::Avro(_) | Syntax::Protobuf(_) => Ok(()),
+            Syntax::Json(_) | Syntax::TextRows(_) | Syntax::Changes(_) | Syntax::Avro(_) | Syntax::Protobuf(_) => {
+                Ok(())
+            }
         }
     }
 
@@ -166,6 +176,11 @@ impl Decoder {
                 self.rows.append(record, |slot| reader.value(slot, text))
             }
             Syntax::Csv(reader) => {
+                let text = text()?;
+                reader.read(text)?;
+                self.rows.append(record, |slot| reader.value(slot, text))
+            }
+            Syntax::TextRows(reader) => {
                 let text = text()?;
                 reader.read(text)?;
                 self.rows.append(record, |slot| reader.value(slot, text))

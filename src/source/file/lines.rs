@@ -8,7 +8,7 @@ use std::path::Path;
 const LONGEST_QUOTED_RECORD: usize = 1 << 20;
 
 /// What comes next in a file.
-pub(super) enum Line<'a> {
+pub(in crate::source) enum Line<'a> {
     /// A record with its line end, if it has one; the next one starts at `next`.
     Whole { start: u64, next: u64, text: &'a [u8] },
     /// A last line that may still grow.
@@ -18,8 +18,8 @@ pub(super) enum Line<'a> {
 }
 
 /// Reads a file up to a given byte.
-pub(super) struct LineReader {
-    reader: BufReader<File>,
+pub(in crate::source) struct LineReader<R = File> {
+    reader: BufReader<R>,
     quotes: bool,
     at: u64,
     end: u64,
@@ -28,12 +28,19 @@ pub(super) struct LineReader {
 
 impl LineReader {
     pub(super) fn open(path: &Path, quotes: bool) -> io::Result<Self> {
-        let reader = BufReader::with_capacity(256 << 10, File::open(path)?);
-        Ok(LineReader { reader, quotes, at: 0, end: 0, line: Vec::new() })
+        Ok(LineReader::over(File::open(path)?, quotes))
+    }
+}
+
+impl<R: Read + Seek> LineReader<R> {
+    /// Reads what is not a file of its own.
+    pub(in crate::source) fn over(content: R, quotes: bool) -> Self {
+        let reader = BufReader::with_capacity(256 << 10, content);
+        LineReader { reader, quotes, at: 0, end: 0, line: Vec::new() }
     }
 
     /// Goes on at byte `at`; the file is taken to end at `end`.
-    pub(super) fn seek(&mut self, at: u64, end: u64) -> io::Result<()> {
+    pub(in crate::source) fn seek(&mut self, at: u64, end: u64) -> io::Result<()> {
         self.reader.seek(SeekFrom::Start(at))?;
         self.at = at;
         self.end = end;
@@ -41,7 +48,7 @@ impl LineReader {
     }
 
     /// The next record. `waits_for_rest` says that a last line without an end is no record yet.
-    pub(super) fn next(&mut self, waits_for_rest: bool) -> io::Result<Line<'_>> {
+    pub(in crate::source) fn next(&mut self, waits_for_rest: bool) -> io::Result<Line<'_>> {
         self.line.clear();
         let start = self.at;
         let mut first_line = 0;

@@ -10,7 +10,7 @@ use arrow::datatypes::{DataType, Int64Type};
 use super::*;
 use crate::catalog::{Column, Stream, TimestampFormat};
 use crate::config::Connection;
-use crate::source::{DeadLetters, SourceHandle, start_source};
+use crate::source::{DeadLetters, SourceHandle, Tables, start_source};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -54,6 +54,7 @@ fn read_from(dir: &Path, stream: Stream, follow: bool, from: &[(i32, i64)], unti
     let context = SourceContext {
         timezone: chrono_tz::UTC,
         dead_letters: dead_letters.clone(),
+        tables: Arc::new(Tables::new(dir)),
         state_dir: dir.join(".state"),
         wall_clock,
         registries: crate::source::Registries::default(),

@@ -4,7 +4,7 @@ use std::sync::mpsc::sync_channel;
 
 use super::*;
 use crate::source::emit::StopFlag;
-use crate::source::{DeadLetters, SourceHandle};
+use crate::source::{DeadLetters, SourceHandle, Tables};
 
 const EPOCH: i64 = 1_769_818_500_000;
 
@@ -116,6 +116,7 @@ fn context(state_dir: &Path, now: i64) -> SourceContext {
     SourceContext {
         timezone: chrono_tz::Asia::Shanghai,
         dead_letters: Arc::new(DeadLetters::new(state_dir.join("dead-letters"), wall_clock.clone())),
+        tables: Arc::new(Tables::new(state_dir)),
         state_dir: state_dir.to_path_buf(),
         wall_clock,
         registries: crate::source::Registries::default(),

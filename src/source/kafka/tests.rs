@@ -9,7 +9,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Produc
 use super::*;
 use crate::catalog::{Column, Format, Start, Stream, TimestampFormat};
 use crate::config::Connection;
-use crate::source::{DeadLetters, SourceEvent, SourceHandle, WallClock, start_source};
+use crate::source::{DeadLetters, SourceEvent, SourceHandle, Tables, WallClock, start_source};
 
 const PATIENCE: Duration = Duration::from_secs(40);
 const TOPIC: &str = "shop.orders";
@@ -47,6 +47,7 @@ fn start_reading(
     let context = SourceContext {
         timezone: chrono_tz::UTC,
         dead_letters: Arc::new(DeadLetters::new(dir, wall_clock.clone())),
+        tables: Arc::new(Tables::new(dir)),
         state_dir: dir.to_path_buf(),
         wall_clock,
         registries: crate::source::Registries::default(),
