@@ -235,14 +235,13 @@ impl Offsets {
         if !self.from_wall_time {
             return Some(seconds(self.zone.offset_from_utc_datetime(&time)));
         }
-        // A wall time that exists twice is the earlier one; one that is skipped is read with the offset before the gap.
-        match self.zone.offset_from_local_datetime(&time).earliest() {
-            Some(offset) => Some(seconds(offset)),
-            None => {
-                let before = time.checked_sub_signed(chrono::TimeDelta::hours(3))?;
-                self.zone.offset_from_local_datetime(&before).earliest().map(seconds)
-            }
-        }
+        // A wall time that exists twice is the earlier one; one that is skipped is read with the offset before the gap,
+        // which is an hour or two, or a whole day where a zone went to the other side of the date line.
+        let before = [0, 3, 27].into_iter().find_map(|hours| {
+            let before = time.checked_sub_signed(chrono::TimeDelta::hours(hours))?;
+            self.zone.offset_from_local_datetime(&before).earliest()
+        });
+        before.map(seconds)
     }
 }
 
@@ -271,6 +270,29 @@ mod tests {
         // 02:30 on 2026-03-08 is skipped, 01:30 on 2026-11-01 comes twice.
         assert_eq!(instant("America/New_York", "2026-03-08 02:30:00"), second("2026-03-08 07:30:00"));
         assert_eq!(instant("America/New_York", "2026-11-01 01:30:00"), second("2026-11-01 05:30:00"));
+        // The whole of 2011-12-30 is skipped.
+        assert_eq!(instant("Pacific/Apia", "2011-12-30 01:00:00"), second("2011-12-30 11:00:00"));
+        assert_eq!(instant("Pacific/Apia", "2011-12-30 23:00:00"), second("2011-12-31 09:00:00"));
+        assert_eq!(instant("Pacific/Apia", "2011-12-31 00:00:00"), second("2011-12-30 10:00:00"));
+    }
+
+    /// What bounds of near joins rely on (`compile/implied.rs`).
+    #[test]
+    fn a_wall_time_and_a_day_is_no_earlier_instant_than_any_before_it() {
+        for (zone, from) in [("Pacific/Apia", "2011-12-28 00:00:00"), ("America/New_York", "2026-03-07 00:00:00")] {
+            let mut offsets = Offsets::new(zone.parse().unwrap(), true);
+            let start = second(from);
+            let instants: Vec<i64> = (0..5 * 96)
+                .map(|quarter| {
+                    let wall = start + quarter * QUARTER;
+                    wall - offsets.offset(wall).unwrap()
+                })
+                .collect();
+            let latest = |upto: usize| instants[..=upto].iter().max().copied().unwrap();
+            for (quarter, a_day_later) in instants.iter().skip(96).enumerate() {
+                assert!(*a_day_later >= latest(quarter), "{zone}: quarter {quarter}");
+            }
+        }
     }
 
     #[test]

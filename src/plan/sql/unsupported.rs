@@ -112,7 +112,8 @@ impl Search<'_> {
     fn set_operation(&mut self, body: &SetExpr) {
         let SetExpr::SetOperation { left, right, .. } = body else {
             if matches!(body, SetExpr::Values(_)) {
-                self.refuse_word(codes::NO_STREAM, "values", "the query reads no stream", "read a stream in FROM");
+                let help = "read a stream in FROM; a few constants are a CASE: CASE category WHEN 'books' THEN 1.5 END";
+                self.refuse_word(codes::NO_STREAM, "values", "VALUES is no stream", help);
             }
             return;
         };
@@ -247,10 +248,11 @@ impl Visitor for Search<'_> {
             TableFactor::Derived { lateral: false, .. }
             | TableFactor::NestedJoin { .. }
             | TableFactor::UNNEST { with_offset: false, with_ordinality: false, .. } => {}
-            TableFactor::UNNEST { .. } => {
+            TableFactor::UNNEST { with_ordinality, .. } => {
+                let word = if *with_ordinality { "ordinality" } else { "offset" };
                 let message = "UNNEST does not number the elements here";
-                let help = "leave WITH ORDINALITY out; array_position(items, item) tells where an element stands first";
-                self.refuse(codes::TABLE_FUNCTION, factor, message, help);
+                let help = "write UNNEST(items, generate_series(1, cardinality(items))) AS t(item, n)";
+                self.refuse_word(codes::TABLE_FUNCTION, word, message, help);
             }
             TableFactor::Derived { .. } => {
                 self.refuse(
