@@ -1,11 +1,15 @@
-//! `tagflow explain TAG`: the flow plan as a tree, with what it shares with other tags.
+//! `tagflow explain TAG`: the flow plan as a tree, with what it shares with other tags and what it keeps in memory.
 
 use std::io::Write;
 
-use crate::cli::{OK, ProjectArgs, complain, load, print};
+use crate::cli::status::ask;
+use crate::cli::{Format, OK, ProjectArgs, complain, load, print};
 use crate::diagnostic::nearest;
+use crate::engine::status::{Status, TagStatus};
 use crate::operator::graph::Graph;
-use crate::plan::explain::describe;
+use crate::plan::explain::{as_json, describe};
+use crate::plan::flow::FlowPlan;
+use crate::plan::memory::Memory;
 
 /// Arguments of `tagflow explain`.
 #[derive(Debug, clap::Args)]
@@ -14,6 +18,9 @@ pub struct ExplainArgs {
     tag: String,
     #[command(flatten)]
     project: ProjectArgs,
+    /// How to print.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
 }
 
 /// Plans the project and prints one tag's plan.
@@ -32,6 +39,24 @@ pub fn run(args: &ExplainArgs, out: &mut dyn Write) -> u8 {
         }
     }
     let sharing = graph.sharing(&planned.plan, &args.tag);
-    print(out, &describe(&args.tag, &planned.plan, &sharing));
+    let memory = memory(&desired.project.config.serve.listen, &args.tag, &planned.plan);
+    match args.format {
+        Format::Human => print(out, &describe(&args.tag, &planned.plan, &sharing, &memory)),
+        Format::Json => print(out, &format!("{:#}\n", as_json(&args.tag, &planned.plan, &sharing, &memory))),
+    }
     OK
+}
+
+/// What each operator keeps: as the daemon counts it, where one runs this plan.
+fn memory(address: &str, tag: &str, plan: &FlowPlan) -> Vec<Option<Memory>> {
+    let mut memory: Vec<Option<Memory>> = (0..plan.nodes.len()).map(|index| Memory::estimate(plan, index)).collect();
+    let status = ask(address, "/status").ok().and_then(|body| serde_json::from_str::<Status>(&body).ok());
+    let runs = |running: &&TagStatus| running.tag == tag && running.plan == plan.fingerprint;
+    let running = status.as_ref().and_then(|status| status.tags.iter().find(runs));
+    for operator in running.iter().flat_map(|running| &running.operators) {
+        if let Some(Some(memory)) = memory.get_mut(operator.node) {
+            *memory = memory.counted(operator.rows, operator.bytes);
+        }
+    }
+    memory
 }

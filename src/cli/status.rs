@@ -54,7 +54,7 @@ pub fn run(args: &StatusArgs, out: &mut dyn Write) -> u8 {
 }
 
 /// A GET over a plain socket: the daemon is on loopback, and one header is all that it takes.
-fn ask(address: &str, path: &str) -> std::io::Result<String> {
+pub(super) fn ask(address: &str, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;

@@ -3,15 +3,17 @@
 use std::time::Duration;
 
 use arrow::compute::SortOptions;
+use serde_json::{Value as Json, json};
 
 use crate::plan::clock::{ClockBound, ClockSide, Comparison};
-use crate::plan::flow::{AggregateCall, FlowNode, FlowPlan, NodeIndex, NodeKind, Ranking, Reach, Scalar};
+use crate::plan::flow::{AggregateCall, FlowNode, FlowPlan, NodeIndex, NodeKind, OutputColumn, Ranking, Reach, Scalar};
+use crate::plan::memory::Memory;
 use crate::plan::steps::most_tiles;
 
-/// The tree of a tag; `sharing` has, for each node, the other tags that use it.
-pub fn describe(tag: &str, plan: &FlowPlan, sharing: &[Vec<String>]) -> String {
-    let names = |columns: &[crate::plan::flow::OutputColumn]| -> String {
-        let column = |column: &crate::plan::flow::OutputColumn| format!("{} {}", column.name, column.data_type);
+/// The tree of a tag; `sharing` has, for each node, the other tags that use it, `memory` what it keeps.
+pub fn describe(tag: &str, plan: &FlowPlan, sharing: &[Vec<String>], memory: &[Option<Memory>]) -> String {
+    let names = |columns: &[OutputColumn]| -> String {
+        let column = |column: &OutputColumn| format!("{} {}", column.name, column.data_type);
         columns.iter().map(column).collect::<Vec<_>>().join(", ")
     };
     let reach = match plan.reach {
@@ -23,11 +25,34 @@ pub fn describe(tag: &str, plan: &FlowPlan, sharing: &[Vec<String>]) -> String {
         names(&plan.key),
         if plan.columns.is_empty() { "none (a segment)".to_string() } else { names(&plan.columns) },
     );
-    node(plan, sharing, plan.nodes.len() - 1, 0, &mut text);
+    node(plan, sharing, memory, plan.nodes.len() - 1, 0, &mut text);
     text
 }
 
-fn node(plan: &FlowPlan, sharing: &[Vec<String>], index: NodeIndex, depth: usize, text: &mut String) {
+/// The same for programs: the operators in the order of the plan, inputs before those that read them.
+pub fn as_json(tag: &str, plan: &FlowPlan, sharing: &[Vec<String>], memory: &[Option<Memory>]) -> Json {
+    let names = |columns: &[OutputColumn]| columns.iter().map(|column| column.name.clone()).collect::<Vec<_>>();
+    let operator = |(index, flow): (usize, &FlowNode)| {
+        json!({
+            "inputs": flow.inputs,
+            "lines": lines(plan, flow),
+            "append_only": flow.append_only,
+            "shared_with": sharing.get(index),
+            "memory": memory.get(index),
+        })
+    };
+    let operators: Vec<Json> = plan.nodes.iter().enumerate().map(operator).collect();
+    json!({ "tag": tag, "key": names(&plan.key), "columns": names(&plan.columns), "operators": operators })
+}
+
+fn node(
+    plan: &FlowPlan,
+    sharing: &[Vec<String>],
+    memory: &[Option<Memory>],
+    index: NodeIndex,
+    depth: usize,
+    text: &mut String,
+) {
     let flow = &plan.nodes[index];
     let indent = "  ".repeat(depth + 1);
     let mut lines = lines(plan, flow).into_iter();
@@ -35,13 +60,16 @@ fn node(plan: &FlowPlan, sharing: &[Vec<String>], index: NodeIndex, depth: usize
     for line in lines {
         text.push_str(&format!("{indent}    {line}\n"));
     }
+    if let Some(Some(memory)) = memory.get(index) {
+        text.push_str(&format!("{indent}    memory: {memory}\n"));
+    }
     match sharing.get(index).map(Vec::as_slice) {
         None | Some([]) => {}
         Some(tags) if tags.len() > 5 => text.push_str(&format!("{indent}    shared with {} other tags\n", tags.len())),
         Some(tags) => text.push_str(&format!("{indent}    shared with {}\n", tags.join(", "))),
     }
     for input in &flow.inputs {
-        node(plan, sharing, *input, depth + 1, text);
+        node(plan, sharing, memory, *input, depth + 1, text);
     }
 }
 

@@ -13,6 +13,7 @@ pub mod fallible;
 pub mod flow;
 pub mod functions;
 pub mod limits;
+pub mod memory;
 pub mod paced;
 mod rewriting;
 pub mod session;

@@ -198,7 +198,7 @@ fn groups_are_asked_whether_they_have_closed_and_not_their_events() {
         matches!(below.kind, NodeKind::Aggregate { .. })
     };
     for tag in ["daily", "daily_by_start_alone", "best_closed_day", "hopping", "recent_closed_days"] {
-        assert!(waits_for_groups(tag), "{}", tagflow::plan::explain::describe(tag, run.plan(tag), &[]));
+        assert!(waits_for_groups(tag), "{}", tagflow::plan::explain::describe(tag, run.plan(tag), &[], &[]));
     }
     assert!(!waits_for_groups("rows_of_closed_windows"));
 }
