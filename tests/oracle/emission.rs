@@ -61,6 +61,13 @@ const TAGS: &[(&str, &str, &str)] = &[
          WHERE window_end >= CURRENT_DATE - INTERVAL '30' DAY GROUP BY user_id",
     ),
     (
+        "recent_rows_of_closed_windows",
+        "emit = \"on_close\"",
+        "SELECT user_id, SUM(amount) AS spent, COUNT(*) AS orders
+         FROM TABLE(TUMBLE(TABLE orders, DESCRIPTOR(order_time), INTERVAL '6' HOUR))
+         WHERE order_time >= CURRENT_DATE - INTERVAL '7' DAY GROUP BY user_id",
+    ),
+    (
         "of_a_renaming_query",
         "emit = \"on_close\"",
         "SELECT user_id, window_start, COUNT(*) AS n

@@ -35,22 +35,7 @@ impl Compiler<'_> {
             ));
         }
         // Below stands what the columns and the comparisons need, and no more: rows are kept until they have turned.
-        let mut needed: Vec<Expr> = Vec::new();
-        for expr in columns.iter() {
-            expr.apply(|expr| {
-                if matches!(expr, Expr::Column(column) if flag_number(column).is_none()) && !needed.contains(expr) {
-                    needed.push(expr.clone());
-                }
-                Ok(TreeNodeRecursion::Continue)
-            })?;
-        }
-        let kept = needed.len();
-        let rows = comparisons.iter().map(|(row, ..)| row);
-        for row in rows {
-            if !needed.contains(row) {
-                needed.push(row.clone());
-            }
-        }
+        let (needed, kept) = below_comparisons(&columns, &comparisons)?;
         let places: HashMap<Expr, usize> =
             needed.iter().enumerate().map(|(index, expr)| (expr.clone(), index)).collect();
         let below = self.narrow(Relation { columns: needed, ..relation })?.node;
@@ -99,6 +84,29 @@ pub(super) fn flag_column(number: usize) -> Column {
 
 pub(super) fn flag_number(column: &Column) -> Option<usize> {
     column.name.strip_prefix(FLAG)?.parse().ok()
+}
+
+/// What must stand below comparisons: the columns that `exprs` read, then the row sides; and how many the former are.
+pub(super) fn below_comparisons<'a>(
+    exprs: impl IntoIterator<Item = &'a Expr>,
+    comparisons: impl IntoIterator<Item = &'a Comparing>,
+) -> Result<(Vec<Expr>, usize), DataFusionError> {
+    let mut needed: Vec<Expr> = Vec::new();
+    for expr in exprs {
+        expr.apply(|expr| {
+            if matches!(expr, Expr::Column(column) if flag_number(column).is_none()) && !needed.contains(expr) {
+                needed.push(expr.clone());
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+    }
+    let read = needed.len();
+    for (row, ..) in comparisons {
+        if !needed.contains(row) {
+            needed.push(row.clone());
+        }
+    }
+    Ok((needed, read))
 }
 
 /// The expression with a placeholder for each comparison with the clock.

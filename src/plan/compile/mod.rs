@@ -29,6 +29,7 @@ use datafusion::logical_expr::utils::{conjunction, split_conjunction};
 use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Filter, LogicalPlan, Operator};
 use datafusion::physical_expr::create_physical_expr;
 
+use self::clocked::Comparing;
 use crate::catalog::{Catalog, Misfits, Stream};
 use crate::plan::clock::{self, ClockBound, ClockSide, Comparison};
 use crate::plan::codes;
@@ -114,9 +115,6 @@ struct Facts {
     output: String,
 }
 
-/// A comparison with a clock: row side, how, clock side.
-type Bound = (Expr, Comparison, Expr);
-
 /// A node with a projection and filters that have not become operators yet.
 #[derive(Debug, Clone)]
 struct Relation {
@@ -126,7 +124,7 @@ struct Relation {
     /// Conditions over the same columns; those that read the clock are no bounds.
     filters: Vec<Expr>,
     /// Conditions on the clock.
-    bounds: Vec<Bound>,
+    bounds: Vec<Comparing>,
 }
 
 struct Compiler<'a> {

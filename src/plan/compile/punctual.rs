@@ -6,7 +6,8 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DataFusionError};
 use datafusion::logical_expr::Expr;
 
-use super::{Bound, Compiler, Facts, Refusal, Relation};
+use super::clocked::Comparing;
+use super::{Compiler, Facts, Refusal, Relation};
 use crate::catalog::Stream;
 use crate::plan::clock::Comparison;
 use crate::plan::flow::{FlowNode, NodeIndex, NodeKind, Punctuality, fingerprint};
@@ -49,7 +50,7 @@ impl Compiler<'_> {
 
     /// Takes those bounds by watermarks out of a relation that say the same of its groups, over the columns of the groups:
     /// which are shown is then asked of one row a group, and not of every event.
-    pub(super) fn bounds_of_groups(relation: &mut Relation, keys: &[Expr]) -> Vec<Bound> {
+    pub(super) fn bounds_of_groups(relation: &mut Relation, keys: &[Expr]) -> Vec<Comparing> {
         let mut of_groups = Vec::new();
         relation.bounds.retain(|(row, comparison, clock_side)| {
             let of_group = watermark::stream_of(clock_side).and_then(|_| over_keys(row, keys));
@@ -63,7 +64,7 @@ impl Compiler<'_> {
     /// Takes those bounds by watermarks out of the inputs of a union that all of them have of one column.
     pub(super) fn bounds_of_all(relations: &mut [Relation]) -> Vec<(usize, Comparison, Expr)> {
         let of_columns = |relation: &Relation| -> Vec<(usize, Comparison, Expr)> {
-            let of_column = |(row, comparison, clock_side): &Bound| {
+            let of_column = |(row, comparison, clock_side): &Comparing| {
                 watermark::stream_of(clock_side)?;
                 let column = relation.columns.iter().position(|column| column == row)?;
                 Some((column, *comparison, clock_side.clone()))

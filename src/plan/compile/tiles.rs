@@ -8,7 +8,7 @@ mod split;
 use std::collections::HashMap;
 
 use arrow::datatypes::{DataType, Field, Schema};
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema, DataFusionError};
 use datafusion::functions::core::named_struct;
 use datafusion::logical_expr::expr::Case;
@@ -16,7 +16,7 @@ use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, lit};
 
 use self::split::{Merge, Read, Splitter, first_flag};
-use super::clocked::{Comparing, flag_number, take_comparisons};
+use super::clocked::{Comparing, below_comparisons, flag_number, take_comparisons};
 use super::{Compiler, Refusal, Relation, readable, scalar_over, substitute};
 use crate::plan::clock::{self, ClockBound};
 use crate::plan::flow::{AggregateCall, AggregateFunction, NodeIndex, NodeKind, Scalar, TilePlan};
@@ -119,22 +119,9 @@ impl Compiler<'_> {
         fields: &[Field],
     ) -> Result<NodeIndex, Refusal> {
         let Split { parts, distinct, .. } = split;
-        let mut needed: Vec<Expr> = Vec::new();
-        for expr in keys.iter().chain(distinct).chain(parts.iter().flat_map(|(_, read)| [&read.argument, &read.filter]))
-        {
-            expr.apply(|expr| {
-                if matches!(expr, Expr::Column(column) if flag_number(column).is_none()) && !needed.contains(expr) {
-                    needed.push(expr.clone());
-                }
-                Ok(TreeNodeRecursion::Continue)
-            })?;
-        }
-        let read = needed.len();
-        for (row, ..) in relation.bounds.iter().chain(comparisons) {
-            if !needed.contains(row) {
-                needed.push(row.clone());
-            }
-        }
+        let of_parts = parts.iter().flat_map(|(_, read)| [&read.argument, &read.filter]);
+        let exprs = keys.iter().chain(distinct).chain(of_parts);
+        let (needed, read) = below_comparisons(exprs, relation.bounds.iter().chain(comparisons))?;
         let places: HashMap<Expr, usize> =
             needed.iter().enumerate().map(|(index, expr)| (expr.clone(), index)).collect();
         let below = self.narrow(Relation { columns: needed, bounds: vec![], ..relation.clone() })?.node;

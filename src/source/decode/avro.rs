@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::column::Value;
 use super::time::Moment;
-use super::tree::Tree;
+use super::tree::{Tree, put};
 use super::wanted::Wanted;
 use super::{DecodeError, scan::MAX_DEPTH};
 use crate::byte_cursor::{Cursor, Malformed, text};
@@ -138,7 +138,7 @@ impl<'a> Walk<'a, '_> {
             }
             _ if target.below.is_empty() => {
                 let tree = self.tree(of, depth)?;
-                self.put(&target.slots, tree);
+                put(self.slots, &target.slots, tree);
                 Ok(())
             }
             AvroType::Record(fields) => {
@@ -162,7 +162,7 @@ impl<'a> Walk<'a, '_> {
                     match target.keys.iter().find(|(name, _)| name == key) {
                         Some((_, target)) => {
                             // A key given twice: nothing of the first one may remain.
-                            self.put(&target.below, Tree::MISSING);
+                            put(self.slots, &target.below, Tree::MISSING);
                             self.place(*values, target, depth)?;
                         }
                         None => self.skip(*values, depth)?,
@@ -175,9 +175,9 @@ impl<'a> Walk<'a, '_> {
                     AvroType::Null => Value::Null,
                     other => Value::NotAnObject(other.name()),
                 };
-                self.put(&target.below, Tree::Leaf(instead));
+                put(self.slots, &target.below, Tree::Leaf(instead));
                 let tree = self.tree(of, depth)?;
-                self.put(&target.slots, tree);
+                put(self.slots, &target.slots, tree);
                 Ok(())
             }
         }
@@ -190,20 +190,9 @@ impl<'a> Walk<'a, '_> {
         }
         let start = self.bytes;
         let tree = self.tree(of, depth)?;
-        self.put(&target.slots, tree);
+        put(self.slots, &target.slots, tree);
         self.bytes = start;
         Ok(())
-    }
-
-    #[inline]
-    fn put(&mut self, slots: &[usize], tree: Tree<'a>) {
-        if let [slot] = slots {
-            self.slots[*slot] = tree;
-            return;
-        }
-        for slot in slots {
-            self.slots[*slot] = tree.clone();
-        }
     }
 
     /// A value with all that is in it.

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use arrow::datatypes::{DataType, Field, TimeUnit};
-use rand::{Rng, SeedableRng, rngs::StdRng};
+use rand::{SeedableRng, rngs::StdRng};
 
-use super::tests::{all_of, column, record, rows, stream};
+use super::tests::{all_of, column, mutated, record, rows, stream};
 use super::*;
 use crate::catalog::{AvroSchema, Column};
 
@@ -505,16 +505,7 @@ fn random_mutations_neither_panic_nor_leave_half_rows() {
         avro(ORDER, order_columns().into_iter().map(|column| Column { data_type: DataType::Utf8, ..column }).collect());
     let (mut good, mut bad) = (0, 0);
     for round in 0..20_000 {
-        let mut payload = bytes(if round % 2 == 0 { FULL } else { SPARSE });
-        for _ in 0..random.random_range(1..4) {
-            let at = random.random_range(0..payload.len());
-            match random.random_range(0..4) {
-                0 => payload[at] = random.random(),
-                1 => payload[at] ^= 1 << random.random_range(0..8),
-                2 => payload.insert(at, random.random()),
-                _ => payload.truncate(at.max(1)),
-            }
-        }
+        let payload = mutated(bytes(if round % 2 == 0 { FULL } else { SPARSE }), &mut random);
         for decoder in [&mut decoder, &mut texts] {
             match decoder.decode(&record(&payload)) {
                 Ok(()) => good += 1,

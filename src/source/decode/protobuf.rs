@@ -12,7 +12,7 @@ use super::avro_records::split_confluent;
 use super::column::Value;
 use super::scan::MAX_DEPTH;
 use super::time::Moment;
-use super::tree::{Tree, emptied, shown};
+use super::tree::{Tree, emptied, put, shown};
 use super::wanted::Wanted;
 use super::{DecodeError, RawRecord, RowBuilder};
 use crate::byte_cursor::{Cursor, Malformed, text, unzigzag};
@@ -297,7 +297,7 @@ impl<'a> Walk<'a, '_> {
                 && (field.is_repeated || !field.has_presence)
             {
                 let absent = self.absent(field);
-                self.put(&target.slots, absent);
+                put(self.slots, &target.slots, absent);
             }
         }
         let depth = deeper(bytes, depth)?;
@@ -334,8 +334,8 @@ impl<'a> Walk<'a, '_> {
                 if let Some((_, targets)) = target.keys.iter().find(|(known, _)| *known == key) {
                     // A key given twice: nothing of the first one may remain.
                     for value in targets.iter().flatten() {
-                        self.put(&value.slots, Tree::MISSING);
-                        self.put(&value.below, Tree::MISSING);
+                        put(self.slots, &value.slots, Tree::MISSING);
+                        put(self.slots, &value.below, Tree::MISSING);
                     }
                     self.message(&mut pair, entry, targets, None, depth)?;
                 }
@@ -348,7 +348,7 @@ impl<'a> Walk<'a, '_> {
                 self.message(bytes, of, &target.fields, Some(tag.number), depth)
             }
             _ => {
-                self.put(&target.below, Tree::Leaf(Value::NotAnObject("a Protobuf field that is no message")));
+                put(self.slots, &target.below, Tree::Leaf(Value::NotAnObject("a Protobuf field that is no message")));
                 skip(bytes, tag, depth)
             }
         }
@@ -366,19 +366,8 @@ impl<'a> Walk<'a, '_> {
         let Some(first) = slots.first() else { return skip(bytes, tag, depth) };
         let mut tree = std::mem::replace(&mut self.slots[*first], Tree::MISSING);
         self.accept(&mut tree, bytes, field, tag, depth)?;
-        self.put(slots, tree);
+        put(self.slots, slots, tree);
         Ok(())
-    }
-
-    #[inline]
-    fn put(&mut self, slots: &[usize], tree: Tree<'a>) {
-        if let [slot] = slots {
-            self.slots[*slot] = tree;
-            return;
-        }
-        for slot in slots {
-            self.slots[*slot] = tree.clone();
-        }
     }
 
     /// What a field is that is not written.

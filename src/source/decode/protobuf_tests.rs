@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, TimeUnit};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
-use super::tests::{all_of, column, record, rows, stream};
+use super::tests::{all_of, column, mutated, record, rows, stream};
 use super::*;
 use crate::catalog::{Column, Descriptor, Framing, ProtobufFormat};
 
@@ -299,16 +299,7 @@ fn random_mutations_neither_panic_nor_leave_half_rows() {
     let mut texts = protobuf("shop.Order", texts.collect());
     let (mut good, mut bad) = (0, 0);
     for _ in 0..20_000 {
-        let mut payload = bytes(FULL);
-        for _ in 0..random.random_range(1..4) {
-            let at = random.random_range(0..payload.len());
-            match random.random_range(0..4) {
-                0 => payload[at] = random.random(),
-                1 => payload[at] ^= 1 << random.random_range(0..8),
-                2 => payload.insert(at, random.random()),
-                _ => payload.truncate(at.max(1)),
-            }
-        }
+        let payload = mutated(bytes(FULL), &mut random);
         for decoder in [&mut decoder, &mut texts] {
             match decoder.decode(&record(&payload)) {
                 Ok(()) => good += 1,

@@ -31,6 +31,18 @@ impl<'a> Tree<'a> {
     }
 }
 
+/// Gives a value to the columns that take it.
+#[inline]
+pub(super) fn put<'a>(values: &mut [Tree<'a>], slots: &[usize], tree: Tree<'a>) {
+    if let [slot] = slots {
+        values[*slot] = tree;
+        return;
+    }
+    for slot in slots {
+        values[*slot] = tree.clone();
+    }
+}
+
 /// An empty vector with the room of `used`, for values that live elsewhere.
 pub(super) fn emptied<'b>(mut used: Vec<Tree<'_>>) -> Vec<Tree<'b>> {
     used.clear();
