@@ -191,6 +191,13 @@ impl Dataflow {
         }
     }
 
+    /// Forgets how far all other streams are.
+    pub fn keep_streams(&mut self, keeps: impl Fn(&str) -> bool) {
+        self.offsets.0.retain(|partition, _| keeps(&partition.stream));
+        self.watermarks.retain(|stream, _| keeps(stream));
+        self.ahead.retain(|stream, _| keeps(stream));
+    }
+
     /// Where the next step takes the watermarks.
     pub fn next_watermarks(&self) -> &Watermarks {
         &self.ahead

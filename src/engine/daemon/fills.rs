@@ -188,10 +188,10 @@ impl Daemon {
         Ok(())
     }
 
-    /// Forgets the offsets of streams that no tag reads.
+    /// Forgets the offsets and watermarks of streams that no tag reads.
     pub(super) fn prune_offsets(&mut self) {
         let reads = reads(self.running.values().map(|tag| tag.plan.as_ref()));
-        self.dataflow.offsets.0.retain(|partition, _| reads.contains_key(&partition.stream));
+        self.dataflow.keep_streams(|stream| reads.contains_key(stream));
     }
 
     /// The filled tags join: their tables are renamed, their state is taken over, all sources read on.

@@ -23,7 +23,13 @@ impl Daemon {
         // Epochs and the clock go on from what was ever committed, also where no state can be taken up.
         let epoch = progress.iter().map(|progress| progress.epoch).max().unwrap_or_default();
         let clock = progress.iter().map(|progress| progress.clock).max().unwrap_or_default();
-        let watermarks: Vec<Watermarks> = progress.iter().map(|progress| progress.watermarks.clone()).collect();
+        // Those of another plan may be of another topic.
+        let is_of_plan = |progress: &&TagProgress| {
+            let planned = self.desired.tags.get(&progress.tag);
+            planned.is_some_and(|planned| planned.plan.fingerprint == progress.fingerprint)
+        };
+        let own = progress.iter().filter(is_of_plan);
+        let watermarks: Vec<Watermarks> = own.map(|progress| progress.watermarks.clone()).collect();
         self.restore_state(progress)?;
         self.dataflow.epoch = self.dataflow.epoch.max(epoch);
         self.dataflow.clock = self.dataflow.clock.max(clock);
