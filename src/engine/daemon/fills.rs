@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
 
 use super::{Aside, Daemon, DaemonError, shards, wall_clock};
+use crate::catalog::Stream;
 use crate::delta::{Offsets, Watermarks};
 use crate::engine::dataflow::{TagFault, of_streams};
 use crate::engine::desired::{PlannedTag, reads, streams};
@@ -89,6 +90,11 @@ impl Daemon {
         let tags: BTreeMap<String, PlannedTag> =
             needed.into_iter().filter(|(_, planned)| connections(planned) == first).collect();
         info!(tags = ?tags.keys().collect::<Vec<_>>(), "filling");
+        let running = self.running.values().flat_map(|tag| tag.plan.sources());
+        let moved: BTreeSet<&str> =
+            running.filter(|(stream, _)| self.is_moved(stream)).map(|(stream, _)| stream.name.as_str()).collect();
+        let mut watermarks = self.dataflow.next_watermarks().clone();
+        watermarks.retain(|stream, _| !moved.contains(stream.as_str()));
         let request = FillRequest {
             tags,
             world: self.world.clone(),
@@ -96,7 +102,7 @@ impl Daemon {
             shards: shards(&self.config),
             epoch_rows: self.config.engine.epoch_rows,
             clock: wall_clock().max(self.dataflow.clock),
-            watermarks: self.dataflow.next_watermarks().clone(),
+            watermarks,
         };
         let fill =
             Fill::start(request).map_err(|source| DaemonError::Io { what: "the fill's thread".to_string(), source })?;
@@ -163,19 +169,19 @@ impl Daemon {
         Ok(())
     }
 
+    /// True of a stream of a running tag that the project now reads elsewhere.
+    fn is_moved(&self, stream: &Stream) -> bool {
+        let mut wanted = self.desired.tags.values().flat_map(|tag| tag.plan.sources());
+        let wanted = wanted.find(|(wanted, _)| wanted.name == stream.name);
+        wanted.is_some_and(|(wanted, _)| (&wanted.connection, &wanted.topic) != (&stream.connection, &stream.topic))
+    }
+
     /// Tags whose stream now reads another topic stop: offsets of the one mean nothing in the other. Their tables stay as
     /// they are until the versions that are being filled replace them.
     fn leave_moved_streams(&mut self) -> Result<(), DaemonError> {
-        let wanted = streams(self.desired.tags.values().map(|tag| tag.plan.as_ref()));
-        let is_moved = |tag: &PlannedTag| {
-            tag.plan.sources().any(|(stream, _)| {
-                wanted
-                    .get(&stream.name)
-                    .is_some_and(|wanted| (&wanted.connection, &wanted.topic) != (&stream.connection, &stream.topic))
-            })
-        };
+        let reads_moved = |tag: &PlannedTag| tag.plan.sources().any(|(stream, _)| self.is_moved(stream));
         let moved: Vec<String> =
-            self.running.iter().filter(|(_, tag)| is_moved(tag)).map(|(name, _)| name.clone()).collect();
+            self.running.iter().filter(|(_, tag)| reads_moved(tag)).map(|(name, _)| name.clone()).collect();
         if !moved.is_empty() {
             self.settle()?;
             warn!(?moved, "streams read other topics now; their tags stand still until they are filled");
