@@ -197,7 +197,7 @@ fn world(desired: &Desired) -> World {
         connections: config.connections.clone(),
         context: SourceContext {
             timezone: config.timezone,
-            dead_letters: Arc::new(DeadLetters::new(letters, Arc::clone(&wall_clock))),
+            dead_letters: Arc::new(DeadLetters::new(letters, 1 << 20, Arc::clone(&wall_clock))),
             tables: Arc::new(Tables::new(&config.engine.state_dir)),
             state_dir: config.engine.state_dir.clone(),
             wall_clock,

@@ -2,6 +2,7 @@
 
 pub mod accept;
 pub mod check;
+pub mod dead_letters;
 pub mod demo;
 pub mod explain;
 pub mod init;
@@ -62,6 +63,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Let a less complete new version of a tag replace the one that runs.
     Accept(accept::AcceptArgs),
+    /// Look at records that could not be taken, and take them out.
+    DeadLetters(dead_letters::DeadLettersArgs),
     /// Compare every table with the batch answer over the same events; for use while no daemon runs.
     Verify(verify::VerifyArgs),
     /// Write generated shop events to the project's Kafka topics.
@@ -117,6 +120,7 @@ pub fn main() -> u8 {
         Command::Explain(args) => explain::run(&args, &mut out),
         Command::Status(args) => status::run(&args, &mut out),
         Command::Accept(args) => accept::run(&args, &mut out),
+        Command::DeadLetters(args) => dead_letters::run(&args, &mut out),
         Command::Verify(args) => verify::run(&args, &mut out),
         Command::Produce(args) => produce::run(&args),
         Command::Completions { shell } => {

@@ -110,7 +110,15 @@ pub fn describe(status: &Status) -> String {
     text.push_str(&format!("{table}\n"));
     for (stream, count) in status.dead_letters.iter().filter(|(_, count)| **count > 0) {
         let late = status.late_events.get(stream).map_or(String::new(), |late| format!(", {late} of them late events"));
-        text.push_str(&format!("{count} dead letters of {stream}{late}\n"));
+        let skipped =
+            status.skipped.get(stream).map_or(String::new(), |rows| format!(", {rows} of them skipped by tags"));
+        text.push_str(&format!("{count} dead letters of {stream}{late}{skipped}\n"));
+    }
+    for (stream, count) in status.letters_dropped.iter().filter(|(_, count)| **count > 0) {
+        text.push_str(&format!("{count} dead letters of {stream} went for newer ones\n"));
+    }
+    for (stream, count) in status.letters_lost.iter().filter(|(_, count)| **count > 0) {
+        text.push_str(&format!("! {count} dead letters of {stream} could not be written\n"));
     }
     for (stream, count) in status.nulls.iter().filter(|(_, count)| **count > 0) {
         text.push_str(&format!("{count} values of {stream} read as NULL\n"));

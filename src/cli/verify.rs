@@ -38,7 +38,7 @@ pub fn run(args: &VerifyArgs, out: &mut dyn Write) -> u8 {
         connections: config.connections.clone(),
         context: SourceContext {
             timezone: config.timezone,
-            dead_letters: Arc::new(DeadLetters::new(dead_letters, Arc::clone(&wall_clock))),
+            dead_letters: Arc::new(DeadLetters::new(dead_letters, config.engine.dead_letters, Arc::clone(&wall_clock))),
             tables: Arc::new(Tables::new(&config.engine.state_dir)),
             state_dir: config.engine.state_dir.clone(),
             wall_clock,

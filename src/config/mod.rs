@@ -142,6 +142,8 @@ pub struct EngineConfig {
     pub grace_period: Duration,
     /// The most bytes of state of a tag whose header does not say (default none).
     pub state_limit: Option<u64>,
+    /// The most bytes of dead letters of a stream (default 128 MiB).
+    pub dead_letters: u64,
 }
 
 /// Where the daemon answers (`[serve]`).

@@ -17,6 +17,7 @@ const ENGINE_KEYS: &[&str] = &[
     "shards",
     "grace_period",
     "state_limit",
+    "dead_letters",
 ];
 
 /// Reads a value of both layers, so that both are checked; the upper one counts.
@@ -58,6 +59,7 @@ pub(super) fn read_engine(
         .unwrap_or_else(|| root.join(".tagflow"))
         .join(state_folder);
     let state_limit = layered(below, above, |section| walk.bytes(section, "state_limit"));
+    let dead_letters = layered(below, above, |section| walk.bytes(section, "dead_letters")).unwrap_or(128 << 20);
     EngineConfig {
         state_dir,
         checkpoint_interval,
@@ -67,6 +69,7 @@ pub(super) fn read_engine(
         shards,
         grace_period,
         state_limit,
+        dead_letters,
     }
 }
 

@@ -56,6 +56,7 @@ pub(super) fn encode(status: &Status) -> Result<String, Error> {
     family("tag_state_rows", "keys and rows that a tag uses", tags(|tag| tag.state_rows as f64));
     family("tag_state_bytes", "bytes that a tag uses", tags(|tag| tag.state_bytes as f64));
     family("tag_null_keys", "rows left out because their key holds a NULL", tags(|tag| tag.null_keys as f64));
+    family("tag_skipped_rows", "rows that a tag skipped since an expression failed", tags(|tag| tag.skipped as f64));
     family("tag_outside_labels", "values without a label in labelled columns", tags(|tag| tag.outside_labels as f64));
     family("tag_live", "1 while a tag's table follows", tags(|tag| f64::from(tag.state == TagState::Live)));
     family("tag_failed", "1 while a tag is set aside", tags(|tag| f64::from(tag.state == TagState::Failed)));
@@ -87,6 +88,19 @@ pub(super) fn encode(status: &Status) -> Result<String, Error> {
     family("dead_letters", "records that do not decode, and late events", streams(&status.dead_letters));
     let late = "events that came too late for a tag; they are among the dead letters";
     family("late_events", late, streams(&status.late_events));
+    family("skipped_rows", "rows that tags skipped; they are among the dead letters", streams(&status.skipped));
+    family("dead_letters_kept", "dead letters that are kept", streams(&status.letters_kept));
+    family("dead_letters_dropped", "dead letters that went for newer ones", streams(&status.letters_dropped));
+    family("dead_letters_lost", "dead letters that could not be written", streams(&status.letters_lost));
+    family(
+        "dead_letter_newest_seconds",
+        "when the newest dead letter was put aside, seconds since the Unix epoch; to be alerted of",
+        status
+            .newest_letter
+            .iter()
+            .map(|(stream, millis)| (vec![("stream", stream.clone())], *millis as f64 / 1e3))
+            .collect(),
+    );
     family("null_values", "values that do not fit and are read as NULL", streams(&status.nulls));
     family("resent_records", "records dropped as sent again", streams(&status.resent));
     family("too_late_records", "records too late to tell whether they were sent again", streams(&status.too_late));

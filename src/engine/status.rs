@@ -58,6 +58,9 @@ pub struct TagStatus {
     pub changes_per_second: f64,
     /// Rows left out because their key holds a NULL.
     pub null_keys: u64,
+    /// Rows that it skipped since the start, since an expression failed.
+    #[serde(default)]
+    pub skipped: u64,
     /// Values that have no label, in columns whose header gives labels.
     pub outside_labels: u64,
     /// The fingerprint of the plan that runs.
@@ -159,6 +162,21 @@ pub struct Status {
     /// Of them, events that decode and came too late for a tag.
     #[serde(default)]
     pub late_events: BTreeMap<String, u64>,
+    /// Of them, rows that tags skipped since an expression failed.
+    #[serde(default)]
+    pub skipped: BTreeMap<String, u64>,
+    /// Dead letters that are kept, by stream, since whenever.
+    #[serde(default)]
+    pub letters_kept: BTreeMap<String, u64>,
+    /// Dead letters that went for newer ones since the start, by stream.
+    #[serde(default)]
+    pub letters_dropped: BTreeMap<String, u64>,
+    /// Dead letters that could not be written since the start, by stream.
+    #[serde(default)]
+    pub letters_lost: BTreeMap<String, u64>,
+    /// When the newest dead letter since the start was put aside, by stream, milliseconds since the Unix epoch.
+    #[serde(default)]
+    pub newest_letter: BTreeMap<String, i64>,
     /// Values that did not fit their columns and were read as NULL, by stream, since the start.
     pub nulls: BTreeMap<String, u64>,
     /// Records that were dropped as resent, by stream, since the beginning of its history.

@@ -10,7 +10,7 @@
 //! slows reading and memory stays bounded. The clock is read for pacing only, never for what a record becomes.
 
 mod batch;
-mod dead_letter;
+pub mod dead_letter;
 pub mod decode;
 mod emit;
 mod file;
@@ -32,7 +32,7 @@ use crate::catalog::Stream;
 use crate::config::Connection;
 use crate::delta::Partition;
 
-pub use self::dead_letter::{DeadLetter, DeadLetterCount, DeadLetters};
+pub use self::dead_letter::DeadLetters;
 pub use self::emit::SourceHandle;
 pub use self::registry::Registries;
 pub use self::table::Tables;
@@ -275,7 +275,7 @@ mod tests {
         let wall_clock: WallClock = Arc::new(|| 0);
         let context = SourceContext {
             timezone: chrono_tz::UTC,
-            dead_letters: Arc::new(DeadLetters::new("nowhere", wall_clock.clone())),
+            dead_letters: Arc::new(DeadLetters::new("nowhere", 1 << 20, wall_clock.clone())),
             tables: Arc::new(Tables::new(std::path::Path::new("nowhere"))),
             state_dir: "nowhere".into(),
             wall_clock,

@@ -62,7 +62,7 @@ impl Topic {
     fn read_with(&self, request: ReadRequest, properties: &[(&str, &str)]) -> Reading {
         let dir = tempfile::tempdir().unwrap();
         let wall_clock: WallClock = Arc::new(|| 0);
-        let dead_letters = Arc::new(DeadLetters::new(dir.path().join("dead-letters"), wall_clock.clone()));
+        let dead_letters = Arc::new(DeadLetters::new(dir.path().join("dead-letters"), 1 << 20, wall_clock.clone()));
         let context = SourceContext {
             timezone: chrono_tz::Asia::Shanghai,
             dead_letters: dead_letters.clone(),

@@ -2,6 +2,7 @@
 
 mod avro;
 mod daemon;
+mod dead_letters;
 mod kafka_source;
 mod mysql_sink;
 mod shop;

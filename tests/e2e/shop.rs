@@ -123,6 +123,14 @@ impl Shop {
         }
     }
 
+    /// What the daemon's console answers.
+    pub fn get(&self, path: &str) -> String {
+        let settings = fs::read_to_string(self.path("tagflow.toml")).unwrap();
+        let listen = settings.lines().find_map(|line| line.strip_prefix("listen = \"")).unwrap();
+        let address = format!("http://{}{path}", listen.trim_end_matches('"'));
+        ureq::get(address).call().unwrap().body_mut().read_to_string().unwrap()
+    }
+
     pub fn log(&self) -> String {
         fs::read_to_string(self.path("log")).unwrap_or_default()
     }

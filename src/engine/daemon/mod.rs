@@ -31,7 +31,7 @@ use crate::engine::status::{Phase, Rate, SharedStatus, TagState, update};
 use crate::engine::store::{InFlight, StoreError, StoreThread};
 use crate::operator::OperatorError;
 use crate::sink::{SinkError, open_store};
-use crate::source::{DeadLetters, Registries, SourceContext, SourceError, Tables};
+use crate::source::{DeadLetters, Registries, SourceContext, SourceError, Tables, dead_letter};
 
 /// Keys that may wait for a store that is busy before no more is read.
 const MOST_PENDING_KEYS: usize = 1_000_000;
@@ -200,7 +200,8 @@ impl Daemon {
             context: SourceContext {
                 timezone: config.timezone,
                 dead_letters: Arc::new(DeadLetters::new(
-                    config.engine.state_dir.join("dead-letters"),
+                    config.engine.state_dir.join(dead_letter::FOLDER),
+                    config.engine.dead_letters,
                     Arc::clone(&millis),
                 )),
                 tables: Arc::new(Tables::new(&config.engine.state_dir)),

@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use super::{Daemon, STATUS_INTERVAL};
 use crate::engine::intake::instant_of;
-use crate::engine::status::{FillStatus, OperatorStatus, PartitionStatus, TagState, TagStatus, update};
+use crate::engine::status::{FillStatus, OperatorStatus, PartitionStatus, Status, TagState, TagStatus, update};
 use crate::operator::unique::Dropped;
+use crate::source::dead_letter::DeadLetterCount;
 
 impl Daemon {
     /// Watermarks by which windows close, as instants in milliseconds.
@@ -93,7 +94,8 @@ impl Daemon {
             rows: fill.rows,
             lag: fill.lag,
         });
-        let dead_letters = self.world.context.dead_letters.counts();
+        let streams = self.desired.project.catalog.streams.keys();
+        let letters = self.world.context.dead_letters.counts(streams);
         let dropped = self.dataflow.graph.dropped();
         let count = |count: fn(&Dropped) -> u64| -> BTreeMap<String, u64> {
             dropped.iter().map(|(stream, dropped)| (stream.to_string(), count(dropped))).collect()
@@ -117,16 +119,31 @@ impl Daemon {
             status.watermarks.extend(watermarks);
             status.fill = fill;
             status.pending_keys = pending;
-            status.nulls = dead_letters.iter().map(|(stream, count)| (stream.clone(), count.nulls)).collect();
-            status.late_events = dead_letters
-                .iter()
-                .filter(|(_, count)| count.late > 0)
-                .map(|(stream, count)| (stream.clone(), count.late))
-                .collect();
-            status.dead_letters = dead_letters.into_iter().map(|(stream, count)| (stream, count.put)).collect();
+            report_letters(status, &letters);
             (status.resent, status.too_late) = (resent, too_late);
             status.troubles = troubles;
             status.project_errors = errors;
         });
+    }
+}
+
+/// What is known of the dead letters of each stream.
+fn report_letters(status: &mut Status, letters: &BTreeMap<String, DeadLetterCount>) {
+    let each = |count: fn(&DeadLetterCount) -> u64| -> BTreeMap<String, u64> {
+        letters.iter().map(|(stream, letters)| (stream.clone(), count(letters))).collect()
+    };
+    let some = |count| each(count).into_iter().filter(|(_, count)| *count > 0).collect();
+    // A counter that is there before its first letter shows the first one as a rise.
+    status.dead_letters = each(|letters| letters.put);
+    status.letters_dropped = each(|letters| letters.dropped);
+    status.letters_lost = each(|letters| letters.lost);
+    status.letters_kept = each(|letters| letters.kept);
+    status.nulls = each(|letters| letters.nulls);
+    status.late_events = some(|letters| letters.late);
+    status.skipped = some(|letters| letters.skipped.values().sum());
+    let newest = letters.iter().filter_map(|(stream, letters)| Some((stream.clone(), letters.newest_at?)));
+    status.newest_letter = newest.collect();
+    for tag in &mut status.tags {
+        tag.skipped = letters.values().filter_map(|letters| letters.skipped.get(&tag.tag)).sum();
     }
 }

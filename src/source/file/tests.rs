@@ -50,7 +50,7 @@ fn stream(topic: &str, format: Format) -> Stream {
 fn read_from(dir: &Path, stream: Stream, follow: bool, from: &[(i32, i64)], until: Option<&[(i32, i64)]>) -> Reading {
     let (sender, events) = sync_channel(4);
     let wall_clock: crate::source::WallClock = Arc::new(|| 0);
-    let dead_letters = Arc::new(DeadLetters::new(dir.join(".dead-letters"), wall_clock.clone()));
+    let dead_letters = Arc::new(DeadLetters::new(dir.join(".dead-letters"), 1 << 20, wall_clock.clone()));
     let context = SourceContext {
         timezone: chrono_tz::UTC,
         dead_letters: dead_letters.clone(),

@@ -115,7 +115,7 @@ fn context(state_dir: &Path, now: i64) -> SourceContext {
     let wall_clock: crate::source::WallClock = Arc::new(move || now);
     SourceContext {
         timezone: chrono_tz::Asia::Shanghai,
-        dead_letters: Arc::new(DeadLetters::new(state_dir.join("dead-letters"), wall_clock.clone())),
+        dead_letters: Arc::new(DeadLetters::new(state_dir.join("dead-letters"), 1 << 20, wall_clock.clone())),
         tables: Arc::new(Tables::new(state_dir)),
         state_dir: state_dir.to_path_buf(),
         wall_clock,

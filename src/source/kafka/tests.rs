@@ -46,7 +46,7 @@ fn start_reading(
     let wall_clock: WallClock = Arc::new(|| 0);
     let context = SourceContext {
         timezone: chrono_tz::UTC,
-        dead_letters: Arc::new(DeadLetters::new(dir, wall_clock.clone())),
+        dead_letters: Arc::new(DeadLetters::new(dir, 1 << 20, wall_clock.clone())),
         tables: Arc::new(Tables::new(dir)),
         state_dir: dir.to_path_buf(),
         wall_clock,

@@ -34,7 +34,7 @@ fn context(folder: &Path) -> SourceContext {
     let wall_clock: WallClock = Arc::new(|| 7);
     SourceContext {
         timezone: chrono_tz::UTC,
-        dead_letters: Arc::new(DeadLetters::new(folder.join("dead-letters"), wall_clock.clone())),
+        dead_letters: Arc::new(DeadLetters::new(folder.join("dead-letters"), 1 << 20, wall_clock.clone())),
         tables: Arc::new(Tables::new(folder)),
         state_dir: folder.to_path_buf(),
         wall_clock,
