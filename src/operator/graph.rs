@@ -14,6 +14,7 @@ use crate::delta::{Clock, Delta, Moment, Partition};
 use crate::operator::aggregate::Aggregate;
 use crate::operator::clock_filter::ClockFilter;
 use crate::operator::clock_flags::ClockFlags;
+use crate::operator::clock_row::ClockRow;
 use crate::operator::join::Join;
 use crate::operator::map::Map;
 use crate::operator::punctual::{LateEvents, Punctual};
@@ -60,6 +61,7 @@ enum Operator {
     Punctual(Box<Punctual>),
     ClockFilter(Box<ClockFilter>),
     ClockFlags(Box<ClockFlags>),
+    ClockRow(Box<ClockRow>),
     Tiles(Box<Tiles>),
     Aggregate(Box<Aggregate>),
     TopRows(Box<TopRows>),
@@ -202,6 +204,10 @@ impl Graph {
                         let input = nullable(&plan.nodes[node.inputs[0]].schema);
                         let output = Arc::clone(&node.schema);
                         Operator::ClockFlags(Box::new(ClockFlags::new(flags.clone(), input, output, self.timezone)?))
+                    }
+                    NodeKind::ClockRow { steps } => {
+                        let schema = Arc::clone(&node.schema);
+                        Operator::ClockRow(Box::new(ClockRow::new(steps.clone(), schema, self.timezone)))
                     }
                     NodeKind::Tiles(tiles) => {
                         let input = nullable(&plan.nodes[node.inputs[0]].schema);
@@ -347,6 +353,7 @@ impl Graph {
         let timers = self.nodes.iter().filter_map(|node| match &node.operator {
             Operator::ClockFilter(filter) if filter.stream().is_none() => filter.next_timer(),
             Operator::ClockFlags(flags) => flags.next_timer(),
+            Operator::ClockRow(row) => row.next_timer(),
             Operator::Tiles(tiles) => tiles.next_timer(),
             _ => None,
         });
@@ -426,6 +433,7 @@ impl Graph {
                 Operator::Punctual(punctual) => punctual.snapshot()?,
                 Operator::ClockFilter(filter) => filter.snapshot()?,
                 Operator::ClockFlags(flags) => flags.snapshot()?,
+                Operator::ClockRow(row) => row.snapshot()?,
                 Operator::Tiles(tiles) => tiles.snapshot()?,
                 Operator::Aggregate(aggregate) => aggregate.snapshot()?,
                 Operator::TopRows(top) => top.snapshot()?,
@@ -454,6 +462,7 @@ impl Graph {
                 Operator::Punctual(punctual) if wanted("") => punctual.load(parts)?,
                 Operator::ClockFilter(filter) if wanted("") => filter.load(parts)?,
                 Operator::ClockFlags(flags) if wanted("") => flags.load(parts)?,
+                Operator::ClockRow(row) if wanted("") => row.load(parts)?,
                 Operator::Tiles(tiles) if wanted("") => tiles.load(parts)?,
                 Operator::TopRows(top) if wanted("") => top.load(parts)?,
                 Operator::Window(window) if wanted("") => window.load(parts)?,
@@ -497,6 +506,7 @@ impl Operator {
             Operator::Punctual(punctual) => whole(punctual.step(inputs[0])),
             Operator::ClockFilter(filter) => whole(filter.step(inputs[0], moment)),
             Operator::ClockFlags(flags) => whole(flags.step(inputs[0], moment.clock)),
+            Operator::ClockRow(row) => whole(row.step(moment.clock)),
             Operator::Tiles(tiles) => whole(tiles.step(inputs[0], moment.clock)),
             Operator::TopRows(top) => whole(top.step(inputs[0])),
             Operator::Window(window) => whole(window.step(inputs[0])),
@@ -534,6 +544,7 @@ impl Operator {
             Operator::Join(join) => Some(join.size()),
             Operator::Source(_)
             | Operator::Seed(_)
+            | Operator::ClockRow(_)
             | Operator::Map(_)
             | Operator::Punctual(_)
             | Operator::Unnest(_)

@@ -8,6 +8,7 @@ pub mod aggregate;
 pub mod bisect;
 pub mod clock_filter;
 pub mod clock_flags;
+pub mod clock_row;
 pub mod error;
 pub mod graph;
 pub mod join;

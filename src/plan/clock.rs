@@ -19,7 +19,7 @@ use datafusion::physical_expr::PhysicalExpr;
 
 use crate::delta::Clock;
 use crate::plan::flow::Scalar;
-use crate::plan::{watermark, zone};
+use crate::plan::{bins, watermark, zone};
 
 /// Name of the column of instants (`Timestamp(ns, project zone)`) in the batch that a clock side is evaluated over.
 const CLOCK_COLUMN: &str = "__clock";
@@ -93,6 +93,11 @@ pub fn reads_clock(expr: &Expr) -> bool {
     expr.exists(|expr| Ok(clock_function(expr).is_some())).unwrap_or(true)
 }
 
+/// True for the clock itself: a call of `now()` or one of its kin.
+pub fn is_clock(expr: &Expr) -> bool {
+    clock_function(expr).is_some()
+}
+
 fn clock_function(expr: &Expr) -> Option<&str> {
     match expr {
         Expr::ScalarFunction(function) => match function.name() {
@@ -116,7 +121,7 @@ pub fn clock_side(expr: &Expr) -> Result<(Expr, bool), String> {
             }
             _ => {
                 stepped |= match &expr {
-                    Expr::ScalarFunction(function) => matches!(function.name(), "date_trunc" | "date_bin"),
+                    Expr::ScalarFunction(function) => matches!(function.name(), "date_trunc" | "date_bin" | bins::BIN),
                     Expr::Cast(cast) => matches!(cast.field.data_type(), DataType::Date32 | DataType::Date64),
                     _ => false,
                 };
@@ -173,7 +178,8 @@ fn step_of(expr: &Expr) -> Result<Step, String> {
                     with_plain_intervals(&expr.to_string())
                 )),
             },
-            ("date_bin", [Expr::Literal(..), value]) => step_of(value).map(|_| Step::Finer),
+            (bins::BIN, [interval, value]) if bins::is_of_days(interval) => step_of(value).map(|_| Step::Days),
+            ("date_bin" | bins::BIN, [Expr::Literal(..), value]) => step_of(value).map(|_| Step::Finer),
             ("to_timestamp" | "to_timestamp_millis" | "to_timestamp_micros" | "to_timestamp_seconds", [value]) => {
                 step_of(value)
             }
@@ -344,20 +350,29 @@ impl ClockBound {
         };
         match clock.evaluate(&clock_batch(instants, timezone)?) {
             Ok(values) => as_integers(&values.into_array(instants.len())?),
+            // One of them may be a midnight that does not exist.
+            Err(_) => {
+                let value = |instant: &Clock| as_integers(&self.clock_value(*instant, timezone)?);
+                instants.iter().map(|instant| Ok(value(instant)?.iter().next().flatten())).collect()
+            }
+        }
+    }
+
+    /// The clock side at an instant, in its own type.
+    pub fn clock_value(&self, instant: Clock, timezone: Tz) -> DataFusionResult<ArrayRef> {
+        let ClockSide::Clock(clock) = &self.clock else {
+            let unit = self.unit().unwrap_or(1);
+            let value = Int64Array::from(vec![instant.div_euclid(unit)]);
+            return Ok(cast(&value, &self.row.data_type)?);
+        };
+        match clock.evaluate(&clock_batch(&[instant], timezone)?) {
+            Ok(value) => value.into_array(1),
             // Where the clocks are put forward at midnight that midnight does not exist; an hour later there is one.
-            Err(error) => match instants {
-                [instant] => {
-                    const HOUR: Clock = 3_600_000_000_000;
-                    let later = clock.evaluate(&clock_batch(&[instant + HOUR], timezone)?);
-                    as_integers(&later.map_err(|_| error)?.into_array(1)?)
-                }
-                several => {
-                    let one_by_one = several
-                        .iter()
-                        .map(|instant| Ok(self.clock_values(&[*instant], timezone)?.iter().next().flatten()));
-                    one_by_one.collect()
-                }
-            },
+            Err(error) => {
+                const HOUR: Clock = 3_600_000_000_000;
+                let later = clock.evaluate(&clock_batch(&[instant + HOUR], timezone)?);
+                later.map_err(|_| error)?.into_array(1)
+            }
         }
     }
 

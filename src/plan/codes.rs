@@ -67,6 +67,8 @@ codes! {
     pub const UNBOUNDED_JOIN: &str = "T0706";
     /// A value of the whole population, which moves every row.
     pub const POPULATION: &str = "T0707";
+    /// A value of the clock, which moves every row.
+    pub const CLOCK_VALUE: &str = "T0708";
     /// A spelling of Hive or MySQL.
     pub const FOREIGN: &str = "T0710";
     /// A date format of Java.

@@ -73,6 +73,11 @@ fn node(
     }
 }
 
+/// A clock side as SQL writes it.
+fn plain_clock(text: &str) -> String {
+    crate::plan::clock::with_plain_intervals(&text.replace("__clock", "NOW()").replace("__today", "CURRENT_DATE"))
+}
+
 fn comparison(bound: &ClockBound, show: &dyn Fn(&Scalar) -> String) -> String {
     let sign = match bound.comparison {
         Comparison::AtLeast => ">=",
@@ -80,8 +85,7 @@ fn comparison(bound: &ClockBound, show: &dyn Fn(&Scalar) -> String) -> String {
         Comparison::AtMost => "<=",
         Comparison::Before => "<",
     };
-    let clock = bound.clock_text.replace("__clock", "NOW()").replace("__today", "CURRENT_DATE");
-    let clock = crate::plan::clock::with_plain_intervals(&clock);
+    let clock = plain_clock(&bound.clock_text);
     let steps = match (&bound.clock, bound.stepped) {
         (ClockSide::Watermark(_), _) => "",
         (ClockSide::Clock(_), true) => ", in steps",
@@ -141,6 +145,10 @@ fn lines(plan: &FlowPlan, flow: &FlowNode) -> Vec<String> {
         NodeKind::ClockFlags { flags } => {
             let lines = ["clock flags: keeps the rows of which a comparison is still to turn".to_string()];
             lines.into_iter().chain(flags.iter().map(|flag| comparison(flag, &show))).collect()
+        }
+        NodeKind::ClockRow { steps } => {
+            let values: Vec<String> = steps.iter().map(|step| plain_clock(&step.clock_text)).collect();
+            vec![format!("one row with {}: replaced when the clock has passed it", values.join(", "))]
         }
         NodeKind::Tiles(tiles) => {
             let most = most_tiles(tiles).map_or_else(String::new, |most| format!(", up to {most} a key"));

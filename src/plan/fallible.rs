@@ -68,6 +68,7 @@ fn is_safe_node(expr: &Expr, schema: &DFSchema) -> bool {
                 | "wall_time"
                 | "instant"
                 | "finer_timestamp"
+                | "zone_bin"
                 | "lower"
                 | "upper"
                 | "character_length"

@@ -94,6 +94,12 @@ pub enum NodeKind {
         /// The comparisons, one more column each.
         flags: Vec<ClockBound>,
     },
+    /// One row of values of the clock that move in steps, which is replaced when one of them has moved.
+    ClockRow {
+        /// The values: each is visible until the clock has passed it, so that the row's side is the clock's own over
+        /// [`crate::plan::clock::clock_schema`].
+        steps: Vec<ClockBound>,
+    },
     /// Partial aggregates of the rows whose comparisons with the clock turn at the same instants, for an aggregate above.
     Tiles(TilePlan),
     /// One row a group: key columns, then the member's aggregates.

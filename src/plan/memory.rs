@@ -78,6 +78,7 @@ impl Memory {
             NodeKind::Source { .. }
             | NodeKind::Map { .. }
             | NodeKind::Seed
+            | NodeKind::ClockRow { .. }
             | NodeKind::Punctual(_)
             | NodeKind::Unnest { .. }
             | NodeKind::Union => {

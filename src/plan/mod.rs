@@ -3,6 +3,7 @@
 //! Enters: a `TagDefinition` and the `Catalog`. Leaves: a [`flow::FlowPlan`], or diagnostics.
 //! DataFusion parses, resolves, coerces and optimises; `compile` turns its logical plan into incremental operators.
 
+pub mod bins;
 pub mod changes;
 pub mod clock;
 pub mod codes;

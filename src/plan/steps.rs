@@ -1,4 +1,4 @@
-//! How many steps of the clock a row lives through: what bounds the tiles of a key.
+//! How many steps of the clock a row lives through, which bounds the tiles of a key, and how long they are.
 
 use std::collections::BTreeSet;
 
@@ -31,6 +31,14 @@ pub fn most_tiles(plan: &TilePlan) -> Option<usize> {
     }
     // Between two steps lies a tile; before the first are those that have turned, which extremes keep.
     Some(most + usize::from(!plan.flags.is_empty()))
+}
+
+/// How long a step of the clock side is, to the second; `None` where it cannot be told.
+pub fn shortest_step(clock: &ClockBound, timezone: Tz) -> Option<Clock> {
+    let at = |instant: Clock| clock.clock_values(&[instant], timezone).ok()?.iter().next().flatten();
+    // Noon of 2024-01-01.
+    let first = next_change(&at, 1_704_110_400 * SECOND)?;
+    Some(next_change(&at, first)? - first)
 }
 
 /// The values that the clock side takes from `now` on, up to that of a row of `now`.

@@ -23,6 +23,8 @@ use datafusion::logical_expr::{
 };
 use datafusion::optimizer::AnalyzerRule;
 
+use crate::plan::bins;
+
 /// Name of the function from instants to wall time.
 pub const WALL_TIME: &str = "wall_time";
 /// Name of the function from wall time to instants.
@@ -30,7 +32,7 @@ pub const INSTANT: &str = "instant";
 /// Name of the function from a timestamp to one of a finer unit.
 pub const FINER: &str = "finer_timestamp";
 
-/// Puts [`WALL_TIME`] and [`INSTANT`] in the place of casts; runs after type coercion.
+/// Puts [`WALL_TIME`] and [`INSTANT`] in the place of casts, and [`bins::BIN`] in that of `date_bin`; runs after type coercion.
 #[derive(Debug)]
 pub struct ZoneCasts;
 
@@ -63,6 +65,9 @@ impl AnalyzerRule for ZoneCasts {
 }
 
 fn replace_cast(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    if let Some(bin) = bins::replaced(&expr, schema)? {
+        return Ok(Transformed::yes(bin));
+    }
     let (inner, to) = match &expr {
         Expr::Cast(cast) => (&cast.expr, cast.field.data_type()),
         Expr::TryCast(cast) => (&cast.expr, cast.field.data_type()),
@@ -93,7 +98,7 @@ fn replace_cast(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
 }
 
 /// Ticks of a unit in a second.
-fn per_second(unit: TimeUnit) -> i64 {
+pub(super) fn per_second(unit: TimeUnit) -> i64 {
     match unit {
         TimeUnit::Second => 1,
         TimeUnit::Millisecond => 1_000,
@@ -188,7 +193,7 @@ const REMEMBERED: usize = 4096;
 const QUARTER: i64 = 900;
 
 /// Offsets of a zone, with those of recent quarters of an hour at hand.
-struct Offsets {
+pub(super) struct Offsets {
     zone: Tz,
     from_wall_time: bool,
     /// By quarter: the quarter and its offset in seconds.
@@ -196,7 +201,7 @@ struct Offsets {
 }
 
 impl Offsets {
-    fn new(zone: Tz, from_wall_time: bool) -> Self {
+    pub(super) fn new(zone: Tz, from_wall_time: bool) -> Self {
         Offsets { zone, from_wall_time, recent: vec![None; REMEMBERED] }
     }
 
@@ -212,7 +217,7 @@ impl Offsets {
     }
 
     /// Seconds that wall time is ahead of UTC, at seconds of wall time or of UTC. `None` outside chrono's range.
-    fn offset(&mut self, second: i64) -> Option<i64> {
+    pub(super) fn offset(&mut self, second: i64) -> Option<i64> {
         let quarter = second.div_euclid(QUARTER);
         let place = quarter.rem_euclid(REMEMBERED as i64) as usize;
         if let Some((known, offset)) = self.recent[place]
@@ -220,8 +225,9 @@ impl Offsets {
         {
             return Some(offset);
         }
-        let start = self.look_up(quarter * QUARTER)?;
-        let end = self.look_up((quarter + 1) * QUARTER - 1)?;
+        let first = quarter.checked_mul(QUARTER)?;
+        let start = self.look_up(first)?;
+        let end = self.look_up(first.checked_add(QUARTER - 1)?)?;
         if start == end {
             self.recent[place] = Some((quarter, start));
             return Some(start);

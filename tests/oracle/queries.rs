@@ -45,6 +45,29 @@ pub const ALL: &[(&str, &str)] = &[
          WHERE order_time >= CURRENT_DATE - INTERVAL '30' DAY GROUP BY user_id",
     ),
     (
+        "days_since",
+        "SELECT user_id, CURRENT_DATE - CAST(MAX(order_time) AS DATE) AS days, date_trunc('hour', NOW()) AS as_of, \
+         CASE WHEN CURRENT_DATE - CAST(MAX(order_time) AS DATE) > 10 THEN 'lapsed' WHEN MAX(order_time) >= NOW() - INTERVAL '2' DAY \
+         THEN 'active' ELSE 'quiet' END AS life FROM orders GROUP BY user_id",
+    ),
+    ("as_of", "SELECT user_id, CURRENT_DATE AS today FROM orders GROUP BY user_id"),
+    (
+        "same_month",
+        "SELECT user_id, COUNT(*) AS n, AVG(CURRENT_DATE - CAST(order_time AS DATE)) AS age FROM orders \
+         WHERE date_part('month', order_time) = date_part('month', CURRENT_DATE) GROUP BY user_id",
+    ),
+    (
+        "by_age",
+        "SELECT user_id, CURRENT_DATE - CAST(order_time AS DATE) AS age, COUNT(*) AS n, MAX(amount) AS most FROM orders \
+         WHERE CURRENT_DATE - CAST(order_time AS DATE) < 20 GROUP BY user_id, CURRENT_DATE - CAST(order_time AS DATE)",
+    ),
+    (
+        "decayed",
+        "SELECT user_id, SUM(weight / (1 + (CURRENT_DATE - CAST(order_time AS DATE)))) AS decayed FROM orders \
+         WHERE order_time >= CURRENT_DATE - INTERVAL '10' DAY AND order_time <= NOW() GROUP BY user_id \
+         HAVING CURRENT_DATE - CAST(MIN(order_time) AS DATE) >= 2",
+    ),
+    (
         "by_hour",
         "SELECT user_id, COUNT(*) AS n FROM page_views WHERE view_time >= date_trunc('hour', NOW()) - INTERVAL '24' HOUR \
          AND view_time < date_trunc('hour', NOW()) GROUP BY user_id",

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Int64Type, TimestampMillisecondType};
-use chrono::{DateTime, Days, Duration, NaiveDateTime, TimeZone, Timelike};
+use chrono::{DateTime, Datelike, Days, Duration, NaiveDateTime, TimeZone, Timelike};
 use chrono_tz::Tz;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -27,7 +27,7 @@ fn instant(time: NaiveDateTime, zone: Tz) -> DateTime<Tz> {
     }
 }
 
-const CONDITIONS: [(&str, Visible); 10] = [
+const CONDITIONS: [(&str, Visible); 12] = [
     ("order_time >= NOW() - INTERVAL '7' DAY", |time, _, now| {
         instant(time, now.timezone()) >= now - Duration::hours(168)
     }),
@@ -54,6 +54,13 @@ const CONDITIONS: [(&str, Visible); 10] = [
     }),
     ("order_time IS NOT NULL AND date_trunc('day', _timestamp) = date_trunc('day', NOW())", |_, arrived, now| {
         arrived.date_naive() == now.date_naive()
+    }),
+    (
+        "order_time IS NOT NULL AND date_bin(INTERVAL '1' DAY, _timestamp) >= date_bin(INTERVAL '1' DAY, NOW())",
+        |_, arrived, now| arrived.date_naive() >= now.date_naive(),
+    ),
+    ("order_time IS NOT NULL AND date_part('day', _timestamp) = date_part('day', CURRENT_DATE)", |_, arrived, now| {
+        arrived.day() == now.day()
     }),
     ("order_time <= _timestamp AND _timestamp > NOW() - INTERVAL '1' DAY", |time, arrived, now| {
         instant(time, now.timezone()) <= arrived && arrived > now - Duration::hours(24)

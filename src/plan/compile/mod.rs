@@ -376,7 +376,7 @@ impl Compiler<'_> {
                 relation.filters.push(conjunct);
                 continue;
             }
-            match clock::split_comparison(&conjunct) {
+            match clocked::comparisons_of(&conjunct) {
                 Some(bounds) => relation.bounds.extend(bounds),
                 None => relation.filters.push(conjunct),
             }

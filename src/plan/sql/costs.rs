@@ -1,17 +1,38 @@
 //! What a tag costs that its SQL does not show: state without bound, and values that move everybody.
 
+use chrono_tz::Tz;
+
+use crate::delta::Clock;
 use crate::diagnostic::Diagnostic;
 use crate::plan::clock::ClockBound;
 use crate::plan::codes;
 use crate::plan::flow::{FlowPlan, JoinPlan, NodeIndex, NodeKind};
 use crate::plan::sql::text::SqlText;
+use crate::plan::steps::shortest_step;
 use crate::tag::TagHeader;
 
-/// Warnings for joins that keep every event of a stream, and for values of the whole population.
-pub(crate) fn of(text: &SqlText<'_>, plan: &FlowPlan, header: &TagHeader) -> Vec<Diagnostic> {
+/// Steps of the clock are warned of that are shorter, in nanoseconds.
+const SHORT_STEP: Clock = 3_600_000_000_000;
+
+/// Warnings for joins that keep every event of a stream, and for values of the whole population or of the clock.
+pub(crate) fn of(text: &SqlText<'_>, plan: &FlowPlan, header: &TagHeader, timezone: Tz) -> Vec<Diagnostic> {
     let mut warnings = Vec::new();
     for node in &plan.nodes {
+        if let NodeKind::ClockRow { steps } = &node.kind {
+            let lengths = steps.iter().filter_map(|step| shortest_step(step, timezone));
+            let Some(shortest) = lengths.min().filter(|shortest| *shortest < SHORT_STEP) else { continue };
+            let span = text.find_word(&["now", "current_timestamp"]).unwrap_or_else(|| text.first_word());
+            let length = humantime::format_duration(std::time::Duration::from_nanos(shortest.unsigned_abs()));
+            let message = format!("a value of the clock that moves every {length}: every row is computed again");
+            let help = "let it move by the hour or the day, date_trunc('hour', NOW()) or CURRENT_DATE, or compare a column \
+                        with the clock, which touches a row only when it turns";
+            warnings.push(text.warning(codes::CLOCK_VALUE, span, message).help(help));
+            continue;
+        }
         let NodeKind::Join(join) = &node.kind else { continue };
+        if node.inputs.iter().any(|input| matches!(plan.nodes[*input].kind, NodeKind::ClockRow { .. })) {
+            continue;
+        }
         if is_population(join) {
             if header.recompute_every.is_some() || node.inputs.iter().any(|input| reads_truncations(plan, *input)) {
                 continue;
@@ -85,6 +106,7 @@ fn whole_stream(plan: &FlowPlan, node: NodeIndex) -> Option<&str> {
         NodeKind::ClockFlags { .. } => node.inputs.iter().find_map(|input| whole_stream(plan, *input)),
         NodeKind::Seed
         | NodeKind::ClockFilter { .. }
+        | NodeKind::ClockRow { .. }
         | NodeKind::Tiles(_)
         | NodeKind::Aggregate { .. }
         | NodeKind::TopRows { .. } => None,

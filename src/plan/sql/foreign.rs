@@ -39,8 +39,8 @@ pub(crate) fn instead_of(name: &str, function: &Function) -> Option<String> {
         ("date_add" | "adddate", [value, _]) => shift("+", value, arguments[1], "DAY"),
         ("add_months", [value, _]) => shift("+", value, arguments[1], "MONTH"),
         ("datediff", [later, earlier]) => format!(
-            "write `CAST({later} AS DATE) - CAST({earlier} AS DATE)`; to compare with today, put the column alone on one side: \
-             `{earlier} >= CURRENT_DATE - INTERVAL '7' DAY`"
+            "write `CAST({later} AS DATE) - CAST({earlier} AS DATE)`; to compare with today, better put the column alone on one \
+             side: `{earlier} >= CURRENT_DATE - INTERVAL '7' DAY`"
         ),
         ("get_json_object" | "json_extract" | "json_value" | "json_unquote", [value, _]) => {
             let keys = literal(arguments[1]).and_then(json_keys)?;

@@ -398,7 +398,7 @@ pub fn plan_tag(
             warnings.extend(null_key(&planned.plan, tag, &entity.key));
             let sql = SqlText::new(&tag.file, &tag.text);
             warnings.extend(grouping::nobodys(&sql, &planned.plan, &flow));
-            warnings.extend(costs::of(&sql, &flow, &tag.header));
+            warnings.extend(costs::of(&sql, &flow, &tag.header, timezone));
             Ok(PlannedTagQuery { logical: planned.plan, flow, warnings })
         }
         Err(Refusal { code, message, help, word }) => {

@@ -471,6 +471,12 @@ impl Generator {
             return self.condition(from, depth);
         }
         if depth > 0 && self.chance(50) {
+            if data_type == Int
+                && self.chance(15)
+                && let Some(time) = self.column(from, Time)
+            {
+                return self.of_today(&time);
+            }
             let again = |generator: &mut Self| generator.expr(from, data_type, depth - 1);
             return match (data_type, self.random.random_range(0..3)) {
                 (_, 0) => {
@@ -509,6 +515,16 @@ impl Generator {
             };
         }
         self.comparison(from)
+    }
+
+    /// A number that is another one by the day or the hour.
+    fn of_today(&mut self, time: &str) -> String {
+        let number = self.one(&[
+            "(CURRENT_DATE - CAST({t} AS DATE))",
+            "CAST(date_part('day', CURRENT_DATE) AS BIGINT)",
+            "CAST(date_part('hour', date_trunc('hour', NOW())) - date_part('hour', {t}) AS BIGINT)",
+        ]);
+        number.replace("{t}", time)
     }
 
     /// A comparison with the clock that two instants turn.
