@@ -16,6 +16,7 @@ pub mod console;
 pub mod delta;
 pub mod diagnostic;
 pub mod engine;
+mod file_lock;
 pub mod operator;
 pub mod oracle;
 pub mod plan;

@@ -11,7 +11,7 @@ use crate::cli::screen::{Follower, Screen};
 use crate::cli::{OK, ProjectArgs, complain, produce};
 use crate::config::GeneratorConfig;
 use crate::console;
-use crate::engine::daemon::{self, DaemonOptions};
+use crate::engine::daemon::{self, DaemonOptions, OtherDaemon};
 use crate::engine::status::{Phase, SharedStatus, read};
 
 /// Expressions are evaluated recursively, also deep ones.
@@ -63,6 +63,7 @@ pub fn run(args: &DemoArgs) -> u8 {
         status: Arc::clone(&status),
         until_caught_up: false,
         accept_removals: false,
+        other_daemon: OtherDaemon::Refuse,
     };
     let daemon =
         std::thread::Builder::new().name("engine".to_string()).stack_size(STACK).spawn(move || daemon::run(options));

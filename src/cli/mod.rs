@@ -1,4 +1,5 @@
-//! The command line: one file per command. Exit code 0: done; 1: the project or the daemon has errors; 2: wrong usage.
+//! The command line: one file per command. Exit code 0: done; 1: the project or the daemon has errors; 2: wrong usage;
+//! 3: another daemon writes the store.
 
 pub mod accept;
 pub mod check;
@@ -30,6 +31,8 @@ pub const OK: u8 = 0;
 pub const FAILED: u8 = 1;
 /// Wrong usage.
 pub const USAGE: u8 = 2;
+/// Another daemon writes the store.
+pub const OTHER_DAEMON: u8 = 3;
 
 /// SQL tag files become live tag tables.
 #[derive(Debug, Parser)]

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tracing::{error, info, warn};
 
-use crate::cli::{FAILED, Format, OK, ProjectArgs, complain, load, print_diagnostics, use_colour};
+use crate::cli::{FAILED, Format, OK, OTHER_DAEMON, ProjectArgs, complain, load, print_diagnostics, use_colour};
 use crate::console;
-use crate::engine::daemon::{self, DaemonOptions};
+use crate::engine::daemon::{self, DaemonOptions, OtherDaemon};
 use crate::engine::desired::{Desired, is_sound};
 use crate::engine::status::SharedStatus;
 use crate::project::Loaded;
@@ -30,6 +30,15 @@ pub struct RunArgs {
     /// Let most of the tags be removed at once.
     #[arg(long)]
     accept_removals: bool,
+    /// Wait while another daemon writes the store, and take over as soon as it is gone.
+    #[arg(long, conflicts_with = "take_over")]
+    standby: bool,
+    /// Take the store from a daemon that writes it now; that one ends.
+    #[arg(long)]
+    take_over: bool,
+    /// Where the console listens instead of the project's `serve.listen`.
+    #[arg(long, value_name = "HOST:PORT")]
+    listen: Option<String>,
 }
 
 /// A flag that Ctrl-C and SIGTERM set; a second signal ends the process at once.
@@ -91,7 +100,7 @@ pub fn run(args: &RunArgs) -> u8 {
     };
     let status = SharedStatus::default();
     let shutdown = shutdown_flag();
-    let listen = desired.project.config.serve.listen.clone();
+    let listen = args.listen.clone().unwrap_or_else(|| desired.project.config.serve.listen.clone());
     let console = match console::start(&listen, Arc::clone(&status)) {
         Ok(console) => console,
         Err(error) => return complain(format!("the console cannot listen on {listen}: {error}")),
@@ -104,6 +113,11 @@ pub fn run(args: &RunArgs) -> u8 {
         status,
         until_caught_up: args.until_caught_up,
         accept_removals: args.accept_removals,
+        other_daemon: match (args.standby, args.take_over) {
+            (true, _) => OtherDaemon::WaitFor,
+            (_, true) => OtherDaemon::Replace,
+            _ => OtherDaemon::Refuse,
+        },
     };
     let engine =
         std::thread::Builder::new().name("engine".to_string()).stack_size(STACK).spawn(|| daemon::run(options));
@@ -116,6 +130,10 @@ pub fn run(args: &RunArgs) -> u8 {
         Ok(Ok(())) => {
             info!("stopped");
             OK
+        }
+        Ok(Err(error)) if error.is_other_daemon() => {
+            complain(error);
+            OTHER_DAEMON
         }
         Ok(Err(error)) => complain(error),
     }

@@ -79,6 +79,9 @@ pub fn describe(status: &Status) -> String {
         status.state_rows,
         status.flush_millis
     );
+    if let Some(holder) = &status.holder {
+        text.push_str(&format!("waiting for another daemon: {holder}\n"));
+    }
     if let Some(fill) = &status.fill {
         text.push_str(&format!("filling {}: {} rows read, {} to go\n", fill.tags.join(", "), fill.rows, fill.lag));
     }

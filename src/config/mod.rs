@@ -140,6 +140,8 @@ pub struct EngineConfig {
     pub shards: usize,
     /// How long a retired table is kept (default 7 days).
     pub grace_period: Duration,
+    /// How long the daemon's right to write lasts unless it is renewed (default 6 s).
+    pub lease: Duration,
     /// The most bytes of state of a tag whose header does not say (default none).
     pub state_limit: Option<u64>,
     /// The most bytes of dead letters of a stream (default 128 MiB).

@@ -16,6 +16,7 @@ const ENGINE_KEYS: &[&str] = &[
     "epoch_rows",
     "shards",
     "grace_period",
+    "lease",
     "state_limit",
     "dead_letters",
 ];
@@ -48,6 +49,7 @@ pub(super) fn read_engine(
     let flush_interval = duration("flush_interval", moment, Duration::from_millis(500));
     let epoch_interval = duration("epoch_interval", moment, Duration::from_millis(100));
     let grace_period = duration("grace_period", Duration::ZERO, Duration::from_secs(7 * 24 * 3600));
+    let lease = duration("lease", Duration::from_secs(1), Duration::from_secs(6));
     let mut number = |key, range: std::ops::RangeInclusive<i64>, default: usize| {
         layered(below, above, |section| walk.integer(section, key, range.clone()))
             .and_then(|number| usize::try_from(number).ok())
@@ -68,6 +70,7 @@ pub(super) fn read_engine(
         epoch_rows,
         shards,
         grace_period,
+        lease,
         state_limit,
         dead_letters,
     }

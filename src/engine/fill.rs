@@ -319,7 +319,7 @@ impl Run {
         self.report(faults);
         let in_flight = self.request.store.commit(changes);
         loop {
-            match in_flight.outcome(Duration::from_millis(100)) {
+            match in_flight.wait(Duration::from_millis(100)) {
                 Some(Ok(committed)) => {
                     for fault in committed.faults {
                         dataflow.remove_tag(&fault.tag);

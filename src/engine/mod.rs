@@ -15,5 +15,6 @@ pub mod late;
 pub mod reload;
 pub mod sizes;
 pub mod status;
+pub mod stop;
 pub mod store;
 pub mod verify;

@@ -12,6 +12,8 @@ pub enum Phase {
     /// Opening the store, loading the checkpoint.
     #[default]
     Starting,
+    /// Waiting for the daemon that writes the store to be gone.
+    Standby,
     /// Going through the records again that were taken between the checkpoint and the store's progress.
     Replaying,
     /// Tags follow their streams, or are being filled.
@@ -121,6 +123,12 @@ pub struct Status {
     pub profile: Option<String>,
     /// Where the daemon is in its life.
     pub phase: Phase,
+    /// Counts the writers of the store; `None` as long as this daemon is none.
+    #[serde(default)]
+    pub generation: Option<u64>,
+    /// The daemon that is waited for.
+    #[serde(default)]
+    pub holder: Option<String>,
     /// Milliseconds since the Unix epoch.
     pub started_at: i64,
     /// The last epoch.

@@ -6,6 +6,7 @@
 pub mod cells;
 pub mod collapse;
 pub mod keys;
+pub mod lease;
 pub mod mysql;
 pub mod read_back;
 pub mod registry;
@@ -20,6 +21,7 @@ use arrow::datatypes::DataType;
 use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 
+use self::lease::{Claim, Holder, Opened};
 use crate::config::Store;
 use crate::delta::{Clock, Offsets, Watermarks};
 
@@ -157,9 +159,16 @@ pub struct ColumnRegistration {
 ///
 /// Every method returns an error that knows whether trying again can help; nothing is lost by trying again.
 pub trait Sink: Send {
-    /// Creates the `_tagflow_*` tables where missing and claims the store for this writer:
-    /// from then on the commits of every older writer fail.
-    fn open(&mut self) -> Result<(), SinkError>;
+    /// Creates the `_tagflow_*` tables where missing and claims the store for this writer, unless another one's lease
+    /// keeps it out. From then on the commits of every older writer fail.
+    fn open(&mut self, claim: &Claim) -> Result<Opened, SinkError>;
+
+    /// Makes the lease last longer; an error when a newer writer has claimed the store. To be called at least three times
+    /// in its length, also when nothing is written; a call that takes longer than that renews it by itself.
+    fn renew(&mut self) -> Result<(), SinkError>;
+
+    /// Gives the lease back, so that the next writer need not wait for its end.
+    fn release(&mut self) -> Result<(), SinkError>;
 
     /// The committed progress of every tag.
     fn progress(&mut self) -> Result<Vec<TagProgress>, SinkError>;
@@ -258,6 +267,17 @@ pub enum SinkError {
         store: String,
         /// The newer one's generation.
         generation: u64,
+    },
+    /// Another daemon writes this store, and this claim does not end its lease.
+    #[error(
+        "store {store} is written by another tagflow daemon: {holder}; `tagflow run --standby` waits for it, \
+         --take-over takes the store from it"
+    )]
+    Held {
+        /// The store without its password.
+        store: String,
+        /// The other daemon.
+        holder: Holder,
     },
     /// One tag's table refuses its rows; trying the same again will not help.
     #[error("table `{table}`: {message}")]

@@ -6,6 +6,7 @@
 //! | table | columns |
 //! |---|---|
 //! | `_tagflow_meta` | one row: `id` = 1, `layout`, `generation` of the writer that owns the store, `next_retired` |
+//! | `_tagflow_lease` | MySQL only, one row: `id` = 1, `owner` (random), `host` and `pid` of the daemon that writes, its `generation`, `expires_at` (UTC, by the database's clock) |
 //! | `_tagflow_tags` | `tag`, `folder` (`consumption/money`), `folder_titles` (JSON list), `entity`, `version`, `git_commit`, `file`, `title`, `description`, `owner`, `method`, `status`, `table_name`, `sql_text`, `timezone`, `complete_from`, `row_count`, `true_at`, `updated_at` |
 //! | `_tagflow_columns` | `tag`, `position` from 0, `name`, `sql_type`, `is_key`, `title`, `unit`, `default_value`, `labels` (JSON object) |
 //! | `_tagflow_progress` | `tag`, `table_name` (a tag that is being filled has a second row), `fingerprint`, `epoch`, `clock_ns`, `offsets` (JSON), `row_count`, `watermarks` (JSON, nanoseconds as the column of event time counts) |
@@ -25,7 +26,7 @@ use super::cells::wall_time_text;
 use super::{ColumnRegistration, SHADOW_PREFIX, TagProgress, TagRegistration};
 
 /// Counts up when the `_tagflow_*` tables change their shape.
-pub const LAYOUT: u64 = 2;
+pub const LAYOUT: u64 = 3;
 
 /// The values of a quoted column with the number of their rows. Some collations take `a` and `a ` as equal, which are
 /// two values.

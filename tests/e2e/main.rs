@@ -6,6 +6,7 @@ mod dead_letters;
 mod kafka_source;
 mod mysql_sink;
 mod shop;
+mod standby;
 mod state_limit;
 mod tables;
 mod topic;

@@ -131,7 +131,7 @@ fn server_killed_in_the_middle_of_commits_loses_and_doubles_nothing() {
         columns: vec![column("visits")],
     });
     let mut sink = server.sink();
-    insist(|| sink.open());
+    insist(|| sink.open(&contract::claim()));
     sink.create_table(&table).unwrap();
 
     // One thread kills and starts the server at random moments while this one commits.
@@ -207,7 +207,7 @@ fn bulk_load_that_is_switched_off_while_running_gives_way_to_inserts() {
     let rows = super::levels(0..3_000, "gold");
     let table = contract::table_of("level", 1, &rows);
     let mut sink = server.sink();
-    insist(|| sink.open());
+    insist(|| sink.open(&contract::claim()));
     assert!(sink.bulk_loads());
     sink.create_table(&table).unwrap();
     let off = "SET GLOBAL local_infile = 0";

@@ -52,7 +52,7 @@ impl Database {
 
     fn opened(&self) -> MysqlSink {
         let mut sink = self.sink();
-        sink.open().unwrap();
+        sink.open(&contract::claim()).unwrap();
         sink
     }
 
@@ -82,8 +82,8 @@ impl Database {
 }
 
 impl Fixture for Database {
-    fn open(&self) -> Box<dyn Sink> {
-        Box::new(self.opened())
+    fn closed(&self) -> Box<dyn Sink> {
+        Box::new(self.sink())
     }
 }
 
@@ -107,11 +107,8 @@ fn levels(rows: std::ops::Range<i64>, level: &str) -> RecordBatch {
 fn without_bulk_load_large_commits_write_the_same() {
     struct Plain(Database);
     impl Fixture for Plain {
-        fn open(&self) -> Box<dyn Sink> {
-            let mut sink = self.0.sink().without_bulk_load();
-            sink.open().unwrap();
-            assert!(!sink.bulk_loads());
-            Box::new(sink)
+        fn closed(&self) -> Box<dyn Sink> {
+            Box::new(self.0.sink().without_bulk_load())
         }
     }
     assert!(Database::new().opened().bulk_loads(), "start the test server with --local-infile=1");
@@ -251,7 +248,7 @@ fn refused_accounts_and_servers_are_told_without_the_password() {
     let mut url = url::Url::parse(&database.url).unwrap();
     url.set_username("nobody").unwrap();
     url.set_password(Some("sEcReT%40x")).unwrap();
-    let error = MysqlSink::new(&Secret::new(url.as_str()), ZONE).unwrap().open().unwrap_err();
+    let error = MysqlSink::new(&Secret::new(url.as_str()), ZONE).unwrap().open(&contract::claim()).unwrap_err();
     assert!(matches!(error, SinkError::Setup { .. }), "{error}");
     assert!(!format!("{error} {error:?}").contains("sEcReT"), "{error:?}");
     assert!(error.to_string().contains("Access denied for user 'nobody'"), "{error}");
@@ -259,7 +256,7 @@ fn refused_accounts_and_servers_are_told_without_the_password() {
     // A port that nobody listens on: bound and let go.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     url.set_port(Some(port)).unwrap();
-    let error = MysqlSink::new(&Secret::new(url.as_str()), ZONE).unwrap().open().unwrap_err();
+    let error = MysqlSink::new(&Secret::new(url.as_str()), ZONE).unwrap().open(&contract::claim()).unwrap_err();
     assert!(error.is_retryable(), "{error}");
     assert!(!format!("{error} {error:?}").contains("sEcReT"), "{error:?}");
 

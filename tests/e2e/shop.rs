@@ -98,9 +98,19 @@ impl Shop {
     }
 
     pub fn start(&self) -> Daemon<'_> {
+        self.spawn(&["run"], None)
+    }
+
+    /// One more daemon on the same project, with a console of its own.
+    pub fn start_beside(&self, option: &str) -> Daemon<'_> {
+        let address = format!("127.0.0.1:{}", free_port());
+        self.spawn(&["run", option, "--listen", &address], Some(address.clone()))
+    }
+
+    fn spawn(&self, arguments: &[&str], address: Option<String>) -> Daemon<'_> {
         let log = fs::File::options().create(true).append(true).open(self.path("log")).unwrap();
-        let child = self.command(&["run"]).stdout(Stdio::null()).stderr(log).spawn().unwrap();
-        Daemon { child, shop: self }
+        let child = self.command(arguments).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        Daemon { child, shop: self, address }
     }
 
     /// The first column of a query on the store, as text.
@@ -146,6 +156,7 @@ impl Shop {
 pub struct Daemon<'a> {
     child: Child,
     shop: &'a Shop,
+    address: Option<String>,
 }
 
 impl Daemon<'_> {
@@ -153,7 +164,9 @@ impl Daemon<'_> {
         if let Some(code) = self.child.try_wait().unwrap() {
             panic!("the daemon has ended with {code}:\n{}", self.shop.log());
         }
-        let output = self.shop.output(&["status", "--format", "json"]);
+        let mut arguments = vec!["status", "--format", "json"];
+        arguments.extend(self.address.iter().flat_map(|address| ["--address", address]));
+        let output = self.shop.output(&arguments);
         output.status.success().then(|| serde_json::from_slice(&output.stdout).unwrap())
     }
 
@@ -183,10 +196,29 @@ impl Daemon<'_> {
         })
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn signal(&self, name: &str) {
+        signal(self.child.id(), name);
+    }
+
+    /// Waits for the end; the exit code.
+    pub fn end(mut self, patience: Duration) -> i32 {
+        let begun = Instant::now();
+        loop {
+            if let Some(code) = self.child.try_wait().unwrap() {
+                return code.code().unwrap_or(-1);
+            }
+            assert!(begun.elapsed() < patience, "it has not ended within {patience:?}\n{}", self.shop.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// As Ctrl-C does.
     pub fn interrupt(mut self) {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+        self.signal("INT");
         let code = self.child.wait().unwrap();
         assert!(code.success(), "the daemon ended with {code}:\n{}", self.shop.log());
     }
@@ -216,6 +248,11 @@ fn copy(from: &Path, to: &Path) {
             fs::copy(entry.path(), target).unwrap();
         }
     }
+}
+
+pub fn signal(pid: u32, name: &str) {
+    let sent = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status().unwrap();
+    assert!(sent.success());
 }
 
 pub fn free_port() -> u16 {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::tagflow::delta::{Offsets, Partition, Watermarks};
+use super::tagflow::sink::lease::{Claim, Ends, Owner};
 use super::tagflow::sink::{
     Sink, SinkColumn, SinkError, TagChanges, TagProgress, TagRegistration, TagTable, shadow_table,
 };
@@ -21,7 +22,14 @@ mod samples;
 /// One empty store.
 pub trait Fixture {
     /// Another connection to the same store, opened for writing.
-    fn open(&self) -> Box<dyn Sink>;
+    fn open(&self) -> Box<dyn Sink> {
+        let mut sink = self.closed();
+        sink.open(&claim()).unwrap();
+        sink
+    }
+
+    /// The same, not opened yet.
+    fn closed(&self) -> Box<dyn Sink>;
 }
 
 /// Declares one test for each fact of the contract.
@@ -38,6 +46,7 @@ macro_rules! sink_contract {
             values_that_no_store_has_become_null_and_are_counted,
             key_without_an_exact_value_is_rejected_and_counted,
             older_writer_is_fenced,
+            claim_that_ends_no_lease_waits_until_it_is_given_back,
             failed_commit_leaves_nothing_behind,
             filled_table_is_swapped_in_with_progress_and_registration,
             first_table_of_a_tag_is_swapped_in,
@@ -74,6 +83,11 @@ pub fn table_of(name: &str, keys: usize, batch: &RecordBatch) -> Arc<TagTable> {
         batch.schema().fields().iter().map(|field| column(field.name(), field.data_type().clone())).collect();
     let values = columns.split_off(keys);
     Arc::new(TagTable { table: name.to_string(), key: columns, columns: values })
+}
+
+/// Ends anybody's lease.
+pub fn claim() -> Claim {
+    Claim { owner: Owner::new(), length: Duration::from_secs(60), ends: Ends::Anybody }
 }
 
 pub fn progress(tag: &str, epoch: u64, rows: u64) -> TagProgress {
@@ -295,9 +309,35 @@ pub fn older_writer_is_fenced(fixture: &impl Fixture) {
     fenced(older.swap_table("a", "level", &progress("level", 2, 1), &register("level", 1)));
     fenced(older.retire_table("level"));
     fenced(older.drop_retired(Duration::ZERO).map(|_| ()));
+    fenced(older.renew());
+    newer.renew().unwrap();
     assert_eq!(newer.progress().unwrap(), [progress("level", 1, 1)]);
     newer.commit(&[changes(&table, &rows, &none(&table, &rows), 3)]).unwrap();
     assert_rows(&newer.read_table(&table).unwrap(), &rows);
+}
+
+pub fn claim_that_ends_no_lease_waits_until_it_is_given_back(fixture: &impl Fixture) {
+    let mut active = fixture.open();
+    let mut standby = fixture.closed();
+    let patient = Claim { ends: Ends::Nobody, ..claim() };
+    for _ in 0..2 {
+        match standby.open(&patient).unwrap_err() {
+            SinkError::Held { holder, .. } => assert_eq!(holder.owner.pid, std::process::id()),
+            other => panic!("{other}"),
+        }
+        // Asking changes nothing for the one who writes.
+        active.renew().unwrap();
+        active.register(&[register("level", 1)]).unwrap();
+    }
+    active.release().unwrap();
+    let opened = standby.open(&patient).unwrap();
+    assert_eq!(opened.generation, 2);
+    assert_eq!(opened.before.unwrap().pid, std::process::id());
+    // A claim that is made twice, as after a lost answer, is not kept out by itself.
+    assert!(standby.open(&patient).unwrap().generation >= 2);
+    standby.register(&[register("level", 1)]).unwrap();
+    let error = active.register(&[register("level", 1)]).unwrap_err();
+    assert!(matches!(error, SinkError::Fenced { .. }), "{error}");
 }
 
 pub fn failed_commit_leaves_nothing_behind(fixture: &impl Fixture) {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tagflow::engine::daemon::{DaemonOptions, run};
+use tagflow::engine::daemon::{DaemonOptions, OtherDaemon, run};
 use tagflow::engine::desired::plan_project;
 use tagflow::engine::status::{SharedStatus, Status, TagState, read};
 
@@ -101,6 +101,7 @@ fn tag_over_its_state_limit_is_set_aside_alone_and_comes_back_with_another_limit
         status: Arc::clone(&status),
         until_caught_up: false,
         accept_removals: false,
+        other_daemon: OtherDaemon::Refuse,
     };
     let daemon = std::thread::Builder::new().stack_size(64 << 20).spawn(move || run(options)).unwrap();
 

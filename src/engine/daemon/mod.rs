@@ -4,6 +4,7 @@
 //! Everything that the loop decides on comes through it: arrivals, the clock, outcomes of the store, of fills and of
 //! reloads. The order of the commit protocol is in `ARCHITECTURE.md`.
 
+mod claim;
 mod fills;
 mod report;
 mod restore;
@@ -12,11 +13,12 @@ mod tags;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use tracing::{error, info, warn};
 
+pub use self::claim::OtherDaemon;
 use crate::config::Config;
 use crate::delta::{Clock, Offsets};
 use crate::engine::checkpoint::{CheckpointError, Checkpoints, Manifest, VERSION};
@@ -28,6 +30,7 @@ use crate::engine::late::keep_late_events;
 use crate::engine::reload::Reloader;
 use crate::engine::sizes::StateSizes;
 use crate::engine::status::{Phase, Rate, SharedStatus, TagState, update};
+use crate::engine::stop::Stop;
 use crate::engine::store::{InFlight, StoreError, StoreThread};
 use crate::operator::OperatorError;
 use crate::sink::{SinkError, open_store};
@@ -55,6 +58,14 @@ pub enum DaemonError {
     /// The store says no, for good.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Another process uses the state directory.
+    #[error("{path} is locked: {owner} uses this state directory; `tagflow run --standby` waits for it", path = path.display())]
+    StateInUse {
+        /// The lock.
+        path: PathBuf,
+        /// Who holds it.
+        owner: String,
+    },
     /// A source cannot even start.
     #[error(transparent)]
     Source(#[from] SourceError),
@@ -77,6 +88,18 @@ pub enum DaemonError {
     State(#[from] OperatorError),
 }
 
+impl DaemonError {
+    /// True when another daemon has the store or the state directory.
+    pub fn is_other_daemon(&self) -> bool {
+        let of_store = |error: &SinkError| matches!(error, SinkError::Held { .. } | SinkError::Fenced { .. });
+        match self {
+            DaemonError::StateInUse { .. } => true,
+            DaemonError::Store(StoreError::Sink(error)) => of_store(error),
+            _ => false,
+        }
+    }
+}
+
 impl From<SinkError> for DaemonError {
     fn from(error: SinkError) -> Self {
         DaemonError::Store(error.into())
@@ -97,6 +120,8 @@ pub struct DaemonOptions {
     pub until_caught_up: bool,
     /// Let most tags vanish at once.
     pub accept_removals: bool,
+    /// What to do when another daemon writes the store.
+    pub other_daemon: OtherDaemon,
 }
 
 /// Nanoseconds since the Unix epoch.
@@ -116,20 +141,12 @@ pub fn run(options: DaemonOptions) -> Result<(), DaemonError> {
         what: format!("the state directory {}", config.engine.state_dir.display()),
         source,
     })?;
-    let _lock = lock(&config)?;
+    let other_daemon = options.other_daemon;
     let mut daemon = Daemon::open(options, config)?;
+    let Some(_lock) = daemon.claim(other_daemon)? else { return Ok(()) };
     daemon.restore()?;
     let outcome = daemon.follow();
     daemon.stop(outcome)
-}
-
-/// Keeps a second daemon off the same state directory; the lock goes with the process.
-fn lock(config: &Config) -> Result<std::fs::File, DaemonError> {
-    let path = config.engine.state_dir.join("lock");
-    let failed = |source| DaemonError::Io { what: format!("another daemon may be using {}", path.display()), source };
-    let file = std::fs::File::create(&path).map_err(failed)?;
-    file.try_lock().map_err(|error| failed(error.into()))?;
-    Ok(file)
 }
 
 struct Daemon {
@@ -158,7 +175,7 @@ struct Daemon {
     reloader: Option<Reloader>,
     /// Tags that are gone, with the files that they were in.
     vanished: Vec<(String, PathBuf)>,
-    shutdown: Arc<AtomicBool>,
+    stop: Arc<Stop>,
     status: SharedStatus,
     accept_removals: bool,
     until_caught_up: bool,
@@ -192,7 +209,9 @@ struct Aside {
 impl Daemon {
     fn open(options: DaemonOptions, config: Config) -> Result<Self, DaemonError> {
         let sink = open_store(&config.store, &config.root, config.timezone)?;
-        let store = StoreThread::start(sink, Arc::clone(&options.shutdown))
+        let stop = Arc::new(Stop::new(options.shutdown));
+        let lease = config.engine.lease;
+        let store = StoreThread::start(sink, lease, Arc::clone(&stop), Arc::clone(&options.status))
             .map_err(|source| DaemonError::Io { what: "the store's thread".to_string(), source })?;
         let millis: crate::source::WallClock = Arc::new(|| chrono::Utc::now().timestamp_millis());
         let world = World {
@@ -243,7 +262,7 @@ impl Daemon {
             attempts: BTreeMap::new(),
             reloader,
             vanished: Vec::new(),
-            shutdown: options.shutdown,
+            stop,
             status: options.status,
             accept_removals: options.accept_removals,
             until_caught_up: options.until_caught_up,
@@ -266,7 +285,7 @@ impl Daemon {
     }
 
     fn stopping(&self) -> bool {
-        self.shutdown.load(Ordering::SeqCst)
+        self.stop.is_asked()
     }
 
     fn follow(&mut self) -> Result<(), DaemonError> {
@@ -274,6 +293,7 @@ impl Daemon {
         self.restart_intake(None)?;
         self.reconcile()?;
         while !self.stopping() {
+            self.store.check_lease()?;
             self.epoch()?;
             self.follow_store()?;
             self.follow_fill()?;
@@ -385,7 +405,7 @@ impl Daemon {
     }
 
     fn follow_store(&mut self) -> Result<(), DaemonError> {
-        let outcome = self.in_flight.as_ref().and_then(|in_flight| in_flight.outcome(Duration::ZERO));
+        let outcome = self.in_flight.as_ref().and_then(InFlight::try_outcome);
         if let Some(outcome) = outcome {
             self.in_flight = None;
             self.committed(outcome?);
@@ -413,26 +433,17 @@ impl Daemon {
     /// Everything up to now is in the store when this returns.
     fn settle(&mut self) -> Result<(), DaemonError> {
         if let Some(in_flight) = self.in_flight.take() {
-            let outcome = self.await_commit(&in_flight)?;
+            let outcome = self.store.outcome(&in_flight)?;
             self.committed(outcome);
         }
         if self.dataflow.pending_keys() > 0 || self.committed_epoch != self.dataflow.epoch {
             self.begin_commit();
             if let Some(in_flight) = self.in_flight.take() {
-                let outcome = self.await_commit(&in_flight)?;
+                let outcome = self.store.outcome(&in_flight)?;
                 self.committed(outcome);
             }
         }
         Ok(())
-    }
-
-    fn await_commit(&self, in_flight: &InFlight) -> Result<crate::engine::store::Committed, DaemonError> {
-        loop {
-            if let Some(outcome) = in_flight.outcome(Duration::from_millis(50)) {
-                return Ok(outcome?);
-            }
-            self.write_troubles();
-        }
     }
 
     /// Saves after the store has committed: a lost checkpoint replays, an early one would lose rows.
@@ -481,7 +492,7 @@ impl Daemon {
     /// The last flush and checkpoint; what went wrong before is what is told.
     fn stop(mut self, outcome: Result<(), DaemonError>) -> Result<(), DaemonError> {
         update(&self.status, |status| status.phase = Phase::Stopping);
-        self.shutdown.store(true, Ordering::SeqCst);
+        self.stop.begin();
         self.reloader = None;
         self.fill = None;
         outcome?;

@@ -22,12 +22,6 @@ impl Daemon {
         self.dataflow.watermarks.iter().filter_map(instant).collect()
     }
 
-    pub(super) fn write_troubles(&self) {
-        if let Some(trouble) = self.store.trouble() {
-            update(&self.status, |status| status.troubles = vec![trouble]);
-        }
-    }
-
     pub(super) fn write_status(&mut self, more_troubles: &[String]) {
         let elapsed = self.last_status.elapsed();
         if elapsed < STATUS_INTERVAL {

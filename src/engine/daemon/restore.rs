@@ -18,7 +18,6 @@ use crate::sink::{TagProgress, TagRegistration};
 impl Daemon {
     /// Loads the last checkpoint and goes, in silence, to exactly the epoch that the store holds.
     pub(super) fn restore(&mut self) -> Result<(), DaemonError> {
-        self.store.call("open", |sink| sink.open())?;
         let progress = self.store.call("read progress", |sink| sink.progress())?;
         // Epochs and the clock go on from what was ever committed, also where no state can be taken up.
         let epoch = progress.iter().map(|progress| progress.epoch).max().unwrap_or_default();

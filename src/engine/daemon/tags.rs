@@ -161,6 +161,19 @@ impl Daemon {
         Ok(())
     }
 
+    /// Takes the files as they are now while nothing runs yet.
+    pub(super) fn follow_files(&mut self) {
+        while let Some(outcome) = self.reloader.as_ref().and_then(|reloader| reloader.outcomes.try_recv().ok()) {
+            match outcome {
+                ReloadOutcome::Refused(diagnostics) => self.refuse(&diagnostics),
+                ReloadOutcome::Changed(reloaded) => {
+                    self.project_errors.clear();
+                    self.desired = reloaded.desired;
+                }
+            }
+        }
+    }
+
     pub(super) fn refuse(&mut self, diagnostics: &[Diagnostic]) {
         self.project_errors = diagnostics
             .iter()

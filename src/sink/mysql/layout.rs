@@ -21,11 +21,15 @@ pub(super) const HAS_WATERMARKS: &str = "SELECT COUNT(*) FROM information_schema
 pub(super) const ADD_WATERMARKS: &str = "ALTER TABLE `_tagflow_progress` ADD COLUMN `watermarks` LONGTEXT NULL";
 
 /// The `_tagflow_*` tables; see [`registry`](crate::sink::registry) for their meaning.
-pub(super) const META_TABLES: [&str; 6] = [
+pub(super) const META_TABLES: [&str; 7] = [
     "CREATE TABLE IF NOT EXISTS `_tagflow_meta` (
         `id` TINYINT NOT NULL PRIMARY KEY, `layout` BIGINT UNSIGNED NOT NULL, `generation` BIGINT UNSIGNED NOT NULL,
         `next_retired` BIGINT UNSIGNED NOT NULL
     ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin COMMENT='tagflow: the writer of this database'",
+    "CREATE TABLE IF NOT EXISTS `_tagflow_lease` (
+        `id` TINYINT NOT NULL PRIMARY KEY, `owner` VARCHAR(64) NOT NULL, `host` VARCHAR(255) NOT NULL,
+        `pid` BIGINT UNSIGNED NOT NULL, `generation` BIGINT UNSIGNED NOT NULL, `expires_at` DATETIME(6) NOT NULL
+    ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin COMMENT='tagflow: until when its daemon writes (UTC)'",
     "CREATE TABLE IF NOT EXISTS `_tagflow_tags` (
         `tag` VARCHAR(64) NOT NULL PRIMARY KEY, `folder` VARCHAR(512) NOT NULL, `folder_titles` LONGTEXT NOT NULL,
         `entity` VARCHAR(255) NOT NULL, `version` BIGINT UNSIGNED NOT NULL, `git_commit` VARCHAR(64) NULL,

@@ -11,6 +11,7 @@
 
 mod encode;
 mod layout;
+mod lease;
 mod meta;
 mod server;
 pub mod swap;
@@ -26,10 +27,12 @@ use chrono_tz::Tz;
 use tokio::runtime::Runtime;
 
 use self::encode::{quote_name, quote_optional, quote_text};
+use self::lease::{Keeper, Lease};
 use self::meta::{committed_progress, names, write_progress, write_registrations};
 use self::server::{Abilities, Server, Session};
 use super::cells::wall_time_text;
 use super::keys::{KeyLimit, fit_keys};
+use super::lease::{Claim, Opened};
 use super::read_back::{RawCell, display_text, table_from_cells, value_count};
 use super::registry::{self, COLUMN_COLUMNS, TAG_COLUMNS, is_shadow};
 use super::types::StoreType;
@@ -47,6 +50,7 @@ struct Store {
     server: Arc<Server>,
     session: Option<Session>,
     generation: Option<u64>,
+    lease: Option<Lease>,
     /// True when a COMMIT was sent and its answer was lost.
     uncertain: bool,
     /// The last epoch that the database has confirmed, by tag and table.
@@ -72,6 +76,7 @@ impl MysqlSink {
             server,
             session: None,
             generation: None,
+            lease: None,
             uncertain: false,
             confirmed: BTreeMap::new(),
             bulk_load: true,
@@ -86,6 +91,23 @@ impl MysqlSink {
     pub fn without_bulk_load(mut self) -> MysqlSink {
         self.store.bulk_load = false;
         self
+    }
+
+    /// Runs a call that may take long, with the lease renewed beside it.
+    fn run<T>(&mut self, call: impl AsyncFnOnce(&mut Store) -> Result<T, SinkError>) -> Result<T, SinkError> {
+        let lease = self.store.lease.clone();
+        let mut keeper = lease.map(|lease| Keeper::new(Arc::clone(&self.store.server), lease));
+        self.runtime.block_on(async {
+            let call = call(&mut self.store);
+            let Some(keeper) = &mut keeper else { return call.await };
+            let outcome = tokio::select! {
+                biased;
+                outcome = call => outcome,
+                never = keeper.keep() => match never {},
+            };
+            keeper.close().await;
+            outcome
+        })
     }
 
     /// True when large batches go by LOAD DATA LOCAL; false before [`Sink::open`].
@@ -105,17 +127,25 @@ impl Drop for MysqlSink {
 }
 
 impl Sink for MysqlSink {
-    fn open(&mut self) -> Result<(), SinkError> {
-        self.runtime.block_on(self.store.open())
+    fn open(&mut self, claim: &Claim) -> Result<Opened, SinkError> {
+        self.runtime.block_on(self.store.open(claim))
+    }
+
+    fn renew(&mut self) -> Result<(), SinkError> {
+        self.runtime.block_on(self.store.renew_lease())
+    }
+
+    fn release(&mut self) -> Result<(), SinkError> {
+        self.runtime.block_on(self.store.give_lease_back())
     }
 
     fn progress(&mut self) -> Result<Vec<TagProgress>, SinkError> {
-        self.runtime.block_on(self.store.progress())
+        self.run(async |store| store.progress().await)
     }
 
     fn create_table(&mut self, table: &TagTable) -> Result<(), SinkError> {
         self.store.confirmed.retain(|(_, confirmed), _| *confirmed != table.table);
-        self.runtime.block_on(self.store.create_table(table))
+        self.run(async |store| store.create_table(table).await)
     }
 
     fn table_matches(&mut self, table: &TagTable) -> Result<bool, SinkError> {
@@ -123,7 +153,7 @@ impl Sink for MysqlSink {
     }
 
     fn commit(&mut self, changes: &[TagChanges]) -> Result<CommitStats, SinkError> {
-        self.runtime.block_on(self.store.commit(changes))
+        self.run(async |store| store.commit(changes).await)
     }
 
     fn swap_table(
@@ -134,26 +164,26 @@ impl Sink for MysqlSink {
         registration: &TagRegistration,
     ) -> Result<(), SinkError> {
         self.store.confirmed.retain(|(_, table), _| table != filled && table != live);
-        self.runtime.block_on(self.store.swap_table(filled, live, progress, registration))?;
+        self.run(async |store| store.swap_table(filled, live, progress, registration).await)?;
         self.store.confirmed.insert((progress.tag.clone(), live.to_string()), progress.epoch);
         Ok(())
     }
 
     fn retire_table(&mut self, tag: &str) -> Result<(), SinkError> {
         self.store.confirmed.retain(|(confirmed, _), _| confirmed != tag);
-        self.runtime.block_on(self.store.retire_table(tag))
+        self.run(async |store| store.retire_table(tag).await)
     }
 
     fn drop_retired(&mut self, grace: Duration) -> Result<Vec<String>, SinkError> {
-        self.runtime.block_on(self.store.drop_retired(grace))
+        self.run(async |store| store.drop_retired(grace).await)
     }
 
     fn register(&mut self, registrations: &[TagRegistration]) -> Result<(), SinkError> {
-        self.runtime.block_on(self.store.register(registrations))
+        self.run(async |store| store.register(registrations).await)
     }
 
     fn value_counts(&mut self, table: &TagTable, column: &SinkColumn) -> Result<Vec<(Option<String>, u64)>, SinkError> {
-        self.runtime.block_on(self.store.value_counts(table, column))
+        self.run(async |store| store.value_counts(table, column).await)
     }
 
     fn rows_of(&mut self, table: &TagTable, key: &str) -> Result<Vec<TextRow>, SinkError> {
@@ -165,7 +195,7 @@ impl Sink for MysqlSink {
     }
 
     fn read_table(&mut self, table: &TagTable) -> Result<RecordBatch, SinkError> {
-        self.runtime.block_on(self.store.read_table(table))
+        self.run(async |store| store.read_table(table).await)
     }
 
     fn column_types(&mut self, table: &TagTable) -> Result<Vec<String>, SinkError> {
@@ -189,6 +219,9 @@ impl Store {
             }
             let mut session = self.server.connect().await?;
             session.abilities.local_infile &= self.bulk_load;
+            if let Some(lease) = &self.lease {
+                session.execute(lease.session_setup(), None).await?;
+            }
             self.session = Some(session);
         }
         Ok(self.session.as_mut().expect("connected above"))
@@ -198,46 +231,49 @@ impl Store {
         self.generation.ok_or_else(|| self.server.setup("the store was not opened for writing"))
     }
 
-    async fn open(&mut self) -> Result<(), SinkError> {
+    async fn open(&mut self, claim: &Claim) -> Result<Opened, SinkError> {
+        // Looked at without a lock first: whoever waits for the lease must not be in its holder's way.
+        lease::look(self.session().await?, claim).await?;
         self.locked(async |store| {
-            let session = store.session().await?;
-            for statement in layout::META_TABLES {
-                session.execute(statement, None).await?;
-            }
-            session
-                .execute(
-                    format!(
-                        "INSERT IGNORE INTO `_tagflow_meta` (`id`, `layout`, `generation`, `next_retired`) \
-                         VALUES (1, {}, 0, 1)",
-                        registry::LAYOUT
-                    ),
-                    None,
-                )
-                .await?;
-            let layout = session.row("SELECT `layout` FROM `_tagflow_meta` WHERE `id` = 1").await?;
-            let server = session.server().clone();
-            if number(&layout, 0, &server)? > registry::LAYOUT {
-                return Err(server.setup("the _tagflow_* tables are those of a newer tagflow; install that one"));
-            }
-            if number(&layout, 0, &server)? < registry::LAYOUT {
-                let known = session.row(layout::HAS_WATERMARKS).await?;
-                if number(&known, 0, &server)? == 0 {
-                    session.execute(layout::ADD_WATERMARKS, None).await?;
-                }
-                let now = format!("UPDATE `_tagflow_meta` SET `layout` = {} WHERE `id` = 1", registry::LAYOUT);
-                session.execute(now, None).await?;
-            }
-            session.execute("START TRANSACTION", None).await?;
-            let claim = "UPDATE `_tagflow_meta` SET `generation` = `generation` + 1 WHERE `id` = 1";
-            session.execute(claim, None).await?;
-            let row = session.row("SELECT `generation` FROM `_tagflow_meta` WHERE `id` = 1").await?;
-            let generation = number(&row, 0, &server)?;
-            session.execute("COMMIT", None).await?;
-            store.generation = Some(generation);
+            store.make_meta_tables().await?;
+            let opened = store.take_lease(claim).await?;
             store.uncertain = false;
-            store.finish_renames().await
+            store.finish_renames().await?;
+            Ok(opened)
         })
         .await
+    }
+
+    /// The `_tagflow_*` tables as this version lays them out.
+    async fn make_meta_tables(&mut self) -> Result<(), SinkError> {
+        let session = self.session().await?;
+        for statement in layout::META_TABLES {
+            session.execute(statement, None).await?;
+        }
+        session
+            .execute(
+                format!(
+                    "INSERT IGNORE INTO `_tagflow_meta` (`id`, `layout`, `generation`, `next_retired`) \
+                     VALUES (1, {}, 0, 1)",
+                    registry::LAYOUT
+                ),
+                None,
+            )
+            .await?;
+        let layout = session.row("SELECT `layout` FROM `_tagflow_meta` WHERE `id` = 1").await?;
+        let server = session.server().clone();
+        if number(&layout, 0, &server)? > registry::LAYOUT {
+            return Err(server.setup("the _tagflow_* tables are those of a newer tagflow; install that one"));
+        }
+        if number(&layout, 0, &server)? < registry::LAYOUT {
+            let known = session.row(layout::HAS_WATERMARKS).await?;
+            if number(&known, 0, &server)? == 0 {
+                session.execute(layout::ADD_WATERMARKS, None).await?;
+            }
+            let now = format!("UPDATE `_tagflow_meta` SET `layout` = {} WHERE `id` = 1", registry::LAYOUT);
+            session.execute(now, None).await?;
+        }
+        Ok(())
     }
 
     /// Runs `body` under the store's named lock, which orders DDL between daemons: DDL cannot be fenced by a transaction.

@@ -283,6 +283,11 @@ impl Session {
         self.settle(result, table)
     }
 
+    /// How many rows the last statement has changed.
+    pub fn changed_rows(&self) -> u64 {
+        self.conn.affected_rows()
+    }
+
     /// All rows of a query as texts.
     pub async fn rows(&mut self, sql: impl AsRef<[u8]>, table: Option<&str>) -> Result<Vec<Vec<RawCell>>, SinkError> {
         let sql = sql.as_ref();

@@ -1,7 +1,8 @@
 //! SQLite: the same tables in one file, for the demo, tests and small projects.
 //!
 //! Enters: what [`Sink`] takes. Leaves: committed rows. Everything, renames included, is one transaction; the writer
-//! generation is compared in it as in MySQL.
+//! generation is compared in it as in MySQL. The lease is a lock on `<file>.lock`: a SQLite file is of one machine, whose
+//! system gives the lock back when a process ends.
 //!
 //! SQLite has no exact numbers, dates or unsigned 64-bit numbers: DECIMAL is TEXT with all digits of its scale
 //! (`ORDER BY CAST(x AS REAL)` sorts it), dates and times are ISO text, and numbers above 2^63-1 are TEXT in a column
@@ -22,15 +23,19 @@ use self::layout::quote_name;
 use self::meta::{already_at, rename, set_aside, table_exists, write_progress, write_registration};
 use super::cells::{Cell, CellReader, wall_time_text};
 use super::keys::{KeyLimit, fit_keys};
+use super::lease::{Claim, Ends, Holder, Opened, Owner};
 use super::read_back::{RawCell, display_text, table_from_cells, value_count};
 use super::registry::{self, COLUMN_COLUMNS, PROGRESS_COLUMNS, TAG_COLUMNS, Texts, is_shadow};
 use super::{CommitStats, Sink, SinkColumn, SinkError, TagChanges, TagProgress, TagRegistration, TagTable, TextRow};
+use crate::file_lock::{self, Asked, FileLock};
 
 /// Tag tables in a SQLite file.
 pub struct SqliteSink {
     path: PathBuf,
     connection: Option<Connection>,
     generation: Option<u64>,
+    /// While this is the writer, with the one before it.
+    lock: Option<(FileLock, Option<Owner>)>,
     zone: Tz,
 }
 
@@ -86,7 +91,7 @@ impl Store<'_> {
 impl SqliteSink {
     /// A store in that file, which is made by the first call. DATETIME columns will be wall time of `timezone`.
     pub fn new(path: &Path, timezone: Tz) -> SqliteSink {
-        SqliteSink { path: path.to_path_buf(), connection: None, generation: None, zone: timezone }
+        SqliteSink { path: path.to_path_buf(), connection: None, generation: None, lock: None, zone: timezone }
     }
 
     fn connect(&mut self) -> Result<&mut Connection, SinkError> {
@@ -107,6 +112,33 @@ impl SqliteSink {
             self.connection = Some(connection);
         }
         Ok(self.connection.as_mut().expect("connected above"))
+    }
+
+    /// Takes the lock that says who writes.
+    fn take_lock(&mut self, claim: &Claim) -> Result<Option<Owner>, SinkError> {
+        if let Some((_, before)) = &self.lock {
+            return Ok(before.clone());
+        }
+        let store = Store(&self.path);
+        let mut path = self.path.clone().into_os_string();
+        path.push(".lock");
+        let path = PathBuf::from(path);
+        let failed = |error: std::io::Error| store.setup(format!("{}: {error}", path.display()));
+        let me = claim.owner.to_text();
+        let (lock, before) = match file_lock::ask(&path, &me).map_err(failed)? {
+            Asked::Ours(lock, before) => (lock, Owner::from_text(&before)),
+            Asked::Held(holder) => {
+                let unknown = || Owner { id: String::new(), host: "this machine".to_string(), pid: 0 };
+                let owner = Owner::from_text(&holder).unwrap_or_else(unknown);
+                if claim.ends != Ends::Anybody {
+                    let holder = Holder { owner, expires_at: None, left: None };
+                    return Err(SinkError::Held { store: store.name(), holder });
+                }
+                (file_lock::replace(&path, &me).map_err(failed)?, Some(owner))
+            }
+        };
+        self.lock = Some((lock, before.clone()));
+        Ok(before)
     }
 
     /// One fenced transaction; an error rolls it back.
@@ -142,8 +174,9 @@ impl SqliteSink {
 }
 
 impl Sink for SqliteSink {
-    fn open(&mut self) -> Result<(), SinkError> {
+    fn open(&mut self, claim: &Claim) -> Result<Opened, SinkError> {
         self.connect()?;
+        let before = self.take_lock(claim)?;
         let store = Store(&self.path);
         let connection = self.connection.as_mut().expect("connected above");
         let transaction =
@@ -159,8 +192,13 @@ impl Sink for SqliteSink {
             return Err(store.setup("the _tagflow_* tables are those of a newer tagflow; install that one"));
         }
         if layout < registry::LAYOUT {
-            let add = "ALTER TABLE _tagflow_progress ADD COLUMN watermarks TEXT; UPDATE _tagflow_meta SET layout = 2";
-            transaction.execute_batch(add).map_err(store.error(None))?;
+            if layout < 2 {
+                let add = "ALTER TABLE _tagflow_progress ADD COLUMN watermarks TEXT";
+                transaction.execute_batch(add).map_err(store.error(None))?;
+            }
+            transaction
+                .execute("UPDATE _tagflow_meta SET layout = ?1", [registry::LAYOUT])
+                .map_err(store.error(None))?;
         }
         let generation: u64 = transaction
             .query_row(
@@ -171,6 +209,16 @@ impl Sink for SqliteSink {
             .map_err(store.error(None))?;
         transaction.commit().map_err(store.error(None))?;
         self.generation = Some(generation);
+        Ok(Opened { generation, before })
+    }
+
+    fn renew(&mut self) -> Result<(), SinkError> {
+        // The lock needs no renewal; a newer writer is told by an empty transaction.
+        if self.generation.is_none() { Ok(()) } else { self.transaction(|_, _| Ok(())) }
+    }
+
+    fn release(&mut self) -> Result<(), SinkError> {
+        self.lock = None;
         Ok(())
     }
 

@@ -4,10 +4,8 @@ use super::*;
 struct File(tempfile::TempDir);
 
 impl Fixture for File {
-    fn open(&self) -> Box<dyn Sink> {
-        let mut sink = SqliteSink::new(&self.0.path().join("made/by/open/tags.db"), chrono_tz::Asia::Shanghai);
-        sink.open().unwrap();
-        Box::new(sink)
+    fn closed(&self) -> Box<dyn Sink> {
+        Box::new(SqliteSink::new(&self.0.path().join("made/by/open/tags.db"), chrono_tz::Asia::Shanghai))
     }
 }
 
@@ -31,7 +29,7 @@ fn text_that_is_no_database_is_a_setup_error() {
     let path = folder.path().join("tags.db");
     std::fs::write(&path, "this is a text file and not a database at all, whatever its name says. ".repeat(40))
         .unwrap();
-    let error = SqliteSink::new(&path, Tz::UTC).open().unwrap_err();
+    let error = SqliteSink::new(&path, Tz::UTC).open(&contract::claim()).unwrap_err();
     assert!(matches!(error, SinkError::Setup { .. }), "{error}");
     assert!(!error.is_retryable());
 }
