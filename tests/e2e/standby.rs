@@ -50,7 +50,7 @@ impl Traffic {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let mut connection = mysql_async::Conn::from_url(&store).await.unwrap();
-                let mut newest = vec![0; 20];
+                let mut newest = [0; 20];
                 while !other.load(Ordering::SeqCst) {
                     let rows: Vec<(usize, u64)> = connection.query("SELECT user_id, n FROM visits").await.unwrap();
                     for (user, n) in &rows {

@@ -5,6 +5,7 @@
 //! reloads. The order of the commit protocol is in `ARCHITECTURE.md`.
 
 mod claim;
+mod error;
 mod fills;
 mod report;
 mod restore;
@@ -19,9 +20,10 @@ use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
 
 pub use self::claim::OtherDaemon;
+pub use self::error::DaemonError;
 use crate::config::Config;
 use crate::delta::{Clock, Offsets};
-use crate::engine::checkpoint::{CheckpointError, Checkpoints, Manifest, VERSION};
+use crate::engine::checkpoint::{Checkpoints, Manifest, VERSION};
 use crate::engine::dataflow::Dataflow;
 use crate::engine::desired::{Desired, PlannedTag, reads};
 use crate::engine::fill::{Fill, Filled, Meeting};
@@ -31,10 +33,10 @@ use crate::engine::reload::Reloader;
 use crate::engine::sizes::StateSizes;
 use crate::engine::status::{Phase, Rate, SharedStatus, TagState, update};
 use crate::engine::stop::Stop;
-use crate::engine::store::{InFlight, StoreError, StoreThread};
+use crate::engine::store::{InFlight, StoreThread};
 use crate::operator::OperatorError;
-use crate::sink::{SinkError, open_store};
-use crate::source::{DeadLetters, Registries, SourceContext, SourceError, Tables, dead_letter};
+use crate::sink::open_store;
+use crate::source::{DeadLetters, Registries, SourceContext, Tables, dead_letter};
 
 /// Keys that may wait for a store that is busy before no more is read.
 const MOST_PENDING_KEYS: usize = 1_000_000;
@@ -51,60 +53,6 @@ const FIRST_RETRY: Duration = Duration::from_secs(5);
 const LAST_RETRY: Duration = Duration::from_secs(600);
 /// How long after a failure streams are tried again.
 const STREAM_RETRY: Duration = Duration::from_secs(60);
-
-/// Why the daemon ends without being told to.
-#[derive(Debug, thiserror::Error)]
-pub enum DaemonError {
-    /// The store says no, for good.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// Another process uses the state directory.
-    #[error("{path} is locked: {owner} uses this state directory; `tagflow run --standby` waits for it", path = path.display())]
-    StateInUse {
-        /// The lock.
-        path: PathBuf,
-        /// Who holds it.
-        owner: String,
-    },
-    /// A source cannot even start.
-    #[error(transparent)]
-    Source(#[from] SourceError),
-    /// The state directory cannot be used.
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
-    /// A folder or thread that the machine refuses.
-    #[error("{what}: {source}")]
-    Io {
-        /// What was tried.
-        what: String,
-        /// What the system says.
-        source: std::io::Error,
-    },
-    /// A run up to the end of the streams left tags out.
-    #[error("{0}")]
-    Incomplete(String),
-    /// State does not fit its operators.
-    #[error("{0}")]
-    State(#[from] OperatorError),
-}
-
-impl DaemonError {
-    /// True when another daemon has the store or the state directory.
-    pub fn is_other_daemon(&self) -> bool {
-        let of_store = |error: &SinkError| matches!(error, SinkError::Held { .. } | SinkError::Fenced { .. });
-        match self {
-            DaemonError::StateInUse { .. } => true,
-            DaemonError::Store(StoreError::Sink(error)) => of_store(error),
-            _ => false,
-        }
-    }
-}
-
-impl From<SinkError> for DaemonError {
-    fn from(error: SinkError) -> Self {
-        DaemonError::Store(error.into())
-    }
-}
 
 /// The world of a daemon, as values, so that tests control it.
 pub struct DaemonOptions {
