@@ -17,8 +17,10 @@ use tagflow::delta::Offsets;
 use tagflow::engine::dataflow::Dataflow;
 use tagflow::engine::desired::{Desired, plan_project, reads};
 use tagflow::engine::intake::{Intake, Reads, World};
+use tagflow::engine::stop::Stop;
 use tagflow::engine::store::StoreThread;
 use tagflow::project;
+use tagflow::sink::lease::{Claim, Ends, Owner};
 use tagflow::sink::open_store;
 use tagflow::source::{DeadLetters, Registries, SourceContext, Tables, WallClock};
 
@@ -245,8 +247,11 @@ fn run(name: &str, desired: &Desired, events: u64, sink: bool) -> Result<(), Fai
         dataflow.add_tag(&planned.table, tag, &planned.plan, 0, &Default::default())?;
     }
     let store = if sink {
-        let store = StoreThread::start(open_store(&config.store, &config.root, config.timezone)?, Arc::default())?;
-        store.call("open", |sink| sink.open())?;
+        let sink = open_store(&config.store, &config.root, config.timezone)?;
+        let stop = Arc::new(Stop::new(Arc::default()));
+        let store = StoreThread::start(sink, config.engine.lease, stop, Arc::default())?;
+        let claim = Claim { owner: Owner::new(), length: config.engine.lease, ends: Ends::Anybody };
+        store.call("open", move |sink| sink.open(&claim))?;
         for planned in desired.tags.values() {
             let table = Arc::clone(&planned.table);
             store.call("create", move |sink| sink.create_table(&table))?;
@@ -274,7 +279,7 @@ fn run(name: &str, desired: &Desired, events: u64, sink: bool) -> Result<(), Fai
             dataflow.replay(&arrived.events, now);
         }
         if let Some(store) = &store {
-            let done = in_flight.as_ref().is_none_or(|commit| match commit.outcome(Duration::ZERO) {
+            let done = in_flight.as_ref().is_none_or(|commit| match commit.try_outcome() {
                 Some(outcome) => {
                     outcome.inspect(|done| *written.entry("rows").or_default() += done.stats.upserted).is_ok()
                 }
@@ -287,7 +292,7 @@ fn run(name: &str, desired: &Desired, events: u64, sink: bool) -> Result<(), Fai
     }
     if let Some(store) = &store {
         for commit in in_flight.into_iter().chain(std::iter::once_with(|| store.commit(dataflow.drain().0))) {
-            while commit.outcome(Duration::from_millis(100)).is_none() {}
+            store.outcome(&commit)?;
         }
     }
     clock.print(name, rows);
