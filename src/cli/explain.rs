@@ -2,10 +2,10 @@
 
 use std::io::Write;
 
-use crate::cli::status::ask;
+use crate::cli::status::daemon_status;
 use crate::cli::{Format, OK, ProjectArgs, complain, load, print};
 use crate::diagnostic::nearest;
-use crate::engine::status::{Status, TagStatus};
+use crate::engine::status::TagStatus;
 use crate::operator::graph::Graph;
 use crate::plan::explain::{as_json, describe};
 use crate::plan::flow::FlowPlan;
@@ -50,7 +50,7 @@ pub fn run(args: &ExplainArgs, out: &mut dyn Write) -> u8 {
 /// What each operator keeps: as the daemon counts it, where one runs this plan.
 fn memory(address: &str, tag: &str, plan: &FlowPlan) -> Vec<Option<Memory>> {
     let mut memory: Vec<Option<Memory>> = (0..plan.nodes.len()).map(|index| Memory::estimate(plan, index)).collect();
-    let status = ask(address, "/status").ok().and_then(|body| serde_json::from_str::<Status>(&body).ok());
+    let status = daemon_status(address).ok().map(|(status, _)| status);
     let runs = |running: &&TagStatus| running.tag == tag && running.plan == plan.fingerprint;
     let running = status.as_ref().and_then(|status| status.tags.iter().find(runs));
     for operator in running.iter().flat_map(|running| &running.operators) {

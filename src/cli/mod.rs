@@ -8,6 +8,7 @@ pub mod demo;
 pub mod explain;
 pub mod init;
 pub mod produce;
+pub mod resume;
 pub mod run;
 pub mod screen;
 pub mod show;
@@ -68,6 +69,8 @@ enum Command {
     Accept(accept::AcceptArgs),
     /// Look at records that could not be taken, and take them out.
     DeadLetters(dead_letters::DeadLettersArgs),
+    /// Try a tag again that was set aside.
+    Resume(resume::ResumeArgs),
     /// Compare every table with the batch answer over the same events; for use while no daemon runs.
     Verify(verify::VerifyArgs),
     /// Write generated shop events to the project's Kafka topics.
@@ -123,6 +126,7 @@ pub fn main() -> u8 {
         Command::Explain(args) => explain::run(&args, &mut out),
         Command::Status(args) => status::run(&args, &mut out),
         Command::Accept(args) => accept::run(&args, &mut out),
+        Command::Resume(args) => resume::run(&args, &mut out),
         Command::DeadLetters(args) => dead_letters::run(&args, &mut out),
         Command::Verify(args) => verify::run(&args, &mut out),
         Command::Produce(args) => produce::run(&args),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use comfy_table::{CellAlignment, Table, presets};
 
-use crate::cli::{FAILED, Format, OK, ProjectArgs, complain, print};
+use crate::cli::{Format, OK, ProjectArgs, complain, print};
 use crate::engine::status::{Status, TagState};
 use crate::project;
 
@@ -33,28 +33,28 @@ pub fn run(args: &StatusArgs, out: &mut dyn Write) -> u8 {
             None => return complain("tagflow.toml cannot be read; `tagflow check` says why, or give --address"),
         },
     };
-    let body = match ask(&address, "/status") {
-        Ok(body) => body,
-        Err(error) => return complain(format!("no daemon answers on {address}: {error}")),
+    let (status, body) = match daemon_status(&address) {
+        Ok(answer) => answer,
+        Err(error) => return complain(error),
     };
-    match (args.format, serde_json::from_str::<Status>(&body)) {
-        (_, Err(error)) => {
-            complain(format!("what answers on {address} is no tagflow daemon: {error}"));
-            FAILED
-        }
-        (Format::Json, Ok(status)) => {
-            print(out, &format!("{}\n", serde_json::to_string_pretty(&status).unwrap_or(body)));
-            OK
-        }
-        (Format::Human, Ok(status)) => {
-            print(out, &describe(&status));
-            OK
-        }
+    match args.format {
+        Format::Json => print(out, &format!("{}\n", serde_json::to_string_pretty(&status).unwrap_or(body))),
+        Format::Human => print(out, &describe(&status)),
+    }
+    OK
+}
+
+/// The status of the daemon that listens there, also as it was sent.
+pub(super) fn daemon_status(address: &str) -> Result<(Status, String), String> {
+    let body = ask(address, "/status").map_err(|error| format!("no daemon answers on {address}: {error}"))?;
+    match serde_json::from_str(&body) {
+        Ok(status) => Ok((status, body)),
+        Err(error) => Err(format!("what answers on {address} is no tagflow daemon: {error}")),
     }
 }
 
 /// A GET over a plain socket: the daemon is on loopback, and one header is all that it takes.
-pub(super) fn ask(address: &str, path: &str) -> std::io::Result<String> {
+fn ask(address: &str, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;

@@ -19,6 +19,8 @@ const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LAST_WAIT: Duration = Duration::from_secs(2);
 /// How often whoever waits for the store looks whether the daemon is stopping.
 const TURN: Duration = Duration::from_millis(50);
+/// How often a table that somebody else keeps locked is tried before its tag is set aside: each try waits for seconds.
+const BUSY_TRIES: u32 = 3;
 /// A lease is renewed so many times in its length.
 const RENEWALS: u32 = 3;
 
@@ -239,13 +241,20 @@ impl Worker {
         call: &mut dyn FnMut(&mut dyn Sink) -> Result<T, SinkError>,
     ) -> Result<T, StoreError> {
         let mut wait = FIRST_WAIT;
+        let mut busy = 0;
         loop {
             match call(self.sink.as_mut()) {
                 Ok(value) => {
                     self.works(what);
                     return Ok(value);
                 }
+                Err(SinkError::Busy { table, message }) if busy + 1 == BUSY_TRIES => {
+                    // It may stay locked for hours: that is this tag's trouble, not everybody's.
+                    let message = format!("it was locked by somebody else for too long: {message}");
+                    return Err(SinkError::Table { table, message }.into());
+                }
                 Err(error) if self.may_pass(&error) => {
+                    busy += u32::from(matches!(error, SinkError::Busy { .. }));
                     self.is_away(what, &error);
                     if self.sleep(wait) {
                         return Err(StoreError::Stopped);

@@ -287,6 +287,14 @@ pub enum SinkError {
         /// What the server says, and what to do.
         message: String,
     },
+    /// Somebody else keeps one tag's table locked; trying again may help.
+    #[error("table `{table}` is locked by somebody else: {message}")]
+    Busy {
+        /// The table.
+        table: String,
+        /// What the server says.
+        message: String,
+    },
     /// The store is not usable as it is set up (wrong password, missing right, no such database).
     #[error("store {store}: {message}")]
     Setup {
@@ -300,7 +308,7 @@ pub enum SinkError {
 impl SinkError {
     /// True when the same call may succeed later.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, SinkError::Unavailable { .. })
+        matches!(self, SinkError::Unavailable { .. } | SinkError::Busy { .. })
     }
 }
 

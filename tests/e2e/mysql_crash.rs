@@ -1,9 +1,6 @@
 //! A server killed with SIGKILL in the middle of commits, again and again: nothing is lost, nothing is doubled.
 
 use std::collections::BTreeMap;
-use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,85 +15,10 @@ use super::tagflow::sink::collapse::PendingChanges;
 use super::tagflow::sink::mysql::MysqlSink;
 use super::tagflow::sink::{Sink, SinkColumn, SinkError, TagChanges, TagTable, shadow_table};
 use super::{ZONE, contract};
+use crate::mariadb::Server;
 
-/// A MariaDB of this test alone, on a free port.
-struct Server {
-    folder: tempfile::TempDir,
-    port: u16,
-    child: Option<Child>,
-}
-
-impl Server {
-    /// `None` where no MariaDB is installed.
-    fn install() -> Option<Server> {
-        let folder = tempfile::Builder::new().prefix("tagflow-mariadb-").tempdir().unwrap();
-        let data = folder.path().join("data");
-        let is_root = std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
-        // A starting server clears temporary tables away, also those of another server in the same folder.
-        std::fs::create_dir(folder.path().join("tmp")).unwrap();
-        let mut install = Command::new("mariadb-install-db");
-        install.env("TMPDIR", folder.path().join("tmp"));
-        install.arg("--no-defaults").arg(format!("--datadir={}", data.display()));
-        install.arg("--auth-root-authentication-method=normal");
-        if is_root {
-            // The server refuses to run as root; it runs as the package's user.
-            assert!(Command::new("chown").arg("-R").arg("mysql").arg(folder.path()).status().unwrap().success());
-            install.arg("--user=mysql");
-        }
-        match install.output() {
-            Ok(output) => assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout)),
-            Err(_) => return None,
-        }
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut server = Server { folder, port, child: None };
-        server.start();
-        Some(server)
-    }
-
-    fn data(&self) -> PathBuf {
-        self.folder.path().join("data")
-    }
-
-    fn start(&mut self) {
-        let data = self.data();
-        let owner = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(self.folder.path()).unwrap());
-        let child = Command::new("mariadbd")
-            .arg("--no-defaults")
-            .args((owner != 0).then_some("--user=mysql"))
-            .arg(format!("--datadir={}", data.display()))
-            .arg(format!("--socket={}", self.folder.path().join("s.sock").display()))
-            .arg(format!("--port={}", self.port))
-            .env("TMPDIR", self.folder.path().join("tmp"))
-            .args(["--bind-address=127.0.0.1", "--local-infile=1", "--innodb-buffer-pool-size=32M"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        self.child = Some(child);
-        let since = Instant::now();
-        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            assert!(since.elapsed() < Duration::from_secs(60), "MariaDB does not start");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            child.kill().unwrap();
-            child.wait().unwrap();
-        }
-    }
-
-    fn sink(&self) -> MysqlSink {
-        let url = format!("mysql://root@127.0.0.1:{}/crash", self.port);
-        MysqlSink::new(&Secret::new(url), ZONE).unwrap()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.kill();
-    }
+fn sink(server: &Server) -> MysqlSink {
+    MysqlSink::new(&Secret::new(server.url("crash")), ZONE).unwrap()
 }
 
 /// Calls until it succeeds; only passing errors may come in between.
@@ -116,10 +38,7 @@ fn insist<T>(mut call: impl FnMut() -> Result<T, SinkError>) -> T {
 
 #[test]
 fn server_killed_in_the_middle_of_commits_loses_and_doubles_nothing() {
-    let Some(mut server) = Server::install() else {
-        eprintln!("skipped: mariadb-install-db is not there");
-        return;
-    };
+    let mut server = Server::install();
     let schema = Arc::new(Schema::new(vec![
         Field::new("user_id", DataType::Int64, true),
         Field::new("visits", DataType::Int64, true),
@@ -130,7 +49,7 @@ fn server_killed_in_the_middle_of_commits_loses_and_doubles_nothing() {
         key: vec![column("user_id")],
         columns: vec![column("visits")],
     });
-    let mut sink = server.sink();
+    let mut sink = sink(&server);
     insist(|| sink.open(&contract::claim()));
     sink.create_table(&table).unwrap();
 
@@ -200,20 +119,14 @@ fn server_killed_in_the_middle_of_commits_loses_and_doubles_nothing() {
 
 #[test]
 fn bulk_load_that_is_switched_off_while_running_gives_way_to_inserts() {
-    let Some(server) = Server::install() else {
-        eprintln!("skipped: mariadb-install-db is not there");
-        return;
-    };
+    let server = Server::install();
     let rows = super::levels(0..3_000, "gold");
     let table = contract::table_of("level", 1, &rows);
-    let mut sink = server.sink();
+    let mut sink = sink(&server);
     insist(|| sink.open(&contract::claim()));
     assert!(sink.bulk_loads());
     sink.create_table(&table).unwrap();
-    let off = "SET GLOBAL local_infile = 0";
-    let mut client = Command::new("mariadb");
-    client.args(["--no-defaults", "-uroot", "-h127.0.0.1", "-e", off]).arg(format!("-P{}", server.port));
-    assert!(client.status().unwrap().success());
+    server.run("SET GLOBAL local_infile = 0");
     let change = contract::changes(&table, &rows, &contract::none(&table, &rows), 1);
     let error = sink.commit(std::slice::from_ref(&change)).unwrap_err();
     assert!(error.is_retryable() && error.to_string().contains("LOAD DATA LOCAL is switched off"), "{error}");

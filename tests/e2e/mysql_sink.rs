@@ -203,7 +203,7 @@ fn altered_and_dropped_tables_are_errors_of_their_table() {
     for rows in [rows.clone(), levels(0..2500, "gold")] {
         let error = sink.commit(&[changes(&table, &rows, &none(&table, &rows), 1)]).unwrap_err();
         assert!(matches!(&error, SinkError::Table { table, .. } if table == "level"), "{error}");
-        assert!(error.to_string().contains("drop it and restart tagflow to fill it again"), "{error}");
+        assert!(error.to_string().contains("the table was altered by someone else; it is filled again"), "{error}");
     }
     database.run(&["ALTER TABLE level ADD COLUMN level VARCHAR(3)"]);
     for rows in [rows.clone(), levels(0..2500, "gold")] {

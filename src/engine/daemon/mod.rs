@@ -21,6 +21,7 @@ use tracing::{error, info, warn};
 
 pub use self::claim::OtherDaemon;
 pub use self::error::DaemonError;
+pub use self::tags::RESUMED;
 use crate::config::Config;
 use crate::delta::{Clock, Offsets};
 use crate::engine::checkpoint::{Checkpoints, Manifest, VERSION};

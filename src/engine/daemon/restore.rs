@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tracing::{error, info, warn};
 
+use super::tags::take_resumed;
 use super::{Daemon, DaemonError};
 use crate::delta::{Clock, Offsets, Watermarks};
 use crate::engine::checkpoint::Manifest;
@@ -29,6 +30,8 @@ impl Daemon {
         };
         let own = progress.iter().filter(is_of_plan);
         let watermarks: Vec<Watermarks> = own.map(|progress| progress.watermarks.clone()).collect();
+        // What was wished of a daemon before does not concern this one: it tries every tag.
+        take_resumed(&self.config.engine.state_dir);
         self.restore_state(progress)?;
         self.dataflow.epoch = self.dataflow.epoch.max(epoch);
         self.dataflow.clock = self.dataflow.clock.max(clock);
@@ -90,7 +93,7 @@ impl Daemon {
         }
         for tag in gone {
             info!(tag, "the tag's file is gone; its table is retired");
-            self.store.call("retire a table", move |sink| sink.retire_table(&tag))?;
+            self.retire(tag)?;
         }
         Ok(())
     }

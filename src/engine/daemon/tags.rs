@@ -2,7 +2,7 @@
 //! and join them at an epoch; those whose files are gone are retired; one that fails is set aside alone.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,7 +15,11 @@ use crate::engine::desired::{PlannedTag, git_commit};
 use crate::engine::labels::OutsideLabels;
 use crate::engine::reload::{ReloadOutcome, Reloaded};
 use crate::engine::status::TagState;
-use crate::sink::TagRegistration;
+use crate::engine::store::StoreError;
+use crate::sink::{SinkError, TagRegistration};
+
+/// The folder below the state directory in which `tagflow resume` names tags by empty files.
+pub const RESUMED: &str = "resumed";
 
 impl Daemon {
     /// Most tags vanish at once when a folder is not mounted, seldom because it is meant.
@@ -118,12 +122,27 @@ impl Daemon {
         self.config.engine.state_dir.join("accepted").join(format!("{tag}.{fingerprint}")).exists()
     }
 
-    /// Fills tags that wait for `tagflow accept`, for another try or for a fill that has ended without them, and reads
+    /// Forgets why tags were set aside that `tagflow resume` has named, so that they are filled again.
+    fn resume(&mut self) {
+        if !self.aside.values().any(|aside| aside.state == TagState::Failed) {
+            return;
+        }
+        for tag in take_resumed(&self.config.engine.state_dir) {
+            if self.aside.get(&tag).is_some_and(|aside| aside.state == TagState::Failed) {
+                info!(tag, "the tag is tried again");
+                self.aside.remove(&tag);
+                self.attempts.remove(&tag);
+            }
+        }
+    }
+
+    /// Fills tags that wait for `tagflow accept` or `tagflow resume`, for another try or for a fill that has ended without them, and reads
     /// streams again that have failed.
     pub(super) fn try_again(&mut self) -> Result<(), DaemonError> {
         if self.meeting.is_none() && !self.intake.failed.is_empty() && self.last_intake.elapsed() > STREAM_RETRY {
             self.restart_intake(None)?;
         }
+        self.resume();
         if self.fill.is_some() {
             return self.rotate_fills();
         }
@@ -248,8 +267,14 @@ impl Daemon {
             let mut labels = labels.clone();
             labels.recount(sink, &table)?;
             Ok(labels)
-        })?;
-        self.dataflow.watch_labels(name, counted);
+        });
+        match counted {
+            Ok(counted) => self.dataflow.watch_labels(name, counted),
+            Err(StoreError::Sink(error @ SinkError::Table { .. })) => {
+                self.set_aside(TagFault::passing(name, error), TagState::Failed);
+            }
+            Err(error) => return Err(error.into()),
+        }
         Ok(())
     }
 
@@ -266,9 +291,17 @@ impl Daemon {
             self.running.remove(&tag);
             self.versions.remove(&tag);
             self.complete_from.remove(&tag);
-            let name = tag.clone();
-            self.store.call("retire a table", move |sink| sink.retire_table(&name))?;
             info!(tag, "the tag's file is gone; its table is retired");
+            self.retire(tag)?;
+        }
+        Ok(())
+    }
+
+    /// Renames the table of a tag aside that is gone. One that somebody keeps locked stays until the next start.
+    pub(super) fn retire(&self, tag: String) -> Result<(), DaemonError> {
+        match self.store.call("retire a table", move |sink| sink.retire_table(&tag)) {
+            Err(StoreError::Sink(error @ SinkError::Table { .. })) => warn!(%error, "the table cannot be retired now"),
+            other => other?,
         }
         Ok(())
     }
@@ -277,6 +310,17 @@ impl Daemon {
     pub(super) fn was_switched_off(&self, tag: &str) -> bool {
         self.desired.project.tags.get(tag).is_some_and(|definition| !definition.runs())
     }
+}
+
+/// The tags that `tagflow resume` has named since the last look.
+pub(super) fn take_resumed(state_dir: &Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(state_dir.join(RESUMED)) else { return Vec::new() };
+    let named = entries.filter_map(|entry| {
+        let entry = entry.ok()?;
+        std::fs::remove_file(entry.path()).ok()?;
+        entry.file_name().into_string().ok()
+    });
+    named.collect()
 }
 
 /// True when both give the same table within the same limit, from streams that are laid out alike.

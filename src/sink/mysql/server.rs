@@ -27,7 +27,7 @@ const SESSION_SETUP: [&str; 3] = [
     "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
     "SET SESSION time_zone = '+00:00', sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,\
      ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION,NO_AUTO_VALUE_ON_ZERO', autocommit = 1, sql_safe_updates = 0, \
-     innodb_lock_wait_timeout = 10, lock_wait_timeout = 5, wait_timeout = 600, net_read_timeout = 60, \
+     innodb_lock_wait_timeout = 5, lock_wait_timeout = 5, wait_timeout = 600, net_read_timeout = 60, \
      net_write_timeout = 60",
 ];
 
@@ -139,8 +139,14 @@ impl Server {
     pub fn error(&self, error: Error, table: Option<&str>) -> SinkError {
         let message = error.to_string();
         match (&error, table) {
+            (Error::Server(server), Some(table)) if matches!(server.code, 1205 | 3572) => {
+                SinkError::Busy { table: table.to_string(), message }
+            }
             (Error::Server(server), _) if is_passing(server.code, &server.message) => self.unavailable(message),
-            (Error::Server(server), _) if is_setup(server.code) => self.setup(message),
+            // Rights may be taken from one table alone.
+            (Error::Server(server), table) if is_setup(server.code) && !(server.code == 1142 && table.is_some()) => {
+                self.setup(message)
+            }
             (Error::Server(server), Some(table)) => SinkError::Table {
                 table: table.to_string(),
                 message: match hint(server.code) {
@@ -163,10 +169,6 @@ impl Server {
                 ),
                 _,
             ) => self.setup(message),
-            (Error::Driver(DriverError::PacketTooLarge), Some(table)) => SinkError::Table {
-                table: table.to_string(),
-                message: "a row is larger than the server's max_allowed_packet; raise it".to_string(),
-            },
             _ => self.unavailable(message),
         }
     }
@@ -237,8 +239,8 @@ fn is_setup(code: u16) -> bool {
 
 fn hint(code: u16) -> Option<&'static str> {
     match code {
-        1146 => Some("the table was dropped by someone else; restart tagflow to fill it again"),
-        1054 | 1136 => Some("the table was altered by someone else; drop it and restart tagflow to fill it again"),
+        1146 => Some("the table was dropped by someone else; it is filled again"),
+        1054 | 1136 => Some("the table was altered by someone else; it is filled again"),
         1153 | 1301 => Some("raise the server's max_allowed_packet"),
         1118 => Some("the tag has too many columns for one row"),
         _ => None,
@@ -341,6 +343,16 @@ impl Session {
 
     /// Runs one statement that writes rows of a tag; warnings are errors.
     pub async fn write(&mut self, sql: &[u8], table: &str) -> Result<(), SinkError> {
+        if sql.len() >= self.abilities.max_packet {
+            // A connection keeps the limit that it began with; the next one may have a higher one.
+            self.broken = true;
+            let message = format!(
+                "a row takes {} bytes, more than the server's max_allowed_packet of {}; raise it",
+                sql.len(),
+                self.abilities.max_packet
+            );
+            return Err(SinkError::Table { table: table.to_string(), message });
+        }
         self.execute(sql, Some(table)).await?;
         self.refuse_warnings(table).await
     }
