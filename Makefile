@@ -2,7 +2,7 @@
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/tagflow/target
 TAGFLOW := $(CARGO_TARGET_DIR)/debug/tagflow
 
-.PHONY: help setup build demo demo-kafka test test-fast check bench dist services fmt clippy
+.PHONY: help setup build demo demo-kafka test test-fast chaos check bench dist services fmt clippy
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 14
@@ -27,6 +27,10 @@ test: setup ## All tests, with a real Kafka and a real MariaDB on free ports
 
 test-fast: setup ## Tests that need no server
 	@cargo test --lib --test oracle --test diagnostics
+
+chaos: setup ## N faults at random (1000: about an hour) against a real Kafka and MariaDB, again with SEED=…
+	@cargo test --test chaos --no-run
+	@TAGFLOW_CHAOS_FAULTS=$(or $(N),1000) TAGFLOW_CHAOS_SEED=$(SEED) scripts/with-services cargo test --test chaos random -- --nocapture
 
 check: build ## tagflow check on the sample project
 	@$(TAGFLOW) check --profile demo
