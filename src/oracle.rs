@@ -23,6 +23,7 @@ use datafusion::physical_plan::collect;
 
 use crate::delta::Moment;
 use crate::plan::functions::is_ordered;
+use crate::plan::sound::as_filter;
 use crate::plan::unique::UNIQUE;
 use crate::plan::watermark;
 
@@ -35,6 +36,7 @@ pub async fn answer(
 ) -> Result<RecordBatch, DataFusionError> {
     let Moment { clock, watermarks } = moment.into();
     let plan = watermark::at(plan.clone(), &watermarks)?;
+    let plan = plan.transform_up_with_subqueries(as_filter)?.data;
     let plan = over_events(plan, events, &views(state, events.keys()).await?)?;
     let plan = with_ordered_aggregates(with_total_orders(plan)?)?;
     let mut state = state.clone();

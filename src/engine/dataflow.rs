@@ -8,6 +8,7 @@ use arrow::datatypes::{Field, Schema, SchemaRef};
 use chrono_tz::Tz;
 
 use crate::delta::{Clock, Delta, Moment, Offsets, Watermarks};
+use crate::engine::culprit::{EventRow, failing_row};
 use crate::engine::intake::Intake;
 use crate::engine::labels::OutsideLabels;
 use crate::operator::graph::{Graph, OutputId};
@@ -26,17 +27,19 @@ pub struct TagFault {
     pub reason: String,
     /// True where the world around the tag is at fault, which may mend itself: worth another try.
     pub may_pass: bool,
+    /// An event of the epoch that it failed on, where one alone is at fault.
+    pub row: Option<EventRow>,
 }
 
 impl TagFault {
     /// A fault of the tag's own SQL or data: the same would come of another try.
     pub fn lasting(tag: impl Into<String>, reason: impl ToString) -> Self {
-        TagFault { tag: tag.into(), reason: reason.to_string(), may_pass: false }
+        TagFault { tag: tag.into(), reason: reason.to_string(), may_pass: false, row: None }
     }
 
     /// A fault of what the tag reads or writes.
     pub fn passing(tag: impl Into<String>, reason: impl ToString) -> Self {
-        TagFault { tag: tag.into(), reason: reason.to_string(), may_pass: true }
+        TagFault { tag: tag.into(), reason: reason.to_string(), may_pass: true, row: None }
     }
 }
 
@@ -214,13 +217,14 @@ impl Dataflow {
     pub fn step(&mut self, events: &HashMap<String, RecordBatch>, clock: Clock) -> Vec<TagFault> {
         let moment = self.moment(clock);
         self.epoch += 1;
-        let deltas = self.graph.step(events, moment);
+        let deltas = self.graph.step(events, moment.clone());
         let mut faults = Vec::new();
         for (tag, delta) in deltas {
             let Some(output) = self.outputs.get_mut(&tag) else { continue };
-            let added = delta.map_err(|error| error.to_string()).and_then(|delta| output.add(&delta));
-            if let Err(reason) = added {
-                faults.push(TagFault::lasting(tag, reason));
+            match delta.map(|delta| output.add(&delta)) {
+                Ok(Ok(())) => {}
+                Ok(Err(reason)) => faults.push(TagFault::lasting(tag, reason)),
+                Err(error) => faults.push(self.fault_of_events(tag, &error, events, &moment)),
             }
         }
         for fault in &faults {
@@ -232,15 +236,27 @@ impl Dataflow {
     /// An epoch whose changes the store has already.
     pub fn replay(&mut self, events: &HashMap<String, RecordBatch>, clock: Clock) -> Vec<TagFault> {
         let moment = self.moment(clock);
-        let deltas = self.graph.step(events, moment);
+        let deltas = self.graph.step(events, moment.clone());
         let faults: Vec<TagFault> = deltas
             .into_iter()
-            .filter_map(|(tag, delta)| delta.err().map(|error| TagFault::lasting(tag, error)))
+            .filter_map(|(tag, delta)| Some(self.fault_of_events(tag, &delta.err()?, events, &moment)))
             .collect();
         for fault in &faults {
             self.remove_tag(&fault.tag);
         }
         faults
+    }
+
+    /// The fault of a tag in a step, with the row that it failed on.
+    fn fault_of_events(
+        &self,
+        tag: String,
+        error: &OperatorError,
+        events: &HashMap<String, RecordBatch>,
+        moment: &Moment,
+    ) -> TagFault {
+        let row = self.graph.plan(&tag).and_then(|plan| failing_row(plan, events, moment, self.timezone));
+        TagFault { row, ..TagFault::lasting(tag, error) }
     }
 
     /// Keys that wait for the store, over all tags.

@@ -18,7 +18,7 @@ use crate::engine::dataflow::{Dataflow, TagFault};
 use crate::engine::desired::{PlannedTag, reads};
 use crate::engine::intake::{Intake, Reads, World};
 use crate::engine::labels::OutsideLabels;
-use crate::engine::late::keep_late_events;
+use crate::engine::letters::keep_left_out;
 use crate::engine::sizes::StateSizes;
 use crate::engine::store::StoreThread;
 use crate::plan::flow::Reach;
@@ -277,9 +277,10 @@ impl Run {
         if arrived.rows > 0 {
             self.rows += arrived.rows as u64;
             dataflow.graph.note_partitions(intake.announced_partitions());
-            let faults = dataflow.step(&arrived.events, clock);
+            let mut faults = dataflow.step(&arrived.events, clock);
+            arrived.name_records(&mut faults);
             self.report(faults);
-            keep_late_events(&dataflow.graph, &self.request.world.context.dead_letters);
+            keep_left_out(&dataflow.graph, &self.request.world.context.dead_letters);
         }
         if self.sizes.count(&dataflow.graph) {
             let over = self.sizes.over_limit(|tag| self.request.tags.get(tag)?.state_limit);

@@ -16,6 +16,8 @@ use chrono_tz::Tz;
 use crate::catalog::{EventTime, Stream};
 use crate::config::Connection;
 use crate::delta::{Offsets, Partition};
+use crate::engine::culprit::EventRow;
+use crate::engine::dataflow::TagFault;
 use crate::source::{ReadRequest, SourceContext, SourceError, SourceEvent, SourceHandle, start_source};
 
 /// Batches that may wait in the channel: what bounds the memory between sources and operators.
@@ -78,6 +80,32 @@ pub struct Arrived {
     pub next: Vec<(Arc<Partition>, i64)>,
     /// Rows in all.
     pub rows: usize,
+    /// By stream, the partitions of its rows with the offset of each, in the order of the rows.
+    places: HashMap<String, Vec<(i32, Vec<i64>)>>,
+}
+
+impl Arrived {
+    /// Names the records that tags have failed on.
+    pub fn name_records(&self, faults: &mut [TagFault]) {
+        for fault in faults {
+            let Some(EventRow { stream, topic, row }) = &fault.row else { continue };
+            if let Some((partition, offset)) = self.place(stream, *row) {
+                let place = format!("topic \"{topic}\", partition {partition}, offset {offset}");
+                fault.reason = format!("{} (at {place})", fault.reason);
+            }
+        }
+    }
+
+    fn place(&self, stream: &str, row: usize) -> Option<(i32, i64)> {
+        let mut before = 0;
+        for (partition, offsets) in self.places.get(stream)? {
+            if let Some(offset) = offsets.get(row - before) {
+                return Some((*partition, *offset));
+            }
+            before += offsets.len();
+        }
+        None
+    }
 }
 
 /// The sources of one dataflow.
@@ -180,6 +208,8 @@ impl Intake {
             arrived.rows += batch.batch.num_rows();
             arrived.next.push((Arc::clone(&batch.partition), batch.next_offset));
             if batch.batch.num_rows() > 0 {
+                let places = arrived.places.entry(batch.partition.stream.clone()).or_default();
+                places.push((batch.partition.number, batch.offsets));
                 batches.entry(batch.partition.stream.clone()).or_default().push(batch.batch);
             }
         }

@@ -5,13 +5,14 @@
 //! They meet in bounded channels; there is no other shared state but the status.
 
 pub mod checkpoint;
+pub mod culprit;
 pub mod daemon;
 pub mod dataflow;
 pub mod desired;
 pub mod fill;
 pub mod intake;
 pub mod labels;
-pub mod late;
+pub mod letters;
 pub mod reload;
 pub mod sizes;
 pub mod status;

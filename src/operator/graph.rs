@@ -19,6 +19,7 @@ use crate::operator::join::Join;
 use crate::operator::map::Map;
 use crate::operator::punctual::{LateEvents, Punctual};
 use crate::operator::seed::Seed;
+use crate::operator::sound::{FailedRows, SoundRows};
 use crate::operator::tiles::Tiles;
 use crate::operator::top_rows::TopRows;
 use crate::operator::unique::{Dropped, Unique};
@@ -59,6 +60,7 @@ enum Operator {
     Seed(Seed),
     Map(Map),
     Punctual(Box<Punctual>),
+    Sound(SoundRows),
     ClockFilter(Box<ClockFilter>),
     ClockFlags(Box<ClockFlags>),
     ClockRow(Box<ClockRow>),
@@ -196,6 +198,7 @@ impl Graph {
                         let schema = nullable(&node.schema);
                         Operator::Punctual(Box::new(Punctual::new(punctuality.clone(), schema)))
                     }
+                    NodeKind::Sound(soundness) => Operator::Sound(SoundRows::new(soundness.clone())),
                     NodeKind::ClockFilter { bounds } => {
                         let schema = Arc::clone(&node.schema);
                         Operator::ClockFilter(Box::new(ClockFilter::new(bounds.clone(), schema, self.timezone)?))
@@ -381,9 +384,22 @@ impl Graph {
         self.nodes.iter().filter_map(|node| {
             let Operator::Punctual(punctual) = &node.operator else { return None };
             let late = punctual.late()?;
-            let tags = self.tags.iter().filter(|(_, tag)| tag.uses(&node.fingerprint));
-            Some((late, tags.map(|(name, _)| name.as_str()).collect()))
+            Some((late, self.users(&node.fingerprint)))
         })
+    }
+
+    /// Rows of which an expression failed in the last step, and the tags that left them out.
+    pub fn failed_rows(&self) -> impl Iterator<Item = (&FailedRows, Vec<&str>)> {
+        self.nodes.iter().filter_map(|node| {
+            let Operator::Sound(sound) = &node.operator else { return None };
+            let failed = sound.failed()?;
+            Some((failed, self.users(&node.fingerprint)))
+        })
+    }
+
+    /// The tags that use a node.
+    fn users(&self, node: &str) -> Vec<&str> {
+        self.tags.iter().filter(|(_, tag)| tag.uses(node)).map(|(name, _)| name.as_str()).collect()
     }
 
     /// Keys or rows, and bytes, of every operator with state.
@@ -504,6 +520,7 @@ impl Operator {
             Operator::Seed(seed) => whole(seed.step()),
             Operator::Map(map) => whole(map.step(inputs[0])),
             Operator::Punctual(punctual) => whole(punctual.step(inputs[0])),
+            Operator::Sound(sound) => whole(sound.step(inputs[0])),
             Operator::ClockFilter(filter) => whole(filter.step(inputs[0], moment)),
             Operator::ClockFlags(flags) => whole(flags.step(inputs[0], moment.clock)),
             Operator::ClockRow(row) => whole(row.step(moment.clock)),
@@ -547,6 +564,7 @@ impl Operator {
             | Operator::ClockRow(_)
             | Operator::Map(_)
             | Operator::Punctual(_)
+            | Operator::Sound(_)
             | Operator::Unnest(_)
             | Operator::Union(_) => None,
         }

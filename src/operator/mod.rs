@@ -17,6 +17,7 @@ pub mod partitions;
 pub mod punctual;
 pub mod rows;
 pub mod seed;
+pub mod sound;
 pub mod state;
 pub mod tiles;
 pub mod top_rows;

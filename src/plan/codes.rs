@@ -43,6 +43,8 @@ codes! {
     pub const CLOCK_PLACE: &str = "T0523";
     /// Windows that cannot be closed.
     pub const WINDOW_CLOSE: &str = "T0524";
+    /// Rows that cannot be skipped.
+    pub const SKIP_PLACE: &str = "T0525";
     /// Nothing makes the rows unique.
     pub const NOT_UNIQUE: &str = "T0601";
     /// Rows unique by what is not selected.

@@ -215,6 +215,9 @@ fn lines(plan: &FlowPlan, flow: &FlowNode) -> Vec<String> {
             let or = if *keeps_empty { ", or one without any" } else { "" };
             vec![format!("one row for each element of {}{or}: no state", names.join(", "))]
         }
+        NodeKind::Sound(soundness) => {
+            vec![format!("rows of which nothing fails of {}: no state", soundness.texts.join(", "))]
+        }
         NodeKind::Union => vec!["union: no state".to_string()],
     }
 }

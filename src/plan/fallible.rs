@@ -7,6 +7,8 @@ use datafusion::common::DFSchema;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Operator};
 
+use crate::plan::guards::is_guard;
+
 /// True unless the expression is known never to fail.
 pub fn is_fallible(expr: &Expr, schema: &Schema) -> bool {
     let Ok(schema) = DFSchema::try_from(schema.clone()) else { return true };
@@ -16,6 +18,11 @@ pub fn is_fallible(expr: &Expr, schema: &Schema) -> bool {
         Ok(if fallible { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
     });
     fallible || walked.is_err()
+}
+
+/// True unless the expression itself, whatever its parts do, is known never to fail.
+pub fn may_fail(expr: &Expr, schema: &DFSchema) -> bool {
+    !is_safe_node(expr, schema)
 }
 
 fn is_safe_node(expr: &Expr, schema: &DFSchema) -> bool {
@@ -58,10 +65,11 @@ fn is_safe_node(expr: &Expr, schema: &DFSchema) -> bool {
             cast.expr.get_type(schema).is_ok_and(|from| {
                 is_widening(&from, to)
                     || matches!((&from, to), (DataType::Timestamp(..), DataType::Date32) | (_, DataType::Utf8))
-                    || from.is_integer() && to.is_floating()
+                    || (from.is_integer() || from.is_decimal()) && to.is_floating()
             })
         }
         Expr::TryCast(_) => true,
+        Expr::ScalarFunction(function) if is_guard(function.name()) => true,
         Expr::ScalarFunction(function) => matches!(
             function.name(),
             "date_part"
@@ -102,6 +110,16 @@ pub fn is_widening(from: &DataType, to: &DataType) -> bool {
     match (from, to) {
         (Decimal128(p, s), Decimal128(wide_p, wide_s)) => {
             wide_s >= s && i16::from(*wide_p) - i16::from(*wide_s) >= i16::from(*p) - i16::from(*s)
+        }
+        (from, Decimal128(precision, scale)) if from.is_integer() => {
+            // Digits of the largest value.
+            let digits = match width(from) {
+                Some(1) => 3,
+                Some(2) => 5,
+                Some(4) => 10,
+                _ => 20,
+            };
+            i16::from(*precision) - i16::from(*scale) >= digits
         }
         (from, Float64) => width(from).is_some_and(|width| width <= 4) || *from == DataType::Float32,
         (from, Utf8) => width(from).is_some() || matches!(from, DataType::LargeUtf8 | DataType::Utf8View),

@@ -84,6 +84,8 @@ pub enum NodeKind {
     Seed,
     /// The events of a stream that are not late: see [`crate::plan::watermark`].
     Punctual(Punctuality),
+    /// The rows of which no expression fails.
+    Sound(Soundness),
     /// Rows while they are visible: they enter and leave as the clock moves, or the watermark of one stream.
     ClockFilter {
         /// All must hold.
@@ -175,6 +177,25 @@ pub struct Punctuality {
     pub late_after: i64,
     /// Of it, what the stream itself allows: the watermark is so far behind the newest event.
     pub lateness: i64,
+}
+
+/// Which rows fail. Each is of one record of a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Soundness {
+    /// The stream.
+    pub stream: String,
+    /// Where it comes from.
+    pub topic: String,
+    /// Positions of booleans, each true where one expression fails.
+    pub failures: Vec<usize>,
+    /// Those expressions, for people.
+    pub texts: Vec<String>,
+    /// Position of the partition's number.
+    pub partition: usize,
+    /// Position of the offset.
+    pub offset: usize,
+    /// Position of the broker's time.
+    pub timestamp: usize,
 }
 
 /// The rows of a partition whose rank is not above a number.
@@ -432,7 +453,15 @@ impl NodeKind {
 
     /// True for operators whose output depends on more than the rows of one epoch.
     pub(crate) fn keeps_state(&self) -> bool {
-        !matches!(self, NodeKind::Source { .. } | NodeKind::Map { .. } | NodeKind::Unnest { .. } | NodeKind::Union)
+        let is_of_one_step = matches!(
+            self,
+            NodeKind::Source { .. }
+                | NodeKind::Map { .. }
+                | NodeKind::Sound(_)
+                | NodeKind::Unnest { .. }
+                | NodeKind::Union
+        );
+        !is_of_one_step
     }
 }
 

@@ -80,6 +80,7 @@ impl Memory {
             | NodeKind::Seed
             | NodeKind::ClockRow { .. }
             | NodeKind::Punctual(_)
+            | NodeKind::Sound(_)
             | NodeKind::Unnest { .. }
             | NodeKind::Union => {
                 return None;

@@ -192,21 +192,6 @@ fn sole_entity(walk: &mut Walk<'_>, outline: &Outline) -> Option<String> {
     entities.first().cloned()
 }
 
-/// What a failing row does; words that would be read and then not followed are refused.
-fn read_on_error(walk: &mut Walk<'_>, header: &Section<'_>) -> OnError {
-    let reactions = [("stop", OnError::Stop), ("skip", OnError::Skip), ("null", OnError::Null)];
-    let reaction = walk.word(header, "on_error", &reactions).unwrap_or_default();
-    if reaction != OnError::Stop
-        && let Some(text) = walk.text(header, "on_error")
-    {
-        let message = format!("on_error = \"{}\" is not supported yet", text.raw);
-        let help =
-            "leave it out: a row that fails sets the tag aside; NULLIF and TRY_CAST give NULL instead of failing";
-        walk.error(codes::NOT_YET, text.span, message).help(help);
-    }
-    reaction
-}
-
 /// Steps are of broker time, which has milliseconds; shorter ones than this are no bound.
 const SHORTEST_STEP: Duration = Duration::from_secs(1);
 
@@ -237,13 +222,14 @@ fn read_header(walk: &mut Walk<'_>, header: &Section<'_>) -> TagHeader {
         ("live", Status::Live),
         ("deprecated", Status::Deprecated),
     ];
+    let reactions = [("stop", OnError::Stop), ("skip", OnError::Skip), ("null", OnError::Null)];
     TagHeader {
         title: walk.string(header, "title"),
         description: walk.string(header, "description"),
         owner: walk.string(header, "owner"),
         method: walk.word(header, "method", &methods),
         status: walk.word(header, "status", &states).unwrap_or_default(),
-        on_error: read_on_error(walk, header),
+        on_error: walk.word(header, "on_error", &reactions).unwrap_or_default(),
         state_limit: walk.bytes(header, "state_limit"),
         emission: read_emission(walk, header),
         recompute_every: walk.duration(header, "recompute_every", SHORTEST_STEP),

@@ -7,6 +7,7 @@ mod kafka_source;
 mod mariadb;
 mod mysql_faults;
 mod mysql_sink;
+mod on_error;
 mod proxy;
 mod set_aside;
 mod shop;

@@ -9,6 +9,7 @@ mod changes;
 mod emission;
 mod events;
 mod harness;
+mod on_error;
 mod queries;
 mod random_sql;
 mod tiled;

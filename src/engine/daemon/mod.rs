@@ -29,7 +29,7 @@ use crate::engine::dataflow::Dataflow;
 use crate::engine::desired::{Desired, PlannedTag, reads};
 use crate::engine::fill::{Fill, Filled, Meeting};
 use crate::engine::intake::{Intake, World};
-use crate::engine::late::keep_late_events;
+use crate::engine::letters::keep_left_out;
 use crate::engine::reload::Reloader;
 use crate::engine::sizes::StateSizes;
 use crate::engine::status::{Phase, Rate, SharedStatus, TagState, update};
@@ -318,8 +318,9 @@ impl Daemon {
         }
         self.events += arrived.rows as u64;
         self.dataflow.graph.note_partitions(self.intake.announced_partitions());
-        let faults = self.dataflow.step(&arrived.events, clock);
-        keep_late_events(&self.dataflow.graph, &self.world.context.dead_letters);
+        let mut faults = self.dataflow.step(&arrived.events, clock);
+        arrived.name_records(&mut faults);
+        keep_left_out(&self.dataflow.graph, &self.world.context.dead_letters);
         self.faults(faults);
     }
 

@@ -149,7 +149,8 @@ impl Daemon {
             rows += arrived.rows;
             self.dataflow.graph.note_partitions(intake.announced_partitions());
             let clock = self.dataflow.clock;
-            let faults = self.dataflow.replay(&arrived.events, clock);
+            let mut faults = self.dataflow.replay(&arrived.events, clock);
+            arrived.name_records(&mut faults);
             self.faults(faults);
             self.write_status(&intake.troubles.values().cloned().collect::<Vec<_>>());
         }

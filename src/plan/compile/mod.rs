@@ -12,6 +12,7 @@ mod key;
 mod keyed;
 mod population;
 mod punctual;
+mod sound;
 mod tiles;
 mod unnest;
 mod window;
@@ -35,6 +36,7 @@ use crate::plan::clock::{self, ClockBound, ClockSide, Comparison};
 use crate::plan::codes;
 use crate::plan::fallible::is_fallible;
 use crate::plan::flow::{FlowNode, FlowPlan, NodeIndex, NodeKind, Reach, Scalar, fingerprint};
+use crate::plan::sound::Sound;
 use crate::plan::unique::UniqueRule;
 use crate::plan::watermark;
 
@@ -139,6 +141,9 @@ struct Compiler<'a> {
 
 impl Compiler<'_> {
     fn relation(&mut self, plan: &LogicalPlan) -> Result<Relation, Refusal> {
+        if let Some(sound) = Sound::of(plan) {
+            return self.sound(sound);
+        }
         match plan {
             LogicalPlan::TableScan(scan) => {
                 if scan.fetch.is_some() {

@@ -99,6 +99,7 @@ fn whole_stream(plan: &FlowPlan, node: NodeIndex) -> Option<&str> {
         NodeKind::Unique { stream, .. } => Some(stream),
         NodeKind::Map { .. }
         | NodeKind::Punctual(_)
+        | NodeKind::Sound(_)
         | NodeKind::Unnest { .. }
         | NodeKind::Union
         | NodeKind::Window { .. }

@@ -45,10 +45,11 @@ use crate::diagnostic::{Diagnostic, Severity};
 use crate::plan::codes;
 use crate::plan::compile::{KeyRequirement, Refusal, compile};
 use crate::plan::flow::FlowPlan;
+use crate::plan::on_error::{NoRecord, guarded};
 use crate::plan::paced::pace_population;
 use crate::plan::session::{optimise, session_state};
 use crate::plan::watermark::{self, Unclosed};
-use crate::tag::{Status, TagDefinition, TagHeader};
+use crate::tag::{OnError, Status, TagDefinition, TagHeader};
 
 /// Plans queries over the streams and views of a catalog.
 pub struct QueryPlanner {
@@ -248,22 +249,31 @@ impl QueryPlanner {
         problems.sort_by_key(|problem| problem.span.as_ref().map(|span| span.start));
         // A window in FROM is written out with its column several times.
         problems.dedup();
+        let on_error = header.map_or(OnError::Stop, |header| header.on_error);
+        if on_error != OnError::Stop {
+            problems.retain(|problem| problem.code != codes::ZERO_DIVISOR);
+        }
         if problems.iter().any(|problem| problem.severity == Severity::Error) {
             return Err(problems);
         }
         let planned = self.plan(query.clone()).and_then(|plan| {
-            let plan = match header.map(|header| self.as_headed(plan.clone(), header)).transpose()? {
+            let headed = match header.map(|header| self.as_headed(plan.clone(), header)).transpose()? {
                 None => plan,
                 Some(Ok(headed)) => headed,
-                Some(Err(unclosed)) => return Ok(Err(unclosed)),
+                Some(Err(unclosed)) => return Ok(Err(cannot_close(sql, &unclosed))),
             };
-            let optimised = watermark::settled(optimise(&self.state, plan.clone())?, &self.catalog)?;
-            Ok(optimised.map(|optimised| (plan, optimised)))
+            let guarded = match guarded(headed.clone(), on_error, &self.state)? {
+                Ok(guarded) => guarded,
+                Err(no_record) => return Ok(Err(cannot_skip(sql, &no_record))),
+            };
+            let optimised = watermark::settled(optimise(&self.state, guarded.clone())?, &self.catalog)?;
+            let planned = optimised.map(|optimised| (headed, guarded, optimised));
+            Ok(planned.map_err(|unclosed| cannot_close(sql, &unclosed)))
         });
-        let (plan, optimised) = match planned {
+        let (headed, plan, optimised) = match planned {
             Ok(Ok(planned)) => planned,
-            Ok(Err(unclosed)) => {
-                problems.push(cannot_close(sql, &unclosed));
+            Ok(Err(problem)) => {
+                problems.push(problem);
                 return Err(problems);
             }
             Err(error) => {
@@ -272,7 +282,7 @@ impl QueryPlanner {
                 return Err(problems);
             }
         };
-        for division in division::of_integers(&query, &plan, |query| self.plan(query).ok()) {
+        for division in division::of_integers(&query, &headed, |query| self.plan(query).ok()) {
             let message = "an integer divided by an integer gives an integer: 1 / 3 = 0";
             let warning = sql.warning(codes::INTEGER_DIVISION, sql.expr(&division), message);
             problems.push(warning.help(match &division {
@@ -282,7 +292,7 @@ impl QueryPlanner {
                 _ => "if a fraction is meant, CAST one of them AS DOUBLE".to_string(),
             }));
         }
-        problems.extend(epoch::of_wall_time(sql, &plan));
+        problems.extend(epoch::of_wall_time(sql, &headed));
         problems.extend(ties::left_open(sql, &optimised));
         Ok(PlannedFile { plan, optimised, warnings: problems })
     }
@@ -341,6 +351,19 @@ fn cannot_close(sql: &SqlText<'_>, unclosed: &Unclosed) -> Diagnostic {
     };
     let span = sql.find_word(&[words]).unwrap_or_else(|| sql.first_word());
     sql.error(codes::WINDOW_CLOSE, span, message).help(help)
+}
+
+/// Says why rows cannot be skipped.
+fn cannot_skip(sql: &SqlText<'_>, no_record: &NoRecord) -> Diagnostic {
+    let NoRecord(expression) = no_record;
+    let message = format!(
+        "`on_error = \"skip\"` leaves out records, and `{expression}` may fail on what is computed of several or put together"
+    );
+    let span = sql.find_word(&["on_error"]).unwrap_or_else(|| sql.first_word());
+    sql.error(codes::SKIP_PLACE, span, message).help(
+        "write `on_error = \"null\"`, or an expression that cannot fail, with NULLIF or TRY_CAST; \
+         or compute it in a sub-query that reads nothing but a stream",
+    )
 }
 
 /// Says that rows without a key are left out, where the key may be NULL and no condition looks at it.

@@ -101,6 +101,11 @@ impl DeadLetters {
         self.keep(stream, record, Reason { kind: Kind::Late, tag: None, error: reason });
     }
 
+    /// Keeps a record that a tag skips likewise.
+    pub fn put_skipped(&self, stream: &str, record: &RawRecord<'_>, tag: &str, reason: &str) {
+        self.keep(stream, record, Reason { kind: Kind::Skip, tag: Some(tag), error: reason });
+    }
+
     fn keep(&self, stream: &str, record: &RawRecord<'_>, reason: Reason<'_>) {
         let mut streams = self.lock();
         let letters = self.of_stream(&mut streams, stream);
