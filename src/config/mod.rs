@@ -130,6 +130,9 @@ pub struct EngineConfig {
     pub state_dir: PathBuf,
     /// Time between checkpoints (default 30 s).
     pub checkpoint_interval: Duration,
+    /// Which checkpoints stay: so many of the newest (`checkpoints_kept`, default 3), and all that are younger
+    /// (`checkpoints_kept_for`, default 0 s).
+    pub keeping: Keeping,
     /// Longest time between two flushes of changed rows (default 500 ms).
     pub flush_interval: Duration,
     /// Longest time that an epoch collects (default 100 ms).
@@ -146,6 +149,15 @@ pub struct EngineConfig {
     pub state_limit: Option<u64>,
     /// The most bytes of dead letters of a stream (default 128 MiB).
     pub dead_letters: u64,
+}
+
+/// Which checkpoints stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keeping {
+    /// So many of the newest.
+    pub count: usize,
+    /// And all that are younger.
+    pub age: Duration,
 }
 
 /// Where the daemon answers (`[serve]`).

@@ -4,13 +4,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::load::path_inside;
-use super::{EngineConfig, ServeConfig};
+use super::{EngineConfig, Keeping, ServeConfig};
 use crate::diagnostic::codes;
 use crate::toml_walk::{Section, Walk};
 
 const ENGINE_KEYS: &[&str] = &[
     "state_dir",
     "checkpoint_interval",
+    "checkpoints_kept",
+    "checkpoints_kept_for",
     "flush_interval",
     "epoch_interval",
     "epoch_rows",
@@ -46,6 +48,7 @@ pub(super) fn read_engine(
         |key, least, default| layered(below, above, |section| walk.duration(section, key, least)).unwrap_or(default);
     let moment = Duration::from_millis(1);
     let checkpoint_interval = duration("checkpoint_interval", Duration::from_millis(100), Duration::from_secs(30));
+    let kept_for = duration("checkpoints_kept_for", Duration::ZERO, Duration::ZERO);
     let flush_interval = duration("flush_interval", moment, Duration::from_millis(500));
     let epoch_interval = duration("epoch_interval", moment, Duration::from_millis(100));
     let grace_period = duration("grace_period", Duration::ZERO, Duration::from_secs(7 * 24 * 3600));
@@ -56,6 +59,7 @@ pub(super) fn read_engine(
             .unwrap_or(default)
     };
     let epoch_rows = number("epoch_rows", 1..=100_000_000, 131_072);
+    let keeping = Keeping { count: number("checkpoints_kept", 1..=10_000, 3), age: kept_for };
     let shards = number("shards", 0..=1024, 0);
     let state_dir = layered(below, above, |section| path_inside(walk, section, "state_dir", root))
         .unwrap_or_else(|| root.join(".tagflow"))
@@ -65,6 +69,7 @@ pub(super) fn read_engine(
     EngineConfig {
         state_dir,
         checkpoint_interval,
+        keeping,
         flush_interval,
         epoch_interval,
         epoch_rows,

@@ -319,11 +319,6 @@ impl Dataflow {
         }
     }
 
-    /// State of all operators.
-    pub fn snapshot(&self) -> Result<BTreeMap<String, Vec<StatePart>>, OperatorError> {
-        self.graph.snapshot()
-    }
-
     /// Loads the state of all tags.
     pub fn load(&mut self, snapshot: &BTreeMap<String, Vec<StatePart>>) -> Result<(), OperatorError> {
         let all: BTreeSet<OutputId> = self.graph.outputs();

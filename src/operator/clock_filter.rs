@@ -4,15 +4,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, Int64Array, LargeBinaryArray, RecordBatch};
+use arrow::array::{Array, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use arrow::row::RowConverter;
 use chrono_tz::Tz;
 
 use crate::delta::{Clock, Delta, Moment};
 use crate::operator::bisect::{NEVER, TurningPoints};
-use crate::operator::state::{binary_column, find_part, primitive_column};
-use crate::operator::{OperatorError, StatePart, map, rows};
+use crate::operator::changed::{ChangedRows, NotedRows};
+use crate::operator::state::{Gone, binary_column, find_parts, primitive_column};
+use crate::operator::{OperatorError, StatePart, Stateful, map, rows};
 use crate::plan::clock::{ClockBound, Comparison, as_integers};
 
 /// A multiset of rows ordered by an instant at which something happens to them.
@@ -39,7 +40,14 @@ pub struct ClockFilter {
     visible: Schedule,
     stored: usize,
     bytes: usize,
+    /// Of those that wait and of those that are visible; rows that are due go by themselves.
+    changed: [ChangedRows; 2],
+    /// Since the last checkpoint rows were due up to here.
+    passed: Option<Clock>,
 }
+
+/// The tables of the state.
+const TABLES: [&str; 2] = ["waiting", "visible"];
 
 impl ClockFilter {
     /// A filter by all of these bounds, which compare with the same clock.
@@ -53,6 +61,8 @@ impl ClockFilter {
             visible: Schedule::new(),
             stored: 0,
             bytes: 0,
+            changed: Default::default(),
+            passed: None,
         })
     }
 
@@ -91,6 +101,10 @@ impl ClockFilter {
     }
 
     fn advance(&mut self, clock: Clock, out: &mut Vec<(Box<[u8]>, i64)>) {
+        if self.next_timer().is_none_or(|first| first > clock) {
+            return;
+        }
+        self.passed = Some(clock);
         for (_, due) in take_due(&mut self.waiting, clock) {
             for (row, Scheduled { weight, leave }) in due {
                 self.forget(&row);
@@ -149,6 +163,7 @@ impl ClockFilter {
     }
 
     fn keep(&mut self, waiting: bool, when: Clock, row: Box<[u8]>, scheduled: Scheduled) {
+        self.changed[usize::from(!waiting)].note(&when.to_le_bytes(), &row);
         let schedule = if waiting { &mut self.waiting } else { &mut self.visible };
         let due = schedule.entry(when).or_default();
         match due.get_mut(&row) {
@@ -175,44 +190,78 @@ impl ClockFilter {
         self.bytes -= row.len() + size_of::<(Box<[u8]>, Scheduled)>();
     }
 
-    /// The rows that are kept, as `waiting` and `visible`.
-    pub fn snapshot(&self) -> Result<Vec<StatePart>, OperatorError> {
-        let part = |name: &str, schedule: &Schedule| -> Result<StatePart, OperatorError> {
-            let entries = || schedule.iter().flat_map(|(when, due)| due.iter().map(move |(row, one)| (when, row, one)));
-            let schema = Schema::new(vec![
-                Field::new("when", DataType::Int64, false),
-                Field::new("leave", DataType::Int64, false),
-                Field::new("weight", DataType::Int64, false),
-                Field::new("row", DataType::LargeBinary, false),
-            ]);
-            let batch = RecordBatch::try_new(
-                Arc::new(schema),
-                vec![
-                    Arc::new(Int64Array::from_iter_values(entries().map(|(when, _, _)| *when))),
-                    Arc::new(Int64Array::from_iter_values(entries().map(|(_, _, one)| one.leave))),
-                    Arc::new(Int64Array::from_iter_values(entries().map(|(_, _, one)| one.weight))),
-                    Arc::new(entries().map(|(_, row, _)| Some(row)).collect::<LargeBinaryArray>()),
-                ],
-            )?;
-            Ok(StatePart { name: name.to_string(), batch })
+    fn schedules(&self) -> [&Schedule; 2] {
+        [&self.waiting, &self.visible]
+    }
+}
+
+fn entries(schedule: &Schedule) -> impl Iterator<Item = (Clock, &[u8], Scheduled)> {
+    schedule.iter().flat_map(|(when, due)| due.iter().map(move |(row, one)| (*when, row.as_ref(), *one)))
+}
+
+fn batch(entries: &[(Clock, &[u8], Scheduled)]) -> Result<RecordBatch, OperatorError> {
+    let number = |name: &str| Field::new(name, DataType::Int64, false);
+    let schema = Schema::new([rows::due_fields(), vec![number("leave"), number("weight")]].concat());
+    let mut columns = rows::due_columns(entries.iter().map(|(when, row, _)| (*when, *row)));
+    columns.push(Arc::new(Int64Array::from_iter_values(entries.iter().map(|(.., one)| one.leave))));
+    columns.push(Arc::new(Int64Array::from_iter_values(entries.iter().map(|(.., one)| one.weight))));
+    Ok(RecordBatch::try_new(Arc::new(schema), columns)?)
+}
+
+impl Stateful for ClockFilter {
+    fn snapshot(&self) -> Result<Vec<StatePart>, OperatorError> {
+        let part = |(name, schedule): (&str, &Schedule)| {
+            Ok(StatePart::whole(name, 2, batch(&entries(schedule).collect::<Vec<_>>())?))
         };
-        Ok(vec![part("waiting", &self.waiting)?, part("visible", &self.visible)?])
+        TABLES.into_iter().zip(self.schedules()).map(part).collect()
     }
 
-    /// Takes rows from a snapshot.
-    pub fn load(&mut self, parts: &[StatePart]) -> Result<(), OperatorError> {
-        for (name, waiting) in [("waiting", true), ("visible", false)] {
-            let batch = find_part(parts, name)?;
-            let when = primitive_column::<Int64Type>(batch, 0)?;
-            let leave = primitive_column::<Int64Type>(batch, 1)?;
-            let weight = primitive_column::<Int64Type>(batch, 2)?;
-            let row = binary_column(batch, 3)?;
-            for index in 0..batch.num_rows() {
-                let scheduled = Scheduled { weight: weight.value(index), leave: leave.value(index) };
-                self.keep(waiting, when.value(index), row.value(index).into(), scheduled);
+    fn changes(&mut self) -> Result<Vec<StatePart>, OperatorError> {
+        let noted: Option<Vec<NotedRows>> = self.changed.iter_mut().map(ChangedRows::take).collect();
+        let Some(noted) = noted else {
+            let all = self.snapshot();
+            self.set_saved(true);
+            return all;
+        };
+        let below = self.passed.take().map(|passed| passed + 1);
+        let part = |((name, schedule), noted): ((&str, &Schedule), &NotedRows)| {
+            let (mut held, mut gone) = (Vec::new(), Vec::new());
+            for (when, row) in noted.iter() {
+                let Ok(when) = when.try_into().map(Clock::from_le_bytes) else { continue };
+                match schedule.get(&when).and_then(|due| due.get(row)) {
+                    Some(one) => held.push((when, row, *one)),
+                    None => gone.push((when, row)),
+                }
+            }
+            let keys =
+                RecordBatch::try_new(Arc::new(Schema::new(rows::due_fields())), rows::due_columns(gone.into_iter()))?;
+            Ok(StatePart::changes(name, 2, batch(&held)?, Gone { keys, below }))
+        };
+        TABLES.into_iter().zip(self.schedules()).zip(&noted).map(part).collect()
+    }
+
+    fn load(&mut self, parts: &[StatePart]) -> Result<(), OperatorError> {
+        for (name, waiting) in TABLES.into_iter().zip([true, false]) {
+            for batch in find_parts(parts, name)? {
+                let when = primitive_column::<Int64Type>(batch, 0)?;
+                let row = binary_column(batch, 1)?;
+                let leave = primitive_column::<Int64Type>(batch, 2)?;
+                let weight = primitive_column::<Int64Type>(batch, 3)?;
+                for index in 0..batch.num_rows() {
+                    let scheduled = Scheduled { weight: weight.value(index), leave: leave.value(index) };
+                    self.keep(waiting, when.value(index), row.value(index).into(), scheduled);
+                }
             }
         }
         Ok(())
+    }
+
+    fn set_saved(&mut self, is_saved: bool) {
+        self.passed = None;
+        let rows = self.schedules().map(|schedule| schedule.values().map(BTreeMap::len).sum());
+        for (changed, rows) in self.changed.iter_mut().zip(rows) {
+            changed.set_saved(is_saved, rows);
+        }
     }
 }
 

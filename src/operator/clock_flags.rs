@@ -11,8 +11,9 @@ use chrono_tz::Tz;
 
 use crate::delta::{Clock, Delta};
 use crate::operator::bisect::{NEVER, TurningPoints};
-use crate::operator::state::{binary_column, find_part, primitive_column};
-use crate::operator::{OperatorError, StatePart, map, rows};
+use crate::operator::changed::ChangedRows;
+use crate::operator::state::{Gone, binary_column, find_parts, primitive_column};
+use crate::operator::{OperatorError, StatePart, Stateful, map, rows};
 use crate::plan::clock::{ClockBound, Comparison, as_integers};
 
 /// In place of a turning point: the row's side is NULL, and so is the flag for ever.
@@ -30,7 +31,14 @@ pub struct ClockFlags {
     turning: BTreeMap<Clock, BTreeMap<Box<[u8]>, Turning>>,
     stored: usize,
     bytes: usize,
+    /// Rows that are due go by themselves.
+    changed: ChangedRows,
+    /// Since the last checkpoint rows were due up to here.
+    passed: Option<Clock>,
 }
+
+/// The one table of the state.
+const TABLE: &str = "turning";
 
 /// A row of which a flag is still to turn.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +64,8 @@ impl ClockFlags {
             turning: BTreeMap::new(),
             stored: 0,
             bytes: 0,
+            changed: ChangedRows::default(),
+            passed: None,
         })
     }
 
@@ -89,6 +99,7 @@ impl ClockFlags {
         if self.next_timer().is_none_or(|first| first > clock) {
             return Ok(None);
         }
+        self.passed = Some(clock);
         let later = self.turning.split_off(&(clock + 1));
         let due = std::mem::replace(&mut self.turning, later);
         let mut changed: Vec<(Box<[u8]>, Turning, Clock)> = Vec::new();
@@ -149,6 +160,7 @@ impl ClockFlags {
     /// Keeps a row until its next flag turns after `clock`, if one does.
     fn keep(&mut self, row: Box<[u8]>, turning: Turning, clock: Clock) {
         let Some(when) = next_turn(&turning.turns, clock) else { return };
+        self.changed.note(&when.to_le_bytes(), &row);
         let due = self.turning.entry(when).or_default();
         match due.get_mut(&row) {
             Some(known) => {
@@ -175,50 +187,70 @@ impl ClockFlags {
         self.stored -= 1;
         self.bytes -= bytes_of(row, turning);
     }
+}
 
-    /// The rows that are kept.
-    pub fn snapshot(&self) -> Result<Vec<StatePart>, OperatorError> {
-        let entries = || self.turning.iter().flat_map(|(when, due)| due.iter().map(move |(row, one)| (when, row, one)));
-        let schema = Schema::new(vec![
-            Field::new("when", DataType::Int64, false),
-            Field::new("weight", DataType::Int64, false),
-            Field::new("turns", DataType::LargeBinary, false),
-            Field::new("row", DataType::LargeBinary, false),
-        ]);
-        let turns = entries().map(|(_, _, one)| {
-            let bytes: Vec<u8> = one.turns.iter().flat_map(|turn| turn.to_le_bytes()).collect();
-            Some(bytes)
-        });
-        let batch = RecordBatch::try_new(
-            Arc::new(schema),
-            vec![
-                Arc::new(Int64Array::from_iter_values(entries().map(|(when, _, _)| *when))),
-                Arc::new(Int64Array::from_iter_values(entries().map(|(_, _, one)| one.weight))),
-                Arc::new(turns.collect::<LargeBinaryArray>()),
-                Arc::new(entries().map(|(_, row, _)| Some(row)).collect::<LargeBinaryArray>()),
-            ],
-        )?;
-        Ok(vec![StatePart { name: "turning".to_string(), batch }])
+fn batch(entries: &[(Clock, &[u8], &Turning)]) -> Result<RecordBatch, OperatorError> {
+    let weight = Field::new("weight", DataType::Int64, false);
+    let schema =
+        Schema::new([rows::due_fields(), vec![weight, Field::new("turns", DataType::LargeBinary, false)]].concat());
+    let turns =
+        entries.iter().map(|(.., one)| one.turns.iter().flat_map(|turn| turn.to_le_bytes()).collect::<Vec<u8>>());
+    let mut columns = rows::due_columns(entries.iter().map(|(when, row, _)| (*when, *row)));
+    columns.push(Arc::new(Int64Array::from_iter_values(entries.iter().map(|(.., one)| one.weight))));
+    columns.push(Arc::new(LargeBinaryArray::from_iter_values(turns)));
+    Ok(RecordBatch::try_new(Arc::new(schema), columns)?)
+}
+
+impl Stateful for ClockFlags {
+    fn snapshot(&self) -> Result<Vec<StatePart>, OperatorError> {
+        let entries =
+            self.turning.iter().flat_map(|(when, due)| due.iter().map(|(row, one)| (*when, row.as_ref(), one)));
+        Ok(vec![StatePart::whole(TABLE, 2, batch(&entries.collect::<Vec<_>>())?)])
     }
 
-    /// Takes rows from a snapshot.
-    pub fn load(&mut self, parts: &[StatePart]) -> Result<(), OperatorError> {
-        let batch = find_part(parts, "turning")?;
-        let when = primitive_column::<Int64Type>(batch, 0)?;
-        let weight = primitive_column::<Int64Type>(batch, 1)?;
-        let turns = binary_column(batch, 2)?;
-        let row = binary_column(batch, 3)?;
-        for index in 0..batch.num_rows() {
-            let (chunks, rest) = turns.value(index).as_chunks::<8>();
-            if chunks.len() != self.flags.len() || !rest.is_empty() {
-                let reason = "it has another number of comparisons".to_string();
-                return Err(OperatorError::State { what: "turning".to_string(), reason });
+    fn changes(&mut self) -> Result<Vec<StatePart>, OperatorError> {
+        let Some(noted) = self.changed.take() else {
+            let all = self.snapshot();
+            self.set_saved(true);
+            return all;
+        };
+        let below = self.passed.take().map(|passed| passed + 1);
+        let (mut held, mut gone) = (Vec::new(), Vec::new());
+        for (when, row) in noted.iter() {
+            let Ok(when) = when.try_into().map(Clock::from_le_bytes) else { continue };
+            match self.turning.get(&when).and_then(|due| due.get(row)) {
+                Some(one) => held.push((when, row, one)),
+                None => gone.push((when, row)),
             }
-            let turns = chunks.iter().map(|turn| Clock::from_le_bytes(*turn)).collect();
-            let turning = Turning { weight: weight.value(index), turns };
-            self.keep(row.value(index).into(), turning, when.value(index) - 1);
+        }
+        let keys =
+            RecordBatch::try_new(Arc::new(Schema::new(rows::due_fields())), rows::due_columns(gone.into_iter()))?;
+        Ok(vec![StatePart::changes(TABLE, 2, batch(&held)?, Gone { keys, below })])
+    }
+
+    fn load(&mut self, parts: &[StatePart]) -> Result<(), OperatorError> {
+        for batch in find_parts(parts, TABLE)? {
+            let when = primitive_column::<Int64Type>(batch, 0)?;
+            let row = binary_column(batch, 1)?;
+            let weight = primitive_column::<Int64Type>(batch, 2)?;
+            let turns = binary_column(batch, 3)?;
+            for index in 0..batch.num_rows() {
+                let (chunks, rest) = turns.value(index).as_chunks::<8>();
+                if chunks.len() != self.flags.len() || !rest.is_empty() {
+                    let reason = "it has another number of comparisons".to_string();
+                    return Err(OperatorError::State { what: TABLE.to_string(), reason });
+                }
+                let turns = chunks.iter().map(|turn| Clock::from_le_bytes(*turn)).collect();
+                let turning = Turning { weight: weight.value(index), turns };
+                self.keep(row.value(index).into(), turning, when.value(index) - 1);
+            }
         }
         Ok(())
+    }
+
+    fn set_saved(&mut self, is_saved: bool) {
+        self.passed = None;
+        self.changed.set_saved(is_saved, self.stored);
     }
 }
 

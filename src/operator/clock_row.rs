@@ -9,9 +9,12 @@ use chrono_tz::Tz;
 
 use crate::delta::{Clock, Delta};
 use crate::operator::bisect::TurningPoints;
-use crate::operator::state::{find_part, primitive_column};
-use crate::operator::{OperatorError, StatePart};
+use crate::operator::state::{find_parts, primitive_column};
+use crate::operator::{OperatorError, StatePart, Stateful};
 use crate::plan::clock::{ClockBound, as_integers};
+
+/// The one table of the state.
+const TABLE: &str = "given";
 
 /// Gives the row of the first step, and another one whenever the clock has passed one of its values.
 #[derive(Debug)]
@@ -66,22 +69,30 @@ impl ClockRow {
     pub fn next_timer(&self) -> Option<Clock> {
         self.given.map(|given| given.until)
     }
+}
 
-    /// When the row that was given last was right, if one was.
-    pub fn snapshot(&self) -> Result<Vec<StatePart>, OperatorError> {
+/// It has two numbers to keep, and always gives both.
+impl Stateful for ClockRow {
+    fn snapshot(&self) -> Result<Vec<StatePart>, OperatorError> {
         let field = |name| Field::new(name, DataType::Int64, false);
         let schema = Schema::new(vec![field("at"), field("until")]);
         let at = Int64Array::from_iter_values(self.given.map(|given| given.at));
         let until = Int64Array::from_iter_values(self.given.map(|given| given.until));
         let batch = RecordBatch::try_new(Arc::new(schema), vec![Arc::new(at), Arc::new(until)])?;
-        Ok(vec![StatePart { name: "given".to_string(), batch }])
+        Ok(vec![StatePart::whole(TABLE, 1, batch)])
     }
 
-    /// Takes that up.
-    pub fn load(&mut self, parts: &[StatePart]) -> Result<(), OperatorError> {
-        let batch = find_part(parts, "given")?;
-        let (at, until) = (primitive_column::<Int64Type>(batch, 0)?, primitive_column::<Int64Type>(batch, 1)?);
-        self.given = (batch.num_rows() > 0).then(|| Given { at: at.value(0), until: until.value(0) });
+    fn changes(&mut self) -> Result<Vec<StatePart>, OperatorError> {
+        self.snapshot()
+    }
+
+    fn load(&mut self, parts: &[StatePart]) -> Result<(), OperatorError> {
+        for batch in find_parts(parts, TABLE)?.filter(|batch| batch.num_rows() > 0) {
+            let (at, until) = (primitive_column::<Int64Type>(batch, 0)?, primitive_column::<Int64Type>(batch, 1)?);
+            self.given = Some(Given { at: at.value(0), until: until.value(0) });
+        }
         Ok(())
     }
+
+    fn set_saved(&mut self, _: bool) {}
 }

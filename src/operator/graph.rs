@@ -3,6 +3,8 @@
 //! A tag's plan is laid over the graph by fingerprints; nodes that are there already are shared. A fault of an output
 //! is the fault of the tags that read it, and of nobody else.
 
+mod state;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -11,6 +13,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use chrono_tz::Tz;
 
 use crate::delta::{Clock, Delta, Moment, Partition};
+use crate::operator::OperatorError;
 use crate::operator::aggregate::Aggregate;
 use crate::operator::clock_filter::ClockFilter;
 use crate::operator::clock_flags::ClockFlags;
@@ -25,7 +28,6 @@ use crate::operator::top_rows::TopRows;
 use crate::operator::unique::{Dropped, Unique};
 use crate::operator::unnest::Unnest;
 use crate::operator::window::Window;
-use crate::operator::{OperatorError, StatePart};
 use crate::plan::flow::{FlowNode, FlowPlan, NodeIndex, NodeKind, Punctuality};
 
 /// An output of the graph: a node, and the member for an aggregate.
@@ -439,70 +441,9 @@ impl Graph {
         plan.nodes.iter().map(|node| users(&node.fingerprint)).collect()
     }
 
-    /// The state of every operator that has any, by fingerprint.
-    pub fn snapshot(&self) -> Result<BTreeMap<String, Vec<StatePart>>, OperatorError> {
-        let mut snapshot = BTreeMap::new();
-        for node in &self.nodes {
-            let parts = match &node.operator {
-                Operator::Unique { operator, .. } => operator.snapshot()?,
-                Operator::Seed(seed) => seed.snapshot()?,
-                Operator::Punctual(punctual) => punctual.snapshot()?,
-                Operator::ClockFilter(filter) => filter.snapshot()?,
-                Operator::ClockFlags(flags) => flags.snapshot()?,
-                Operator::ClockRow(row) => row.snapshot()?,
-                Operator::Tiles(tiles) => tiles.snapshot()?,
-                Operator::Aggregate(aggregate) => aggregate.snapshot()?,
-                Operator::TopRows(top) => top.snapshot()?,
-                Operator::Window(window) => window.snapshot()?,
-                Operator::Join(join) => join.snapshot()?,
-                _ => continue,
-            };
-            snapshot.insert(node.fingerprint.clone(), parts);
-        }
-        Ok(snapshot)
-    }
-
-    /// Takes state over for all outputs that `fresh` names: operators of which nothing is loaded yet.
-    pub fn load(
-        &mut self,
-        snapshot: &BTreeMap<String, Vec<StatePart>>,
-        fresh: &BTreeSet<OutputId>,
-    ) -> Result<(), OperatorError> {
-        for node in &mut self.nodes {
-            let wanted =
-                |member: &str| fresh.contains(&OutputId { node: node.fingerprint.clone(), member: member.to_string() });
-            let Some(parts) = snapshot.get(&node.fingerprint) else { continue };
-            match &mut node.operator {
-                Operator::Unique { operator, .. } if wanted("") => operator.load(parts)?,
-                Operator::Seed(seed) if wanted("") => seed.load(parts)?,
-                Operator::Punctual(punctual) if wanted("") => punctual.load(parts)?,
-                Operator::ClockFilter(filter) if wanted("") => filter.load(parts)?,
-                Operator::ClockFlags(flags) if wanted("") => flags.load(parts)?,
-                Operator::ClockRow(row) if wanted("") => row.load(parts)?,
-                Operator::Tiles(tiles) if wanted("") => tiles.load(parts)?,
-                Operator::TopRows(top) if wanted("") => top.load(parts)?,
-                Operator::Window(window) if wanted("") => window.load(parts)?,
-                Operator::Join(join) if wanted("") => join.load(parts)?,
-                Operator::Aggregate(aggregate) if aggregate.members().any(&wanted) => aggregate.load(parts, &wanted)?,
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
     /// All outputs of the graph.
     pub fn outputs(&self) -> BTreeSet<OutputId> {
         self.tags.values().flat_map(|tag| tag.outputs.iter().cloned()).collect()
-    }
-
-    /// Takes the tags of a graph that stands at the same epoch over, with their state.
-    pub fn absorb(&mut self, filled: &Graph) -> Result<(), OperatorError> {
-        let before = self.outputs();
-        for (tag, output) in &filled.tags {
-            self.add_tag(tag, &output.plan)?;
-        }
-        let fresh = self.outputs().difference(&before).cloned().collect();
-        self.load(&filled.snapshot()?, &fresh)
     }
 }
 

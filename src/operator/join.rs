@@ -15,15 +15,27 @@ use hashbrown::HashMap;
 use rayon::prelude::*;
 
 use crate::delta::Delta;
-use crate::operator::join::side::{Bytes, KeyRows, Net, Side};
-use crate::operator::{OperatorError, StatePart, map, rows};
+use crate::operator::changed::ChangedRows;
+use crate::operator::join::side::{Bytes, Entry, KeyRows, Net, Side};
+use crate::operator::state::Gone;
+use crate::operator::{OperatorError, StatePart, Stateful, map, rows};
 use crate::plan::flow::{JoinKind, JoinPlan};
 
 /// Pairs that are looked at together: what bounds the memory where a key has many rows on both sides.
 const MOST_PAIRS: usize = 100_000;
 
 /// Rows of both inputs by key.
-type Shard = HashMap<Bytes, KeyRows>;
+#[derive(Debug, Default)]
+struct Shard {
+    keys: HashMap<Bytes, KeyRows>,
+    /// Of the left and of the right.
+    changed: [ChangedRows; 2],
+}
+
+const LEFT: usize = 0;
+const RIGHT: usize = 1;
+/// The tables of the state.
+const TABLES: [&str; 2] = ["left", "right"];
 
 /// Two inputs, kept by key.
 #[derive(Debug)]
@@ -72,7 +84,7 @@ impl Join {
     ) -> Result<Self, OperatorError> {
         let left = Side::new(plan.left_keys.clone(), Arc::clone(left), plan.null_equals_null)?;
         let right = Side::new(plan.right_keys.clone(), Arc::clone(right), plan.null_equals_null)?;
-        let shards = vec![Shard::new(); shards.max(1)];
+        let shards = (0..shards.max(1)).map(|_| Shard::default()).collect();
         Ok(Join { plan, left, right, pair_schema, schema, shards })
     }
 
@@ -112,8 +124,8 @@ impl Join {
         self.take_left(shard, left, &mut out)?;
         self.take_right(shard, right, &mut out)?;
         for key in left.keys().chain(right.keys()) {
-            if shard.get(key).is_some_and(KeyRows::is_empty) {
-                shard.remove(key);
+            if shard.keys.get(key).is_some_and(KeyRows::is_empty) {
+                shard.keys.remove(key);
             }
         }
         Ok(out)
@@ -124,7 +136,7 @@ impl Join {
         let kind = self.plan.kind;
         let (mut pairs, mut met) = (Vec::new(), Met::default());
         for (key, rows) in news.iter() {
-            let known = shard.get(key).into_iter().flat_map(|known| &known.right);
+            let known = shard.keys.get(key).into_iter().flat_map(|known| &known.right);
             for (right, entry) in known {
                 for (left, weight) in rows {
                     pairs.push(Pair { key, left, right, weights: (*weight, entry.weight) });
@@ -134,7 +146,8 @@ impl Join {
         }
         self.meet(&mut pairs, 0, &mut met, out)?;
         for ((key, row), weight) in met.gained_by_right {
-            let Some(entry) = shard.get_mut(&key).and_then(|known| known.right.get_mut(&row)) else { continue };
+            let Some(entry) = shard.keys.get_mut(&key).and_then(|known| known.right.get_mut(&row)) else { continue };
+            shard.changed[RIGHT].note(&key, &row);
             let before = entry.partners;
             entry.partners += weight;
             let shown = i64::from(kind.shows_right(entry.partners)) - i64::from(kind.shows_right(before));
@@ -143,8 +156,9 @@ impl Join {
             }
         }
         for (key, rows) in news.iter() {
-            let known = &mut shard.entry(key.into()).or_default().left;
+            let known = &mut shard.keys.entry(key.into()).or_default().left;
             for (row, weight) in rows {
+                shard.changed[LEFT].note(key, row);
                 let found = met.gained_by_left.get(&(key.into(), row.clone())).copied().unwrap_or_default();
                 let partners = side::add(known, row, *weight, found);
                 if kind.shows_left(partners) {
@@ -160,7 +174,7 @@ impl Join {
         let kind = self.plan.kind;
         let (mut pairs, mut met) = (Vec::new(), Met::default());
         for (key, rows) in news.iter() {
-            let known = shard.get(key).into_iter().flat_map(|known| &known.left);
+            let known = shard.keys.get(key).into_iter().flat_map(|known| &known.left);
             for (left, entry) in known {
                 for (right, weight) in rows {
                     pairs.push(Pair { key, left, right, weights: (entry.weight, *weight) });
@@ -170,7 +184,8 @@ impl Join {
         }
         self.meet(&mut pairs, 0, &mut met, out)?;
         for ((key, row), weight) in met.gained_by_left {
-            let Some(entry) = shard.get_mut(&key).and_then(|known| known.left.get_mut(&row)) else { continue };
+            let Some(entry) = shard.keys.get_mut(&key).and_then(|known| known.left.get_mut(&row)) else { continue };
+            shard.changed[LEFT].note(&key, &row);
             let before = entry.partners;
             entry.partners += weight;
             let (had, has) = (before != 0, entry.partners != 0);
@@ -181,8 +196,9 @@ impl Join {
             }
         }
         for (key, rows) in news.iter() {
-            let known = &mut shard.entry(key.into()).or_default().right;
+            let known = &mut shard.keys.entry(key.into()).or_default().right;
             for (row, weight) in rows {
+                shard.changed[RIGHT].note(key, row);
                 let found = met.gained_by_right.get(&(key.into(), row.clone())).copied().unwrap_or_default();
                 let partners = side::add(known, row, *weight, found);
                 if kind.shows_right(partners) {
@@ -274,35 +290,76 @@ impl Join {
 
     /// Rows kept of both inputs, and the bytes they take, estimated.
     pub fn size(&self) -> (usize, usize) {
-        let known = || self.shards.iter().flat_map(|shard| shard.iter());
+        let known = || self.shards.iter().flat_map(|shard| &shard.keys);
         let rows = known().map(|(_, rows)| rows.left.len() + rows.right.len()).sum();
         let bytes = known().map(|(key, rows)| key.len() + rows.bytes()).sum();
         (rows, bytes)
     }
+}
 
-    /// The rows of both inputs, as `left` and `right`.
-    pub fn snapshot(&self) -> Result<Vec<StatePart>, OperatorError> {
-        let entries = |pick: fn(&KeyRows) -> &side::Rows| {
-            let known = self.shards.iter().flat_map(|shard| shard.iter());
-            known.flat_map(move |(key, rows)| {
-                pick(rows).iter().map(move |(row, entry)| (key.as_ref(), row.as_ref(), *entry))
-            })
+impl Shard {
+    fn rows(&self, side: usize) -> impl Iterator<Item = (&[u8], &[u8], Entry)> {
+        let of_key = move |(key, rows)| {
+            KeyRows::side(rows, side).iter().map(move |(row, entry)| (AsRef::as_ref(key), row.as_ref(), *entry))
         };
-        Ok(vec![side::part("left", entries(|rows| &rows.left))?, side::part("right", entries(|rows| &rows.right))?])
+        self.keys.iter().flat_map(of_key)
     }
 
-    /// Takes rows from a snapshot.
-    pub fn load(&mut self, parts: &[StatePart]) -> Result<(), OperatorError> {
+    fn find(&self, side: usize, key: &[u8], row: &[u8]) -> Option<Entry> {
+        self.keys.get(key)?.side(side).get(row).copied()
+    }
+}
+
+impl Stateful for Join {
+    fn snapshot(&self) -> Result<Vec<StatePart>, OperatorError> {
+        let part = |side: usize| {
+            let rows: Vec<_> = self.shards.iter().flat_map(|shard| shard.rows(side)).collect();
+            Ok(StatePart::whole(TABLES[side], 2, side::batch(rows.iter().copied())?))
+        };
+        [LEFT, RIGHT].into_iter().map(part).collect()
+    }
+
+    fn changes(&mut self) -> Result<Vec<StatePart>, OperatorError> {
+        let noted =
+            self.shards.iter_mut().map(|shard| Some([shard.changed[LEFT].take()?, shard.changed[RIGHT].take()?]));
+        let Some(noted) = noted.collect::<Option<Vec<_>>>() else {
+            let all = self.snapshot();
+            self.set_saved(true);
+            return all;
+        };
+        let part = |side: usize| {
+            let (mut held, mut gone) = (Vec::new(), Vec::new());
+            for (shard, noted) in self.shards.iter().zip(&noted) {
+                for (key, row) in noted[side].iter() {
+                    match shard.find(side, key, row) {
+                        Some(entry) => held.push((key, row, entry)),
+                        None => gone.push((key, row)),
+                    }
+                }
+            }
+            let gone = Gone { keys: rows::key_batch(gone.into_iter())?, below: None };
+            Ok(StatePart::changes(TABLES[side], 2, side::batch(held.into_iter())?, gone))
+        };
+        [LEFT, RIGHT].into_iter().map(part).collect()
+    }
+
+    fn load(&mut self, parts: &[StatePart]) -> Result<(), OperatorError> {
         let shards = self.shards.len();
-        for (name, pick) in [
-            ("left", (|rows| &mut rows.left) as fn(&mut KeyRows) -> &mut side::Rows),
-            ("right", |rows| &mut rows.right),
-        ] {
-            side::each(parts, name, |key, row, entry| {
+        for side in [LEFT, RIGHT] {
+            side::each(parts, TABLES[side], |key, row, entry| {
                 let shard = &mut self.shards[rows::shard_of(rows::hash_bytes(key), shards)];
-                pick(shard.entry(key.into()).or_default()).insert(row.into(), entry);
+                shard.keys.entry(key.into()).or_default().side_mut(side).insert(row.into(), entry);
             })?;
         }
         Ok(())
+    }
+
+    fn set_saved(&mut self, is_saved: bool) {
+        for shard in &mut self.shards {
+            for side in [LEFT, RIGHT] {
+                let rows = shard.keys.values().map(|rows| rows.side(side).len()).sum();
+                shard.changed[side].set_saved(is_saved, rows);
+            }
+        }
     }
 }

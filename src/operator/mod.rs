@@ -6,6 +6,7 @@
 
 pub mod aggregate;
 pub mod bisect;
+pub mod changed;
 pub mod clock_filter;
 pub mod clock_flags;
 pub mod clock_row;
@@ -26,4 +27,4 @@ pub mod unnest;
 pub mod window;
 
 pub use error::OperatorError;
-pub use state::StatePart;
+pub use state::{StatePart, Stateful};

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, LargeBinaryArray, RecordBatch};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, Schema};
 use arrow::row::{RowConverter, Rows, SortField};
 use hashbrown::HashMap;
 
+use crate::operator::changed::{ChangedRows, NotedRows};
 use crate::operator::rows::Multiset;
-use crate::operator::state::{binary_column, find_part, primitive_column};
-use crate::operator::{OperatorError, StatePart, map, rows};
+use crate::operator::state::{Gone, binary_column, find_parts, primitive_column};
+use crate::operator::{OperatorError, StatePart, Stateful, map, rows};
 use crate::plan::flow::Scalar;
 
 /// Encoded rows of one partition in their order, with their weights.
@@ -120,7 +121,47 @@ impl Placed {
 }
 
 /// The partitions of one shard, by encoded key.
-pub type Shard = HashMap<Box<[u8]>, Partition>;
+#[derive(Debug, Default)]
+pub struct Shard {
+    partitions: HashMap<Box<[u8]>, Partition>,
+    changed: ChangedRows,
+}
+
+impl Shard {
+    /// The rows of a partition, if it has any.
+    pub fn get(&self, key: &[u8]) -> Option<&Partition> {
+        self.partitions.get(key)
+    }
+
+    /// Adds `weight` to a row.
+    pub fn add(&mut self, key: &[u8], row: &[u8], weight: i64) {
+        self.changed.note(key, row);
+        rows::add(self.partitions.entry(key.into()).or_default(), row, weight);
+    }
+
+    /// Changes a partition; `change` is to note the rows that it touches.
+    pub fn change(&mut self, key: &[u8], change: impl FnOnce(&mut Partition, &mut dyn FnMut(&[u8]))) {
+        if let Some(partition) = self.partitions.get_mut(key) {
+            change(partition, &mut |row| self.changed.note(key, row));
+        }
+    }
+
+    /// Forgets a partition without rows.
+    pub fn forget_empty(&mut self, key: &[u8]) {
+        if self.partitions.get(key).is_some_and(Partition::is_empty) {
+            self.partitions.remove(key);
+        }
+    }
+
+    fn rows(&self) -> impl Iterator<Item = (&[u8], &[u8], i64)> {
+        let by_key = self.partitions.iter();
+        by_key.flat_map(|(key, rows)| rows.iter().map(move |(row, weight)| (key.as_ref(), row.as_ref(), *weight)))
+    }
+
+    fn len(&self) -> usize {
+        self.partitions.values().map(Partition::len).sum()
+    }
+}
 
 /// All partitions, in shards by the hash of their keys.
 #[derive(Debug)]
@@ -132,53 +173,72 @@ pub struct Partitions {
 impl Partitions {
     /// Without rows.
     pub fn new(shards: usize) -> Self {
-        Partitions { shards: vec![Shard::new(); shards.max(1)] }
-    }
-
-    fn iter(&self) -> impl Iterator<Item = (&[u8], &Partition)> {
-        self.shards.iter().flatten().map(|(key, partition)| (key.as_ref(), partition))
-    }
-
-    fn rows(&self) -> impl Iterator<Item = (&[u8], &[u8], i64)> {
-        self.iter().flat_map(|(key, rows)| rows.iter().map(move |(row, weight)| (key, row.as_ref(), *weight)))
+        Partitions { shards: (0..shards.max(1)).map(|_| Shard::default()).collect() }
     }
 
     /// Rows kept, and the bytes they take, estimated.
     pub fn size(&self) -> (usize, usize) {
-        let count = self.iter().map(|(_, rows)| rows.len()).sum();
+        let partitions = || self.shards.iter().flat_map(|shard| &shard.partitions);
+        let count = self.shards.iter().map(Shard::len).sum();
         let bytes = |rows: &Partition| rows.keys().map(|row| row.len() + 32).sum::<usize>();
-        (count, self.iter().map(|(key, rows)| key.len() + 64 + bytes(rows)).sum())
+        (count, partitions().map(|(key, rows)| key.len() + 64 + bytes(rows)).sum())
+    }
+}
+
+/// The one table of partitions.
+const ROWS: &str = "rows";
+
+fn batch<'a>(rows: impl Iterator<Item = (&'a [u8], &'a [u8], i64)> + Clone) -> Result<RecordBatch, OperatorError> {
+    let weights = Arc::new(Int64Array::from_iter_values(rows.clone().map(|(.., weight)| weight))) as ArrayRef;
+    let schema = Schema::new([rows::key_fields(), vec![Field::new("weight", DataType::Int64, false)]].concat());
+    let columns = rows::key_columns(rows.map(|(key, row, _)| (key, row))).into_iter().chain([weights]).collect();
+    Ok(RecordBatch::try_new(Arc::new(schema), columns)?)
+}
+
+impl Stateful for Partitions {
+    fn snapshot(&self) -> Result<Vec<StatePart>, OperatorError> {
+        let all: Vec<_> = self.shards.iter().flat_map(Shard::rows).collect();
+        Ok(vec![StatePart::whole(ROWS, 2, batch(all.iter().copied())?)])
     }
 
-    /// All rows that are kept, as the part `rows`.
-    pub fn snapshot(&self) -> Result<Vec<StatePart>, OperatorError> {
-        let schema = Schema::new(vec![
-            Field::new("partition", DataType::LargeBinary, false),
-            Field::new("row", DataType::LargeBinary, false),
-            Field::new("weight", DataType::Int64, false),
-        ]);
-        let batch = RecordBatch::try_new(
-            Arc::new(schema),
-            vec![
-                Arc::new(self.rows().map(|(key, _, _)| Some(key)).collect::<LargeBinaryArray>()),
-                Arc::new(self.rows().map(|(_, row, _)| Some(row)).collect::<LargeBinaryArray>()),
-                Arc::new(Int64Array::from_iter_values(self.rows().map(|(_, _, weight)| weight))),
-            ],
-        )?;
-        Ok(vec![StatePart { name: "rows".to_string(), batch }])
+    fn changes(&mut self) -> Result<Vec<StatePart>, OperatorError> {
+        let noted: Option<Vec<NotedRows>> = self.shards.iter_mut().map(|shard| shard.changed.take()).collect();
+        let Some(noted) = noted else {
+            let all = self.snapshot();
+            self.set_saved(true);
+            return all;
+        };
+        let (mut held, mut gone) = (Vec::new(), Vec::new());
+        for (shard, noted) in self.shards.iter().zip(&noted) {
+            for (key, row) in noted.iter() {
+                match shard.get(key).and_then(|partition| partition.get(row)) {
+                    Some(weight) => held.push((key, row, *weight)),
+                    None => gone.push((key, row)),
+                }
+            }
+        }
+        let gone = Gone { keys: rows::key_batch(gone.into_iter())?, below: None };
+        Ok(vec![StatePart::changes(ROWS, 2, batch(held.into_iter())?, gone)])
     }
 
-    /// Takes rows from a snapshot.
-    pub fn load(&mut self, parts: &[StatePart]) -> Result<(), OperatorError> {
-        let batch = find_part(parts, "rows")?;
-        let (keys, kept) = (binary_column(batch, 0)?, binary_column(batch, 1)?);
-        let weights = primitive_column::<Int64Type>(batch, 2)?;
+    fn load(&mut self, parts: &[StatePart]) -> Result<(), OperatorError> {
         let shards = self.shards.len();
-        for row in 0..batch.num_rows() {
-            let key = keys.value(row);
-            let shard = &mut self.shards[rows::shard_of(rows::hash_bytes(key), shards)];
-            shard.entry(key.into()).or_default().insert(kept.value(row).into(), weights.value(row));
+        for batch in find_parts(parts, ROWS)? {
+            let (keys, kept) = (binary_column(batch, 0)?, binary_column(batch, 1)?);
+            let weights = primitive_column::<Int64Type>(batch, 2)?;
+            for row in 0..batch.num_rows() {
+                let key = keys.value(row);
+                let shard = &mut self.shards[rows::shard_of(rows::hash_bytes(key), shards)];
+                shard.partitions.entry(key.into()).or_default().insert(kept.value(row).into(), weights.value(row));
+            }
         }
         Ok(())
+    }
+
+    fn set_saved(&mut self, is_saved: bool) {
+        for shard in &mut self.shards {
+            let rows = shard.len();
+            shard.changed.set_saved(is_saved, rows);
+        }
     }
 }

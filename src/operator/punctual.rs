@@ -11,11 +11,14 @@ use arrow::compute::{filter_record_batch, not};
 use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef};
 
 use crate::delta::Delta;
-use crate::operator::state::{find_part, primitive_column};
-use crate::operator::{OperatorError, StatePart};
+use crate::operator::state::{find_parts, primitive_column};
+use crate::operator::{OperatorError, StatePart, Stateful};
 use crate::plan::clock::{as_integers, nanoseconds};
 use crate::plan::flow::Punctuality;
 use crate::plan::watermark::MOST_AHEAD;
+
+/// The one table of the state.
+const TABLE: &str = "newest";
 
 /// Lets punctual events through; keeps the newest time of each partition.
 #[derive(Debug)]
@@ -109,9 +112,11 @@ impl Punctual {
         self.late = Some(LateEvents { punctuality: self.punctuality.clone(), events, newest: behind });
         Ok(Delta::inserts(filter_record_batch(&input.batch, &punctual)?))
     }
+}
 
-    /// The newest times.
-    pub fn snapshot(&self) -> Result<Vec<StatePart>, OperatorError> {
+/// It keeps a number for each partition, and always gives all of them.
+impl Stateful for Punctual {
+    fn snapshot(&self) -> Result<Vec<StatePart>, OperatorError> {
         let schema = Schema::new(vec![
             Field::new("partition", DataType::Int32, false),
             Field::new("newest", DataType::Int64, false),
@@ -123,15 +128,21 @@ impl Punctual {
                 Arc::new(Int64Array::from_iter_values(self.newest.values().copied())),
             ],
         )?;
-        Ok(vec![StatePart { name: "newest".to_string(), batch }])
+        Ok(vec![StatePart::whole(TABLE, 1, batch)])
     }
 
-    /// Takes them from a snapshot.
-    pub fn load(&mut self, parts: &[StatePart]) -> Result<(), OperatorError> {
-        let batch = find_part(parts, "newest")?;
-        let partitions = primitive_column::<Int32Type>(batch, 0)?;
-        let newest = primitive_column::<Int64Type>(batch, 1)?;
-        self.newest = partitions.values().iter().copied().zip(newest.values().iter().copied()).collect();
+    fn changes(&mut self) -> Result<Vec<StatePart>, OperatorError> {
+        self.snapshot()
+    }
+
+    fn load(&mut self, parts: &[StatePart]) -> Result<(), OperatorError> {
+        for batch in find_parts(parts, TABLE)? {
+            let partitions = primitive_column::<Int32Type>(batch, 0)?;
+            let newest = primitive_column::<Int64Type>(batch, 1)?;
+            self.newest.extend(partitions.values().iter().copied().zip(newest.values().iter().copied()));
+        }
         Ok(())
     }
+
+    fn set_saved(&mut self, _: bool) {}
 }

@@ -1,14 +1,15 @@
 //! Rows as bytes (the order-preserving row format of arrow) and the shards that keys fall into.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch};
+use arrow::array::{Array, ArrayRef, Int64Array, LargeBinaryArray, RecordBatch};
 use arrow::compute::kernels::cmp::distinct;
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::row::{RowConverter, SortField};
 use hashbrown::HashMap;
 
-use crate::delta::Delta;
+use crate::delta::{Clock, Delta};
 use crate::operator::OperatorError;
 
 /// Encoded rows in their order, with their weights.
@@ -50,6 +51,40 @@ pub fn decode_batch<'a>(
 ) -> Result<RecordBatch, OperatorError> {
     let columns = decode(converter, rows)?;
     Ok(RecordBatch::try_new(schema.clone(), columns)?)
+}
+
+/// The columns by which state tells encoded rows apart: a key, and the row.
+pub fn key_fields() -> Vec<Field> {
+    ["key", "row"].map(|name| Field::new(name, DataType::LargeBinary, false)).to_vec()
+}
+
+/// Keys and rows as such columns.
+pub fn key_columns<'a>(rows: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone) -> Vec<ArrayRef> {
+    let keys = LargeBinaryArray::from_iter_values(rows.clone().map(|(key, _)| key));
+    vec![Arc::new(keys), Arc::new(LargeBinaryArray::from_iter_values(rows.map(|(_, row)| row)))]
+}
+
+/// The same as a batch.
+pub fn key_batch<'a>(rows: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone) -> Result<RecordBatch, OperatorError> {
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(key_fields())), key_columns(rows))?)
+}
+
+/// The columns by which state tells rows apart to which something happens: when, and the row.
+pub fn due_fields() -> Vec<Field> {
+    vec![Field::new("when", DataType::Int64, false), Field::new("row", DataType::LargeBinary, false)]
+}
+
+/// Instants and rows as such columns.
+pub fn due_columns<'a>(rows: impl Iterator<Item = (Clock, &'a [u8])> + Clone) -> Vec<ArrayRef> {
+    let when = Int64Array::from_iter_values(rows.clone().map(|(when, _)| when));
+    vec![Arc::new(when), Arc::new(LargeBinaryArray::from_iter_values(rows.map(|(_, row)| row)))]
+}
+
+/// The bytes that the rows of a batch take, without what else is in its buffers.
+pub fn bytes_of(batch: &RecordBatch) -> usize {
+    let of_column =
+        |column: &ArrayRef| column.to_data().get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size());
+    batch.columns().iter().map(of_column).sum()
 }
 
 /// For each row, whether two columns of one type differ; NULL equals NULL.

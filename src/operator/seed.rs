@@ -6,8 +6,11 @@ use arrow::array::{BooleanArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use crate::delta::Delta;
-use crate::operator::state::find_part;
-use crate::operator::{OperatorError, StatePart};
+use crate::operator::state::find_parts;
+use crate::operator::{OperatorError, StatePart, Stateful};
+
+/// The one table of the state.
+const TABLE: &str = "given";
 
 /// Gives its row once.
 #[derive(Debug)]
@@ -30,18 +33,25 @@ impl Seed {
         let row = BooleanArray::from(vec![true]);
         Ok(Delta::inserts(RecordBatch::try_new(Arc::clone(&self.schema), vec![Arc::new(row)])?))
     }
+}
 
-    /// Whether the row was given.
-    pub fn snapshot(&self) -> Result<Vec<StatePart>, OperatorError> {
+/// It has a bit to keep, and always gives all of it.
+impl Stateful for Seed {
+    fn snapshot(&self) -> Result<Vec<StatePart>, OperatorError> {
         let schema = Schema::new(vec![Field::new("given", DataType::Boolean, false)]);
         let given = BooleanArray::from(vec![true; usize::from(self.is_given)]);
         let batch = RecordBatch::try_new(Arc::new(schema), vec![Arc::new(given)])?;
-        Ok(vec![StatePart { name: "given".to_string(), batch }])
+        Ok(vec![StatePart::whole(TABLE, 1, batch)])
     }
 
-    /// Takes that up.
-    pub fn load(&mut self, parts: &[StatePart]) -> Result<(), OperatorError> {
-        self.is_given = find_part(parts, "given")?.num_rows() > 0;
+    fn changes(&mut self) -> Result<Vec<StatePart>, OperatorError> {
+        self.snapshot()
+    }
+
+    fn load(&mut self, parts: &[StatePart]) -> Result<(), OperatorError> {
+        self.is_given = find_parts(parts, TABLE)?.any(|batch| batch.num_rows() > 0);
         Ok(())
     }
+
+    fn set_saved(&mut self, _: bool) {}
 }

@@ -13,8 +13,8 @@ use arrow::datatypes::SchemaRef;
 use rayon::prelude::*;
 
 use crate::delta::Delta;
+use crate::operator::OperatorError;
 use crate::operator::partitions::{Partition, Partitions, Placed, Placement};
-use crate::operator::{OperatorError, StatePart, rows};
 use crate::plan::flow::{FirstRows, Ranking, Scalar};
 
 /// Keeps the rows of each partition, or only the first where no row is ever retracted.
@@ -70,31 +70,29 @@ impl TopRows {
                 for row in taken {
                     let row = row as usize;
                     let key = placed.key(row);
-                    let partition = shard.entry(key.into()).or_default();
-                    if append_only && first.never_has(partition, placed.row(row)) {
+                    let partition = shard.get(key);
+                    if append_only && partition.is_some_and(|known| first.never_has(known, placed.row(row))) {
                         continue;
                     }
                     before.entry(key).or_insert_with(|| {
-                        let ranked = first.of(partition).into_iter();
+                        let ranked = partition.into_iter().flat_map(|partition| first.of(partition));
                         ranked.map(|((row, ranks), weight)| (row.into(), ranks, weight)).collect()
                     });
-                    rows::add(partition, placed.row(row), input.weight(row));
+                    shard.add(key, placed.row(row), input.weight(row));
                 }
                 let mut changes = Vec::new();
                 for (key, before) in before {
-                    let Some(partition) = shard.get_mut(key) else { continue };
                     if append_only {
-                        first.trim(partition);
+                        shard.change(key, |partition, note| first.trim(partition, note));
                     }
+                    let Some(partition) = shard.get(key) else { continue };
                     let mut net = first.of(partition);
                     for (row, ranks, weight) in &before {
                         *net.entry((row.as_ref(), ranks.clone())).or_default() -= weight;
                     }
                     let differing = net.into_iter().filter(|(_, weight)| *weight != 0);
                     changes.extend(differing.map(|((row, ranks), weight)| (row.into(), ranks, weight)));
-                    if partition.is_empty() {
-                        shard.remove(key);
-                    }
+                    shard.forget_empty(key);
                 }
                 changes
             })
@@ -117,14 +115,14 @@ impl TopRows {
         self.partitions.size()
     }
 
-    /// All rows that are kept.
-    pub fn snapshot(&self) -> Result<Vec<StatePart>, OperatorError> {
-        self.partitions.snapshot()
+    /// What it keeps.
+    pub fn state(&self) -> &Partitions {
+        &self.partitions
     }
 
-    /// Takes rows from a snapshot.
-    pub fn load(&mut self, parts: &[StatePart]) -> Result<(), OperatorError> {
-        self.partitions.load(parts)
+    /// The same, to be loaded.
+    pub fn state_mut(&mut self) -> &mut Partitions {
+        &mut self.partitions
     }
 }
 
@@ -207,8 +205,8 @@ impl FirstRows {
         partition.len() as u64 >= self.most || kept() >= self.most
     }
 
-    /// Drops what is not among the first rows and never will be.
-    fn trim(&self, partition: &mut Partition) {
+    /// Drops what is not among the first rows and never will be, and notes it.
+    fn trim(&self, partition: &mut Partition, note: &mut dyn FnMut(&[u8])) {
         let last = match self.by {
             Ranking::RowNumber => {
                 let mut before = 0;
@@ -217,7 +215,11 @@ impl FirstRows {
                     if before >= self.most {
                         break;
                     }
-                    *weight = (*weight).min((self.most - before) as i64);
+                    let most = (self.most - before) as i64;
+                    if *weight > most {
+                        note(row);
+                        *weight = most;
+                    }
                     before += weight.unsigned_abs();
                     last = Some(row.clone());
                 }
@@ -231,6 +233,7 @@ impl FirstRows {
         if partition.last_key_value().is_some_and(|(row, _)| *row > last) {
             let mut behind = partition.split_off(&last);
             partition.extend(behind.remove_entry(&last));
+            behind.keys().for_each(|row| note(row));
         }
     }
 }

@@ -12,8 +12,8 @@ use arrow::datatypes::{Schema, SchemaRef};
 use rayon::prelude::*;
 
 use crate::delta::Delta;
-use crate::operator::partitions::{Partition, Partitions, Placement, Shard};
-use crate::operator::{OperatorError, StatePart, rows};
+use crate::operator::partitions::{Partitions, Placement, Shard};
+use crate::operator::{OperatorError, rows};
 use crate::plan::flow::{Scalar, WindowCall};
 
 /// Keeps partitions and computes window functions over them.
@@ -60,15 +60,10 @@ impl Window {
                 let before = self.compute(shard, &touched)?;
                 for row in taken {
                     let row = row as usize;
-                    let partition = shard.entry(placed.key(row).into()).or_default();
-                    rows::add(partition, placed.row(row), input.weight(row));
+                    shard.add(placed.key(row), placed.row(row), input.weight(row));
                 }
                 let after = self.compute(shard, &touched)?;
-                for key in touched {
-                    if shard.get(key).is_some_and(Partition::is_empty) {
-                        shard.remove(key);
-                    }
-                }
+                touched.into_iter().for_each(|key| shard.forget_empty(key));
                 rows::difference(&self.schema, &before, &after)
             })
             .collect();
@@ -82,7 +77,7 @@ impl Window {
         let mut lengths = Vec::new();
         for key in keys {
             let start = encoded.len();
-            encoded.extend(shard.get(*key).into_iter().flat_map(rows::repeated));
+            encoded.extend(shard.get(key).into_iter().flat_map(rows::repeated));
             lengths.push(encoded.len() - start);
         }
         let input = RecordBatch::try_new(Arc::clone(&self.input), self.placement.decode(encoded)?)?;
@@ -108,13 +103,13 @@ impl Window {
         self.partitions.size()
     }
 
-    /// All rows that are kept.
-    pub fn snapshot(&self) -> Result<Vec<StatePart>, OperatorError> {
-        self.partitions.snapshot()
+    /// What it keeps.
+    pub fn state(&self) -> &Partitions {
+        &self.partitions
     }
 
-    /// Takes rows from a snapshot.
-    pub fn load(&mut self, parts: &[StatePart]) -> Result<(), OperatorError> {
-        self.partitions.load(parts)
+    /// The same, to be loaded.
+    pub fn state_mut(&mut self) -> &mut Partitions {
+        &mut self.partitions
     }
 }

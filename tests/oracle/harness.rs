@@ -25,6 +25,7 @@ use tagflow::plan::session::{optimise, session_state};
 use tagflow::project::Project;
 
 use crate::events;
+use crate::saved::Saved;
 
 /// One text a column; doubles are kept as such, to be compared with a tolerance.
 type Row = Vec<Cell>;
@@ -76,6 +77,7 @@ pub struct Run {
     most_rows: usize,
     runtime: tokio::runtime::Runtime,
     watermarks: Watermarks,
+    saved_changes: usize,
 }
 
 impl Run {
@@ -206,7 +208,8 @@ impl Run {
         let names: BTreeSet<&str> = tags.iter().map(|tag| tag.name.as_str()).collect();
         assert_eq!(names.len(), tags.len(), "every tag needs a name of its own");
         tags.shuffle(&mut random);
-        Run { random, seed, timezone, catalog, state, tags, most_rows: 60, runtime, watermarks: Watermarks::new() }
+        let watermarks = Watermarks::new();
+        Run { random, seed, timezone, catalog, state, tags, most_rows: 60, runtime, watermarks, saved_changes: 0 }
     }
 
     /// With up to so many events of a stream in one epoch.
@@ -224,6 +227,7 @@ impl Run {
         }
         let mut running = early;
         let mut history: HashMap<String, Vec<RecordBatch>> = HashMap::new();
+        let mut saved = Saved::new();
         let mut clock: Clock = 1_790_000_000_000_000_000 + self.random.random_range(0..400) * 86_400_000_000_000;
         for epoch in 0..14 {
             // As in the daemon, a new tag may bring an operator that has not heard of them.
@@ -244,10 +248,26 @@ impl Run {
                 self.compare(running, &history, &moment, epoch);
             }
             self.move_watermarks(&history);
-            if self.random.random_bool(0.15) {
-                graph = self.restart(&graph, running);
+            if self.random.random_bool(0.3) {
+                let loaded = self.save(&mut saved, &mut graph, running);
+                if self.random.random_bool(0.3) {
+                    // Another process with another number of shards takes the state up.
+                    graph = loaded;
+                    saved.restart();
+                }
             }
         }
+        self.saved_changes += saved.changes;
+    }
+
+    /// Parts of checkpoints that were changes alone.
+    pub fn saved_changes(&self) -> usize {
+        self.saved_changes
+    }
+
+    fn save(&mut self, saved: &mut Saved, graph: &mut Graph, running: usize) -> Graph {
+        let tags: Vec<_> = self.tags[..running].iter().map(|tag| (tag.name.clone(), Arc::clone(&tag.plan))).collect();
+        saved.save(graph, &tags, self.random.random_range(1..5), self.timezone)
     }
 
     /// New events of this epoch, added to the history.
@@ -370,18 +390,6 @@ impl Run {
         filling.rename(&filled.iter().map(|tag| (tag.name.clone(), Arc::clone(&tag.plan))).collect());
         graph.absorb(&filling).unwrap();
         joined
-    }
-
-    /// Another process with another number of shards takes the state up.
-    fn restart(&mut self, graph: &Graph, running: usize) -> Graph {
-        let snapshot = graph.snapshot().unwrap();
-        let mut restarted = Graph::new(self.random.random_range(1..5), self.timezone);
-        for tag in &self.tags[..running] {
-            restarted.add_tag(&tag.name, &tag.plan).unwrap();
-        }
-        let outputs: BTreeSet<_> = restarted.outputs();
-        restarted.load(&snapshot, &outputs).unwrap();
-        restarted
     }
 
     fn whole(&self, history: &HashMap<String, Vec<RecordBatch>>) -> HashMap<String, RecordBatch> {

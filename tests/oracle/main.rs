@@ -12,6 +12,7 @@ mod harness;
 mod on_error;
 mod queries;
 mod random_sql;
+mod saved;
 mod tiled;
 mod wall_clock;
 
@@ -31,7 +32,9 @@ fn every_query_equals_its_batch_answer_after_every_epoch() {
     for seed in seeds() {
         for timezone in [chrono_tz::Asia::Shanghai, chrono_tz::America::New_York] {
             println!("seed {seed}, {timezone}: run it alone with TAGFLOW_ORACLE_SEED={seed}");
-            Run::of_queries(seed, timezone, queries::ALL).check();
+            let mut run = Run::of_queries(seed, timezone, queries::ALL);
+            run.check();
+            assert!(run.saved_changes() > 0, "no checkpoint held changes alone");
         }
     }
 }

@@ -250,7 +250,7 @@ impl Daemon {
         self.fill = None;
         info!(?tags, epoch = self.dataflow.epoch, "the filled tags follow now");
         self.restart_intake(None)?;
-        self.checkpoint()?;
+        self.hasten_checkpoint();
         self.reconcile()
     }
 

@@ -4,6 +4,7 @@
 //! Everything that the loop decides on comes through it: arrivals, the clock, outcomes of the store, of fills and of
 //! reloads. The order of the commit protocol is in `ARCHITECTURE.md`.
 
+mod checkpoints;
 mod claim;
 mod error;
 mod fills;
@@ -24,7 +25,7 @@ pub use self::error::DaemonError;
 pub use self::tags::RESUMED;
 use crate::config::Config;
 use crate::delta::{Clock, Offsets};
-use crate::engine::checkpoint::{Checkpoints, Manifest, VERSION};
+use crate::engine::checkpoint::Checkpoints;
 use crate::engine::dataflow::Dataflow;
 use crate::engine::desired::{Desired, PlannedTag, reads};
 use crate::engine::fill::{Fill, Filled, Meeting};
@@ -43,8 +44,6 @@ use crate::source::{DeadLetters, Registries, SourceContext, Tables, dead_letter}
 const MOST_PENDING_KEYS: usize = 1_000_000;
 /// Bytes of the rows that may wait likewise.
 const MOST_PENDING_BYTES: usize = 512 << 20;
-/// Between two checkpoints lies at least so many times what one takes.
-const CHECKPOINT_SHARE: u32 = 5;
 /// How often the status is written anew.
 const STATUS_INTERVAL: Duration = Duration::from_millis(250);
 /// How often it is looked for tables whose grace period is over.
@@ -104,6 +103,7 @@ struct Daemon {
     world: World,
     store: Arc<StoreThread>,
     checkpoints: Checkpoints,
+    checkpointing: Option<checkpoints::Checkpointing>,
     dataflow: Dataflow,
     /// The tags that run, as they were planned when they joined.
     running: BTreeMap<String, PlannedTag>,
@@ -130,15 +130,10 @@ struct Daemon {
     until_caught_up: bool,
     last_intake: Instant,
     last_flush: Instant,
-    last_checkpoint: Instant,
-    /// How long the last one took.
-    checkpoint_took: Duration,
     last_status: Instant,
     sizes: StateSizes,
     last_retired: Instant,
     committed_epoch: u64,
-    /// Epoch and tags of the last checkpoint.
-    saved: Option<(u64, BTreeMap<String, String>)>,
     events: u64,
     event_rate: Rate,
     change_rates: BTreeMap<String, Rate>,
@@ -193,6 +188,7 @@ impl Daemon {
         let intake = Intake::start(&world, &Default::default(), &Offsets::default(), None)?;
         Ok(Daemon {
             checkpoints: Checkpoints::new(&config.engine.state_dir),
+            checkpointing: None,
             dataflow: Dataflow::new(shards(&config), config.timezone),
             store: Arc::new(store),
             desired: options.desired,
@@ -217,13 +213,10 @@ impl Daemon {
             until_caught_up: options.until_caught_up,
             last_intake: Instant::now(),
             last_flush: Instant::now(),
-            last_checkpoint: Instant::now(),
-            checkpoint_took: Duration::ZERO,
             last_status: Instant::now(),
             sizes: StateSizes::default(),
             last_retired: Instant::now(),
             committed_epoch: 0,
-            saved: None,
             events: 0,
             event_rate: Rate::default(),
             change_rates: BTreeMap::new(),
@@ -250,11 +243,7 @@ impl Daemon {
             if self.last_flush.elapsed() >= self.config.engine.flush_interval {
                 self.flush()?;
             }
-            // State that takes long to write is written less often, so that the loop has time for events.
-            let interval = self.config.engine.checkpoint_interval.max(self.checkpoint_took * CHECKPOINT_SHARE);
-            if self.last_checkpoint.elapsed() >= interval && self.meeting.is_none() {
-                self.checkpoint()?;
-            }
+            self.follow_checkpoints()?;
             if self.last_retired.elapsed() >= RETIRED_INTERVAL {
                 self.drop_retired()?;
             }
@@ -337,7 +326,7 @@ impl Daemon {
     /// Hands what is pending to the store, unless it is still busy with the flush before.
     fn flush(&mut self) -> Result<(), DaemonError> {
         self.follow_store()?;
-        if self.in_flight.is_some() || self.dataflow.pending_keys() == 0 {
+        if self.in_flight.is_some() || (self.dataflow.pending_keys() == 0 && !self.awaits_commit()) {
             return Ok(());
         }
         self.begin_commit();
@@ -378,6 +367,7 @@ impl Daemon {
             status.rejected_keys += committed.stats.rejected_keys;
         });
         self.faults(committed.faults);
+        self.tell_committed();
     }
 
     /// Everything up to now is in the store when this returns.
@@ -393,39 +383,6 @@ impl Daemon {
                 self.committed(outcome);
             }
         }
-        Ok(())
-    }
-
-    /// Saves after the store has committed: a lost checkpoint replays, an early one would lose rows.
-    fn checkpoint(&mut self) -> Result<(), DaemonError> {
-        self.last_checkpoint = Instant::now();
-        if self.dataflow.is_empty() {
-            return Ok(());
-        }
-        self.settle()?;
-        let tags = self.dataflow.tags().map(|(tag, plan)| (tag.to_string(), plan.to_string())).collect();
-        let same = (self.dataflow.epoch, tags);
-        if self.saved.as_ref() == Some(&same) {
-            return Ok(());
-        }
-        let manifest = Manifest {
-            version: VERSION,
-            epoch: self.dataflow.epoch,
-            clock: self.dataflow.clock,
-            watermarks: self.dataflow.watermarks.clone(),
-            offsets: self.dataflow.offsets.clone(),
-            tags: same.1.clone(),
-            beginnings: self.dataflow.beginnings(),
-            operators: BTreeMap::new(),
-        };
-        let begun = Instant::now();
-        let bytes = self.checkpoints.write(manifest, &self.dataflow.snapshot()?)?;
-        info!(epoch = self.dataflow.epoch, bytes, millis = begun.elapsed().as_millis() as u64, "checkpoint");
-        update(&self.status, |status| status.checkpoint_epoch = Some(self.dataflow.epoch));
-        self.saved = Some(same);
-        self.world.context.tables.checkpointed(&self.dataflow.offsets);
-        self.checkpoint_took = begun.elapsed();
-        self.last_checkpoint = Instant::now();
         Ok(())
     }
 
@@ -447,7 +404,7 @@ impl Daemon {
         self.fill = None;
         outcome?;
         let left_out = self.left_out();
-        self.checkpoint()?;
+        self.last_checkpoint()?;
         self.drop_retired()?;
         left_out.map_or(Ok(()), |message| Err(DaemonError::Incomplete(message)))
     }

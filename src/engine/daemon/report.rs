@@ -81,6 +81,7 @@ impl Daemon {
             .map(|(stream, message)| format!("stream `{stream}`: {message}"))
             .chain(self.fill.iter().flat_map(|fill| fill.troubles.clone()))
             .chain(self.store.trouble())
+            .chain(self.checkpoint_trouble())
             .chain(more_troubles.iter().cloned())
             .collect();
         let fill = self.fill.as_ref().map(|fill| FillStatus {

@@ -9,12 +9,15 @@ use tracing::{error, info, warn};
 use super::tags::take_resumed;
 use super::{Daemon, DaemonError};
 use crate::delta::{Clock, Offsets, Watermarks};
-use crate::engine::checkpoint::Manifest;
+use crate::engine::checkpoint::{OperatorFiles, Position, TagVersion};
 use crate::engine::desired::reads;
 use crate::engine::intake::Intake;
 use crate::engine::status::{Phase, TagState, update};
 use crate::operator::OperatorError;
 use crate::sink::{TagProgress, TagRegistration};
+
+/// Files by operator.
+type Resting = BTreeMap<String, OperatorFiles>;
 
 impl Daemon {
     /// Loads the last checkpoint and goes, in silence, to exactly the epoch that the store holds.
@@ -32,14 +35,16 @@ impl Daemon {
         let watermarks: Vec<Watermarks> = own.map(|progress| progress.watermarks.clone()).collect();
         // What was wished of a daemon before does not concern this one: it tries every tag.
         take_resumed(&self.config.engine.state_dir);
-        self.restore_state(progress)?;
+        let resting_on = self.restore_state(progress)?;
+        self.start_checkpoints(resting_on)?;
         self.dataflow.epoch = self.dataflow.epoch.max(epoch);
         self.dataflow.clock = self.dataflow.clock.max(clock);
         watermarks.iter().for_each(|watermarks| self.dataflow.raise_watermarks(watermarks));
         Ok(())
     }
 
-    fn restore_state(&mut self, progress: Vec<TagProgress>) -> Result<(), DaemonError> {
+    /// Gives the files that the operators' state was loaded from.
+    fn restore_state(&mut self, progress: Vec<TagProgress>) -> Result<Resting, DaemonError> {
         let registered = self.store.call("read registry", |sink| sink.registrations())?;
         self.retire_forgotten(&registered)?;
         for registered in registered {
@@ -50,11 +55,12 @@ impl Daemon {
         for damaged in skipped {
             warn!(error = %damaged, "a checkpoint is skipped");
         }
-        let Some((manifest, state)) = checkpoint else { return Ok(()) };
-        let Some(target) = self.resumable(&manifest, progress)? else { return Ok(()) };
+        let Some((manifest, state)) = checkpoint else { return Ok(Resting::new()) };
+        let position = &manifest.position;
+        let Some(target) = self.resumable(position, progress)? else { return Ok(Resting::new()) };
         for (tag, rows) in &target.rows {
             let planned = &self.desired.tags[tag];
-            let beginnings = manifest.beginnings.get(tag).cloned().unwrap_or_default();
+            let beginnings = position.tags.get(tag).map(|tag| tag.beginnings.clone()).unwrap_or_default();
             let added = self.dataflow.add_tag(&planned.table, tag, &planned.plan, *rows, &beginnings);
             match added {
                 Ok(()) => drop(self.running.insert(tag.clone(), planned.clone())),
@@ -64,16 +70,18 @@ impl Daemon {
         if let Err(error) = self.dataflow.load(&state) {
             warn!(%error, "the checkpoint cannot be used; tags are filled anew");
             self.forget_all();
-            return Ok(());
+            return Ok(Resting::new());
         }
         drop(state);
-        self.dataflow.offsets = manifest.offsets.clone();
+        self.dataflow.graph.set_saved(true);
+        self.dataflow.offsets = position.offsets.clone();
         self.prune_offsets();
-        self.dataflow.clock = manifest.clock;
-        self.dataflow.raise_watermarks(&manifest.watermarks);
-        info!(epoch = manifest.epoch, tags = self.running.len(), "the checkpoint is loaded");
+        self.dataflow.clock = position.clock;
+        self.dataflow.raise_watermarks(&position.watermarks);
+        info!(epoch = position.epoch, tags = self.running.len(), "the checkpoint is loaded");
         update(&self.status, |status| status.phase = Phase::Replaying);
-        self.replay(&target)
+        self.replay(&target)?;
+        Ok(manifest.operators)
     }
 
     /// Retires the tables of tags whose files went while no daemon ran.
@@ -99,13 +107,17 @@ impl Daemon {
     }
 
     /// The tags whose state and table belong together, and where their tables are.
-    fn resumable(&self, manifest: &Manifest, progress: Vec<TagProgress>) -> Result<Option<ReplayTarget>, DaemonError> {
+    fn resumable(&self, saved: &Position, progress: Vec<TagProgress>) -> Result<Option<ReplayTarget>, DaemonError> {
         let mut groups: BTreeMap<u64, ReplayTarget> = BTreeMap::new();
         for progress in progress {
             let Some(planned) = self.desired.tags.get(&progress.tag) else { continue };
             let fingerprint = &planned.plan.fingerprint;
-            let known = manifest.tags.get(&progress.tag) == Some(fingerprint);
-            if !known || progress.fingerprint != *fingerprint || progress.epoch < manifest.epoch {
+            // A table that was filled again since goes with other state.
+            let is_known = |known: &TagVersion| {
+                known.plan == *fingerprint && self.versions.get(&progress.tag) == Some(&known.version)
+            };
+            let is_known = saved.tags.get(&progress.tag).is_some_and(is_known);
+            if !is_known || progress.fingerprint != *fingerprint || progress.epoch < saved.epoch {
                 continue;
             }
             let table = Arc::clone(&planned.table);

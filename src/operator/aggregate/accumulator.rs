@@ -12,7 +12,7 @@ use arrow::row::{RowConverter, Rows};
 
 use crate::operator::aggregate::collected::Collected;
 use crate::operator::aggregate::exact_sum::ExactSum;
-use crate::operator::aggregate::value_set::{Extreme, ValueCounts};
+use crate::operator::aggregate::value_set::{Entries, Extreme, Multisets, ValueCounts};
 use crate::operator::{OperatorError, rows};
 use crate::plan::flow::{AggregateCall, AggregateFunction};
 
@@ -324,28 +324,57 @@ impl Accumulator {
         }
     }
 
-    /// The state of these slots: one column of counts and one of values, or of nothing; and entries for sets of values.
-    pub fn snapshot(&self, slots: &[u32]) -> (ArrayRef, ArrayRef, Option<Entries>) {
+    /// The state of these slots: one column of counts and one of values, or of nothing.
+    pub fn snapshot(&self, slots: &[u32]) -> [ArrayRef; 2] {
         let counts: Int64Array = slots.iter().map(|slot| self.counts[*slot as usize]).collect();
-        let nothing = || Arc::new(LargeBinaryArray::new_null(slots.len())) as ArrayRef;
-        let (values, entries): (ArrayRef, _) = match &self.state {
-            State::Count => (nothing(), None),
+        let values: LargeBinaryArray = match &self.state {
             State::Whole { sums, .. } => {
-                let bytes = slots.iter().map(|slot| sums[*slot as usize].to_le_bytes());
-                (Arc::new(LargeBinaryArray::from_iter_values(bytes)), None)
+                LargeBinaryArray::from_iter_values(slots.iter().map(|slot| sums[*slot as usize].to_le_bytes()))
             }
             State::Float { sums } => {
-                let bytes = slots.iter().map(|slot| sums[*slot as usize].to_bytes());
-                (Arc::new(LargeBinaryArray::from_iter_values(bytes)), None)
+                LargeBinaryArray::from_iter_values(slots.iter().map(|slot| sums[*slot as usize].to_bytes()))
             }
-            State::Distinct { values } => (nothing(), Some(values.entries(slots))),
-            State::Extreme { values, .. } => (nothing(), Some(values.entries(slots))),
-            State::Collected(collected) => (nothing(), Some(collected.values.entries(slots))),
+            State::Extreme { values, .. } => slots.iter().map(|slot| values.best(*slot as usize)).collect(),
+            State::Count | State::Distinct { .. } | State::Collected(_) => LargeBinaryArray::new_null(slots.len()),
         };
-        (Arc::new(counts), values, entries)
+        [Arc::new(counts), Arc::new(values)]
     }
 
-    /// Takes state over for these slots, which hold none yet.
+    /// The values of all slots, where values are kept.
+    pub fn entries(&self) -> Option<Entries> {
+        match &self.state {
+            State::Distinct { values } => Some(values.entries()),
+            State::Extreme { values, .. } => values.all().map(Multisets::entries),
+            State::Collected(collected) => Some(collected.values.entries()),
+            State::Count | State::Whole { .. } | State::Float { .. } => None,
+        }
+    }
+
+    /// The values that have changed; `None` for all, or where none are kept.
+    pub fn changed_entries(&mut self) -> Option<Entries> {
+        match &mut self.state {
+            State::Distinct { values } => values.changed_entries(),
+            State::Extreme { values, .. } => values.all_mut()?.changed_entries(),
+            State::Collected(collected) => collected.values.changed_entries(),
+            State::Count | State::Whole { .. } | State::Float { .. } => None,
+        }
+    }
+
+    /// Whether a checkpoint holds the values that are here now.
+    pub fn set_saved(&mut self, is_saved: bool) {
+        match &mut self.state {
+            State::Distinct { values } => values.set_saved(is_saved),
+            State::Extreme { values, .. } => {
+                if let Some(all) = values.all_mut() {
+                    all.set_saved(is_saved);
+                }
+            }
+            State::Collected(collected) => collected.values.set_saved(is_saved),
+            State::Count | State::Whole { .. } | State::Float { .. } => {}
+        }
+    }
+
+    /// Takes the state of a slot over that holds none yet.
     pub fn load(&mut self, slot: u32, count: i64, value: Option<&[u8]>) -> Result<(), OperatorError> {
         let index = slot as usize;
         self.counts[index] = count;
@@ -358,6 +387,7 @@ impl Accumulator {
                 sums[index] = i128::from_le_bytes(bytes.try_into().map_err(|_| damaged())?);
             }
             (State::Float { sums }, Some(bytes)) => sums[index] = ExactSum::from_bytes(bytes).ok_or_else(damaged)?,
+            (State::Extreme { values, .. }, Some(best)) => values.add(index, best, 1),
             _ => {}
         }
         Ok(())
@@ -388,6 +418,3 @@ impl Accumulator {
         self.counts.capacity() * 8 + values
     }
 }
-
-/// Entries of sets of values: `(position in the slots asked for, value, weight)`.
-pub type Entries = Vec<(u32, Box<[u8]>, i64)>;

@@ -105,8 +105,8 @@ impl ExactSum {
         if carry != 0 {
             self.limbs.push(carry);
         }
-        // A negative sum would become longer each time.
-        if let [.., below, -1] = self.limbs.as_mut_slice() {
+        // A negative sum would become longer each time; and one sum has one form.
+        while let [.., below, -1] = self.limbs.as_mut_slice() {
             *below -= 1 << LIMB_BITS;
             self.limbs.pop();
         }
@@ -115,7 +115,7 @@ impl ExactSum {
         }
         let zeros = self.limbs.iter().take_while(|limb| **limb == 0).count();
         self.limbs.drain(..zeros);
-        self.lowest += zeros as i32;
+        self.lowest = if self.limbs.is_empty() { 0 } else { self.lowest + zeros as i32 };
         self.additions = 0;
     }
 
@@ -308,6 +308,28 @@ mod tests {
         assert!(sum.limbs.len() <= 3, "{:?}", sum.limbs);
         sum.merge(&half, -1000);
         assert_eq!(sum.value(), 0.0);
+    }
+
+    #[test]
+    fn a_sum_has_one_form_whatever_it_was_made_of() {
+        let mut sum = ExactSum::default();
+        for value in [0.3, -151.22, 1e300, -0.3, -1e300] {
+            sum.add(value, 1);
+        }
+        let mut alone = ExactSum::default();
+        alone.add(-151.22, 1);
+        assert_eq!(sum.to_bytes(), alone.to_bytes());
+        let mut merged = ExactSum::default();
+        for _ in 0..10 {
+            merged.merge(&alone, 1);
+            merged = ExactSum::from_bytes(&merged.to_bytes()).unwrap();
+            merged.merge(&alone, 1);
+            merged.merge(&alone, -1);
+        }
+        merged.merge(&alone, -9);
+        assert_eq!(merged.to_bytes(), alone.to_bytes());
+        merged.merge(&alone, -1);
+        assert_eq!(merged.to_bytes(), ExactSum::default().to_bytes());
     }
 
     #[test]

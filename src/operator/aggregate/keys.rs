@@ -2,12 +2,17 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use arrow::row::{RowConverter, Rows};
 use hashbrown::HashTable;
 
 use crate::operator::{OperatorError, rows};
+
+/// In place of when a slot got its key: it has none.
+const FREE: u32 = u32::MAX;
+/// In place of when a slot got its key: the key is gone, and the last checkpoint still has it.
+const GONE: u32 = u32::MAX - 1;
 
 /// The hash of the NULL key where keys are single integers.
 const NULL_HASH: u64 = 0x5EED_0F41_1A6E_0001;
@@ -52,6 +57,16 @@ impl KeyLayout {
         Arc::new(Schema::new(self.types.iter().enumerate().map(field).collect::<Vec<_>>()))
     }
 
+    /// Hashes the keys that a part of the state begins with.
+    pub fn read(&self, part: &RecordBatch) -> Result<BatchKeys, OperatorError> {
+        let keys = part.columns().get(..self.types.len());
+        let keys = keys.filter(|keys| keys.iter().zip(&self.types).all(|(column, known)| column.data_type() == known));
+        self.prepare(keys.ok_or_else(|| OperatorError::State {
+            what: "keys".to_string(),
+            reason: "they are of other types".to_string(),
+        })?)
+    }
+
     fn single_integer(&self) -> bool {
         self.types == [DataType::Int64]
     }
@@ -75,11 +90,11 @@ impl KeyLayout {
     /// An empty index.
     pub fn index(&self) -> KeyIndex {
         let keys = if self.single_integer() {
-            SlotKeys::Integers { table: HashTable::new(), keys: Vec::new(), null: None }
+            SlotKeys::Integers { table: HashTable::new(), keys: Vec::new(), null: None, gone_nulls: Vec::new() }
         } else {
             SlotKeys::Rows { table: HashTable::new(), keys: Vec::new() }
         };
-        KeyIndex { keys, free: Vec::new(), live: 0 }
+        KeyIndex { keys, slots: Slots::default(), live: 0 }
     }
 }
 
@@ -87,14 +102,51 @@ impl KeyLayout {
 #[derive(Debug)]
 pub struct KeyIndex {
     keys: SlotKeys,
-    free: Vec<u32>,
+    slots: Slots,
     live: usize,
+}
+
+/// Which slots hold a key.
+#[derive(Debug, Default)]
+struct Slots {
+    /// When each got its key, counted in checkpoints; [`FREE`] or [`GONE`] where it has none.
+    since: Vec<u32>,
+    /// How many checkpoints there have been.
+    checkpoints: u32,
+    free: Vec<u32>,
+    gone: Vec<u32>,
+}
+
+impl Slots {
+    fn take<K>(&mut self, keys: &mut Vec<K>, key: K) -> u32 {
+        match self.free.pop() {
+            Some(slot) => {
+                keys[slot as usize] = key;
+                self.since[slot as usize] = self.checkpoints;
+                slot
+            }
+            None => {
+                keys.push(key);
+                self.since.push(self.checkpoints);
+                (keys.len() - 1) as u32
+            }
+        }
+    }
 }
 
 #[derive(Debug)]
 enum SlotKeys {
-    Integers { table: HashTable<(i64, u32)>, keys: Vec<i64>, null: Option<u32> },
-    Rows { table: HashTable<u32>, keys: Vec<Box<[u8]>> },
+    Integers {
+        table: HashTable<(i64, u32)>,
+        keys: Vec<i64>,
+        null: Option<u32>,
+        /// Slots that have held the NULL key and are not used again yet.
+        gone_nulls: Vec<u32>,
+    },
+    Rows {
+        table: HashTable<u32>,
+        keys: Vec<Box<[u8]>>,
+    },
 }
 
 impl KeyIndex {
@@ -118,16 +170,16 @@ impl KeyIndex {
 
     /// The slots of these rows, new ones for new keys.
     pub fn intern(&mut self, batch: &BatchKeys, batch_rows: &[u32]) -> Vec<u32> {
-        let KeyIndex { keys, free, live } = self;
+        let KeyIndex { keys, slots, live } = self;
         match (keys, &batch.values) {
-            (SlotKeys::Integers { table, keys, null }, KeyValues::Integers(values)) => batch_rows
+            (SlotKeys::Integers { table, keys, null, .. }, KeyValues::Integers(values)) => batch_rows
                 .iter()
                 .map(|row| {
                     let row = *row as usize;
                     if values.is_null(row) {
                         return *null.get_or_insert_with(|| {
                             *live += 1;
-                            new_slot(keys, free, 0)
+                            slots.take(keys, 0)
                         });
                     }
                     let value = values.value(row);
@@ -136,7 +188,7 @@ impl KeyIndex {
                         Some((_, slot)) => *slot,
                         None => {
                             *live += 1;
-                            let slot = new_slot(keys, free, value);
+                            let slot = slots.take(keys, value);
                             table.insert_unique(hash, (value, slot), |(key, _)| rows::mix(*key as u64));
                             slot
                         }
@@ -153,7 +205,7 @@ impl KeyIndex {
                         Some(slot) => *slot,
                         None => {
                             *live += 1;
-                            let slot = new_slot(keys, free, bytes.into());
+                            let slot = slots.take(keys, bytes.into());
                             table.insert_unique(hash, slot, |slot| rows::hash_bytes(&keys[*slot as usize]));
                             slot
                         }
@@ -164,13 +216,15 @@ impl KeyIndex {
         }
     }
 
-    /// Forgets the key of a slot, which is then used for another.
+    /// Forgets the key of a slot, which is then used for another: at once, or when the next checkpoint has told that the
+    /// key is gone.
     pub fn remove(&mut self, slot: u32) {
         let index = slot as usize;
         match &mut self.keys {
-            SlotKeys::Integers { table, keys, null } => {
+            SlotKeys::Integers { table, keys, null, gone_nulls } => {
                 if *null == Some(slot) {
                     *null = None;
+                    gone_nulls.push(slot);
                 } else {
                     let hash = rows::mix(keys[index] as u64);
                     match table.find_entry(hash, |(_, known)| *known == slot) {
@@ -185,11 +239,42 @@ impl KeyIndex {
                     Ok(entry) => drop(entry.remove()),
                     Err(_) => return,
                 }
-                keys[index] = Box::default();
             }
         }
         self.live -= 1;
-        self.free.push(slot);
+        if self.slots.since[index] < self.slots.checkpoints {
+            self.slots.since[index] = GONE;
+            self.slots.gone.push(slot);
+        } else {
+            self.free(slot);
+        }
+    }
+
+    fn free(&mut self, slot: u32) {
+        match &mut self.keys {
+            SlotKeys::Integers { gone_nulls, .. } => gone_nulls.retain(|null| *null != slot),
+            SlotKeys::Rows { keys, .. } => keys[slot as usize] = Box::default(),
+        }
+        self.slots.since[slot as usize] = FREE;
+        self.slots.free.push(slot);
+    }
+
+    /// A checkpoint knows of all keys that are here and of those that are gone.
+    pub fn set_saved(&mut self) {
+        for slot in std::mem::take(&mut self.slots.gone) {
+            self.free(slot);
+        }
+        self.slots.checkpoints += 1;
+    }
+
+    /// True for a slot that holds a key.
+    pub fn holds(&self, slot: u32) -> bool {
+        self.slots.since[slot as usize] < GONE
+    }
+
+    /// True for a slot whose key is gone since the last checkpoint, and is still known.
+    pub fn has_lost(&self, slot: u32) -> bool {
+        self.slots.since[slot as usize] == GONE
     }
 
     /// The slots that hold a key.
@@ -205,10 +290,11 @@ impl KeyIndex {
     /// The key columns of these slots.
     pub fn columns(&self, layout: &KeyLayout, slots: &[u32]) -> Result<Vec<ArrayRef>, OperatorError> {
         match &self.keys {
-            SlotKeys::Integers { keys, null, .. } => {
-                let values: Int64Array = match null {
-                    None => slots.iter().map(|slot| keys[*slot as usize]).collect::<Vec<_>>().into(),
-                    Some(null) => slots.iter().map(|slot| (slot != null).then(|| keys[*slot as usize])).collect(),
+            SlotKeys::Integers { keys, null, gone_nulls, .. } => {
+                let is_null = |slot: &u32| *null == Some(*slot) || gone_nulls.contains(slot);
+                let values: Int64Array = match null.is_none() && gone_nulls.is_empty() {
+                    true => slots.iter().map(|slot| keys[*slot as usize]).collect::<Vec<_>>().into(),
+                    false => slots.iter().map(|slot| (!is_null(slot)).then(|| keys[*slot as usize])).collect(),
                 };
                 Ok(vec![Arc::new(values)])
             }
@@ -220,26 +306,15 @@ impl KeyIndex {
 
     /// Bytes in use, estimated.
     pub fn bytes(&self) -> usize {
+        let slots = self.slots.since.capacity() * 4;
         match &self.keys {
-            SlotKeys::Integers { table, keys, .. } => table.capacity() * 17 + keys.capacity() * 8,
+            SlotKeys::Integers { table, keys, .. } => slots + table.capacity() * 17 + keys.capacity() * 8,
             SlotKeys::Rows { table, keys } => {
-                table.capacity() * 5
+                slots
+                    + table.capacity() * 5
                     + keys.capacity() * 16
                     + keys.iter().take(64).map(|key| key.len()).sum::<usize>() * keys.len() / keys.len().clamp(1, 64)
             }
-        }
-    }
-}
-
-fn new_slot<K>(keys: &mut Vec<K>, free: &mut Vec<u32>, key: K) -> u32 {
-    match free.pop() {
-        Some(slot) => {
-            keys[slot as usize] = key;
-            slot
-        }
-        None => {
-            keys.push(key);
-            (keys.len() - 1) as u32
         }
     }
 }

@@ -11,19 +11,19 @@ pub mod keys;
 mod partial;
 pub(crate) mod prepare;
 mod shard;
+mod state;
 pub mod value_set;
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, Int64Array, LargeBinaryArray, RecordBatch, UInt32Array};
-use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, UInt32Type};
+use arrow::array::ArrayRef;
+use arrow::datatypes::SchemaRef;
 use rayon::prelude::*;
 
 use crate::delta::Delta;
 use crate::operator::aggregate::keys::KeyLayout;
 use crate::operator::aggregate::shard::{MemberState, Shard};
-use crate::operator::state::{binary_column, find_part, primitive_column};
-use crate::operator::{OperatorError, StatePart, map, rows};
+use crate::operator::{OperatorError, map, rows};
 use crate::plan::flow::{Member, Scalar};
 
 /// A shared GROUP BY.
@@ -143,143 +143,4 @@ impl Aggregate {
         };
         self.shards.iter().map(of_shard).fold((0, 0), |one, other| (one.0 + other.0, one.1 + other.1))
     }
-
-    /// Keys as `keys`; for each member `member <fingerprint>`, and `member <fingerprint> <aggregate>` for sets of values.
-    pub fn snapshot(&self) -> Result<Vec<StatePart>, OperatorError> {
-        let slots: Vec<Vec<u32>> = self.shards.iter().map(|shard| shard.index.live_slots()).collect();
-        let starts: Vec<u32> = slots
-            .iter()
-            .scan(0, |start, slots| {
-                let this = *start;
-                *start += slots.len() as u32;
-                Some(this)
-            })
-            .collect();
-        let fields: Vec<Field> = self
-            .layout
-            .types()
-            .iter()
-            .enumerate()
-            .map(|(index, data_type)| Field::new(format!("key{index}"), data_type.clone(), true))
-            .collect();
-        let schema = Arc::new(Schema::new(fields));
-        let batches = self
-            .shards
-            .iter()
-            .zip(&slots)
-            .map(|(shard, slots)| {
-                Ok(RecordBatch::try_new(Arc::clone(&schema), shard.index.columns(&self.layout, slots)?)?)
-            })
-            .collect::<Result<Vec<_>, OperatorError>>()?;
-        let mut parts =
-            vec![StatePart { name: "keys".to_string(), batch: arrow::compute::concat_batches(&schema, &batches)? }];
-        for (position, plan) in self.members.iter().enumerate() {
-            let name = format!("member {}", plan.member.fingerprint);
-            let mut batches = Vec::new();
-            let mut entries: Vec<EntryColumns> = vec![EntryColumns::default(); plan.member.aggregates.len()];
-            for ((shard, slots), start) in self.shards.iter().zip(&slots).zip(&starts) {
-                let state = &shard.members[position];
-                batches.push(state.snapshot(slots, |aggregate, found| {
-                    let (positions, values, weights) = &mut entries[aggregate];
-                    for (position, value, weight) in found {
-                        positions.push(start + position);
-                        values.push(value);
-                        weights.push(weight);
-                    }
-                })?);
-            }
-            let schema = member_state_schema(plan.member.aggregates.len());
-            parts.push(StatePart { name: name.clone(), batch: arrow::compute::concat_batches(&schema, &batches)? });
-            for (aggregate, (positions, values, weights)) in entries.into_iter().enumerate() {
-                if positions.is_empty() {
-                    continue;
-                }
-                let schema = Schema::new(vec![
-                    Field::new("position", DataType::UInt32, false),
-                    Field::new("value", DataType::LargeBinary, false),
-                    Field::new("weight", DataType::Int64, false),
-                ]);
-                let batch = RecordBatch::try_new(
-                    Arc::new(schema),
-                    vec![
-                        Arc::new(UInt32Array::from(positions)),
-                        Arc::new(LargeBinaryArray::from_iter_values(values)),
-                        Arc::new(Int64Array::from(weights)),
-                    ],
-                )?;
-                parts.push(StatePart { name: format!("{name} {aggregate}"), batch });
-            }
-        }
-        Ok(parts)
-    }
-
-    /// Takes the state of those members over for which `wanted` is true; they must hold none yet.
-    pub fn load(&mut self, parts: &[StatePart], wanted: &dyn Fn(&str) -> bool) -> Result<(), OperatorError> {
-        let keys = find_part(parts, "keys")?;
-        let batch = self.layout.prepare(keys.columns())?;
-        let by_shard = rows::rows_by_shard(batch.hashes.iter().copied(), self.shards.len());
-        // Where each stored group lives now: its shard and slot.
-        let mut places = vec![(0_usize, 0_u32); keys.num_rows()];
-        for (number, (shard, rows)) in self.shards.iter_mut().zip(&by_shard).enumerate() {
-            for (slot, row) in shard.index.intern(&batch, rows).into_iter().zip(rows) {
-                places[*row as usize] = (number, slot);
-            }
-            shard.grow();
-        }
-        for (position, plan) in self.members.iter().enumerate() {
-            if !wanted(&plan.member.fingerprint) {
-                continue;
-            }
-            let name = format!("member {}", plan.member.fingerprint);
-            let batch = find_part(parts, &name)?;
-            let damaged = |reason: &str| OperatorError::State { what: name.clone(), reason: reason.to_string() };
-            if batch.num_rows() != places.len() {
-                return Err(damaged("it has another number of groups than there are keys"));
-            }
-            let counts = primitive_column::<Int64Type>(batch, 0)?;
-            for (aggregate, _) in plan.member.aggregates.iter().enumerate() {
-                let aggregate_counts = primitive_column::<Int64Type>(batch, 1 + 2 * aggregate)?;
-                let values = binary_column(batch, 2 + 2 * aggregate)?;
-                for (row, (shard, slot)) in places.iter().enumerate() {
-                    let state = &mut self.shards[*shard].members[position];
-                    let value = values.is_valid(row).then(|| values.value(row));
-                    state.accumulators[aggregate].load(*slot, aggregate_counts.value(row), value)?;
-                }
-                let entries = format!("{name} {aggregate}");
-                let Some(part) = parts.iter().find(|part| part.name == entries) else { continue };
-                let positions = primitive_column::<UInt32Type>(&part.batch, 0)?;
-                let values = binary_column(&part.batch, 1)?;
-                let weights = primitive_column::<Int64Type>(&part.batch, 2)?;
-                for row in 0..part.batch.num_rows() {
-                    let (shard, slot) = *places
-                        .get(positions.value(row) as usize)
-                        .ok_or_else(|| damaged("an entry belongs to no group"))?;
-                    let state = &mut self.shards[shard].members[position];
-                    state.accumulators[aggregate].load_entry(slot, values.value(row), weights.value(row));
-                }
-            }
-            for (row, (shard, slot)) in places.iter().enumerate() {
-                self.shards[*shard].members[position].counts[*slot as usize] = counts.value(row);
-            }
-        }
-        // Groups that only members had that are not wanted any more.
-        for shard in &mut self.shards {
-            let slots = shard.index.live_slots();
-            shard.release(&slots);
-        }
-        Ok(())
-    }
-}
-
-/// Positions, values and weights of the entries of one aggregate.
-type EntryColumns = (Vec<u32>, Vec<Box<[u8]>>, Vec<i64>);
-
-/// Rows of the group that count, then a count and a value for each aggregate.
-pub(crate) fn member_state_schema(aggregates: usize) -> SchemaRef {
-    let mut fields = vec![Field::new("rows", DataType::Int64, false)];
-    for aggregate in 0..aggregates {
-        fields.push(Field::new(format!("count{aggregate}"), DataType::Int64, false));
-        fields.push(Field::new(format!("value{aggregate}"), DataType::LargeBinary, true));
-    }
-    Arc::new(Schema::new(fields))
 }

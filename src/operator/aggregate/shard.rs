@@ -6,10 +6,11 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::{concat, take};
 
 use crate::delta::Delta;
-use crate::operator::aggregate::accumulator::{Accumulator, Entries, Selection};
+use crate::operator::aggregate::MemberPlan;
+use crate::operator::aggregate::accumulator::{Accumulator, Selection};
 use crate::operator::aggregate::keys::{BatchKeys, KeyIndex, KeyLayout};
 use crate::operator::aggregate::prepare::Prepared;
-use crate::operator::aggregate::{MemberPlan, member_state_schema};
+use crate::operator::changed::ChangedSlots;
 use crate::operator::{OperatorError, rows};
 use crate::plan::flow::Member;
 
@@ -28,13 +29,14 @@ pub(crate) struct MemberState {
     /// Rows of each slot that count, by weight; a group is there while they are more than none.
     pub(crate) counts: Vec<i64>,
     pub(crate) accumulators: Vec<Accumulator>,
+    pub(crate) changed: ChangedSlots,
 }
 
 impl MemberState {
     pub(crate) fn new(member: &Member, append_only: bool) -> Result<Self, OperatorError> {
         let accumulators =
             member.aggregates.iter().map(|call| Accumulator::new(call, append_only)).collect::<Result<Vec<_>, _>>()?;
-        Ok(MemberState { counts: Vec::new(), accumulators })
+        Ok(MemberState { counts: Vec::new(), accumulators, changed: ChangedSlots::default() })
     }
 
     fn grow(&mut self, slots: usize) {
@@ -53,24 +55,8 @@ impl MemberState {
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        self.counts.capacity() * 8 + self.accumulators.iter().map(Accumulator::bytes).sum::<usize>()
-    }
-
-    pub(crate) fn snapshot(
-        &self,
-        slots: &[u32],
-        mut entries: impl FnMut(usize, Entries),
-    ) -> Result<RecordBatch, OperatorError> {
-        let counts: Int64Array = slots.iter().map(|slot| self.counts[*slot as usize]).collect();
-        let mut columns: Vec<ArrayRef> = vec![Arc::new(counts)];
-        for (position, accumulator) in self.accumulators.iter().enumerate() {
-            let (counts, values, found) = accumulator.snapshot(slots);
-            columns.extend([counts, values]);
-            if let Some(found) = found {
-                entries(position, found);
-            }
-        }
-        Ok(RecordBatch::try_new(member_state_schema(self.accumulators.len()), columns)?)
+        let accumulators: usize = self.accumulators.iter().map(Accumulator::bytes).sum();
+        self.counts.capacity() * 8 + accumulators + self.changed.bytes()
     }
 }
 
@@ -145,6 +131,7 @@ impl Shard {
         }
 
         let state = &mut self.members[position];
+        touched.iter().for_each(|slot| state.changed.note(*slot));
         let existed: Vec<bool> = touched.iter().map(|slot| state.counts[*slot as usize] > 0).collect();
         let old = state.evaluate(&touched)?;
         let selection = Selection { slots, rows, weights };

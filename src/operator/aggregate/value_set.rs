@@ -1,11 +1,12 @@
 //! Sets of encoded values by slot: for COUNT(DISTINCT), MIN and MAX.
 
-use std::collections::HashMap;
-
 use hashbrown::HashTable;
 
-use crate::operator::aggregate::accumulator::Entries;
+use crate::operator::changed::{ChangedRows, NotedRows};
 use crate::operator::rows::{self, Multiset};
+
+/// Values of slots, each with its weight: none where the value is gone.
+pub type Entries = Vec<(u32, Box<[u8]>, i64)>;
 
 /// How often each value occurs in each slot.
 #[derive(Debug, Default)]
@@ -13,6 +14,7 @@ pub struct ValueCounts {
     table: HashTable<Occurrence>,
     distinct: Vec<i64>,
     value_bytes: usize,
+    changed: ChangedRows,
 }
 
 #[derive(Debug)]
@@ -34,6 +36,7 @@ impl ValueCounts {
 
     /// Adds `weight` occurrences; a value counts as long as its weights sum up to more than none.
     pub fn add(&mut self, slot: u32, value: &[u8], weight: i64) {
+        self.changed.note(&slot.to_le_bytes(), value);
         let hash_value = hash(slot, value);
         let found = self.table.find_entry(hash_value, |known| known.slot == slot && *known.value == *value);
         match found {
@@ -70,14 +73,23 @@ impl ValueCounts {
         }
     }
 
-    /// All values of these slots.
-    pub fn entries(&self, slots: &[u32]) -> Entries {
-        let positions: HashMap<u32, u32> =
-            slots.iter().enumerate().map(|(position, slot)| (*slot, position as u32)).collect();
-        self.table
-            .iter()
-            .filter_map(|known| Some((*positions.get(&known.slot)?, known.value.clone(), known.weight)))
-            .collect()
+    /// All values of all slots.
+    pub fn entries(&self) -> Entries {
+        self.table.iter().map(|known| (known.slot, known.value.clone(), known.weight)).collect()
+    }
+
+    /// The values that have changed; `None` for all.
+    pub fn changed_entries(&mut self) -> Option<Entries> {
+        let weight = |slot: u32, value: &[u8]| {
+            let found = self.table.find(hash(slot, value), |known| known.slot == slot && *known.value == *value);
+            found.map_or(0, |known| known.weight)
+        };
+        self.changed.take().map(|noted| entries_of(&noted, weight))
+    }
+
+    /// Whether a checkpoint holds what is here now.
+    pub fn set_saved(&mut self, is_saved: bool) {
+        self.changed.set_saved(is_saved, self.table.len());
     }
 
     /// Bytes in use, estimated.
@@ -86,43 +98,68 @@ impl ValueCounts {
     }
 }
 
+fn entries_of(noted: &NotedRows, weight: impl Fn(u32, &[u8]) -> i64) -> Entries {
+    let entry = |(slot, value): (&[u8], &[u8])| {
+        let slot = u32::from_le_bytes(slot.try_into().ok()?);
+        Some((slot, value.into(), weight(slot, value)))
+    };
+    noted.iter().filter_map(entry).collect()
+}
+
 /// All values of each slot in their order, with their weights.
 #[derive(Debug, Default)]
-pub struct Multisets(Vec<Multiset>);
+pub struct Multisets {
+    by_slot: Vec<Multiset>,
+    changed: ChangedRows,
+}
 
 impl Multisets {
     /// Makes room for that many slots.
     pub fn grow(&mut self, slots: usize) {
-        self.0.resize(slots, Multiset::new());
+        self.by_slot.resize(slots, Multiset::new());
     }
 
     /// Adds `weight` occurrences.
     pub fn add(&mut self, slot: usize, value: &[u8], weight: i64) {
-        rows::add(&mut self.0[slot], value, weight);
+        self.changed.note(&(slot as u32).to_le_bytes(), value);
+        rows::add(&mut self.by_slot[slot], value, weight);
     }
 
     /// The values of a slot.
     pub fn of(&self, slot: usize) -> &Multiset {
-        &self.0[slot]
+        &self.by_slot[slot]
     }
 
     /// Forgets a slot.
     pub fn clear(&mut self, slot: usize) {
-        self.0[slot].clear();
+        self.by_slot[slot].clear();
     }
 
-    /// All values of these slots.
-    pub fn entries(&self, slots: &[u32]) -> Entries {
-        let of_slot = |(position, slot): (usize, &u32)| {
-            let values = self.0[*slot as usize].iter();
-            values.map(move |(value, weight)| (position as u32, value.clone(), *weight)).collect::<Vec<_>>()
+    /// All values of all slots.
+    pub fn entries(&self) -> Entries {
+        let of_slot = |(slot, values): (usize, &Multiset)| {
+            values.iter().map(move |(value, weight)| (slot as u32, value.clone(), *weight)).collect::<Vec<_>>()
         };
-        slots.iter().enumerate().flat_map(of_slot).collect()
+        self.by_slot.iter().enumerate().flat_map(of_slot).collect()
+    }
+
+    /// The values that have changed; `None` for all.
+    pub fn changed_entries(&mut self) -> Option<Entries> {
+        let weight = |slot: u32, value: &[u8]| {
+            self.by_slot.get(slot as usize).and_then(|values| values.get(value)).copied().unwrap_or(0)
+        };
+        self.changed.take().map(|noted| entries_of(&noted, weight))
+    }
+
+    /// Whether a checkpoint holds what is here now.
+    pub fn set_saved(&mut self, is_saved: bool) {
+        self.changed.set_saved(is_saved, self.by_slot.iter().map(Multiset::len).sum());
     }
 
     /// Bytes in use, estimated.
     pub fn bytes(&self) -> usize {
-        self.0.capacity() * 24 + self.0.iter().flat_map(Multiset::keys).map(|value| value.len() + 32).sum::<usize>()
+        self.by_slot.capacity() * 24
+            + self.by_slot.iter().flat_map(Multiset::keys).map(|value| value.len() + 32).sum::<usize>()
     }
 }
 
@@ -192,14 +229,27 @@ impl Extreme {
         }
     }
 
-    /// All values that are kept of these slots.
-    pub fn entries(&self, slots: &[u32]) -> Entries {
+    /// The one value that is kept of a slot, where that is how values are kept.
+    pub fn best(&self, slot: usize) -> Option<&[u8]> {
         match &self.values {
-            Values::Best(best) => {
-                let best = slots.iter().map(|slot| &best[*slot as usize]).enumerate();
-                best.filter_map(|(position, value)| Some((position as u32, value.clone()?, 1))).collect()
-            }
-            Values::All(all) => all.entries(slots),
+            Values::Best(best) => best[slot].as_deref(),
+            Values::All(_) => None,
+        }
+    }
+
+    /// All values that are kept, where more than one of a slot is.
+    pub fn all(&self) -> Option<&Multisets> {
+        match &self.values {
+            Values::Best(_) => None,
+            Values::All(all) => Some(all),
+        }
+    }
+
+    /// The same, to be asked what has changed.
+    pub fn all_mut(&mut self) -> Option<&mut Multisets> {
+        match &mut self.values {
+            Values::Best(_) => None,
+            Values::All(all) => Some(all),
         }
     }
 

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, Int64Array, LargeBinaryArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use arrow::row::RowConverter;
 
 use crate::delta::Delta;
-use crate::operator::state::{binary_column, find_part, primitive_column};
+use crate::operator::state::{binary_column, find_parts, primitive_column};
 use crate::operator::{OperatorError, StatePart, map, rows};
 use crate::plan::flow::Scalar;
 
@@ -35,6 +35,15 @@ pub(super) struct KeyRows {
 }
 
 impl KeyRows {
+    /// Of the left, or of the right.
+    pub fn side(&self, side: usize) -> &Rows {
+        if side == super::LEFT { &self.left } else { &self.right }
+    }
+
+    pub fn side_mut(&mut self, side: usize) -> &mut Rows {
+        if side == super::LEFT { &mut self.left } else { &mut self.right }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.left.is_empty() && self.right.is_empty()
     }
@@ -136,48 +145,31 @@ impl Side {
     }
 }
 
-/// Rows of one input as a part of the state.
-pub(super) fn part<'a>(
-    name: &str,
-    entries: impl Iterator<Item = (&'a [u8], &'a [u8], Entry)>,
-) -> Result<StatePart, OperatorError> {
-    let (mut keys, mut kept, mut weights, mut partners) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for (key, row, entry) in entries {
-        keys.push(key);
-        kept.push(row);
-        weights.push(entry.weight);
-        partners.push(entry.partners);
-    }
-    let schema = Schema::new(vec![
-        Field::new("key", DataType::LargeBinary, false),
-        Field::new("row", DataType::LargeBinary, false),
-        Field::new("weight", DataType::Int64, false),
-        Field::new("partners", DataType::Int64, false),
-    ]);
-    let batch = RecordBatch::try_new(
-        Arc::new(schema),
-        vec![
-            Arc::new(LargeBinaryArray::from_iter_values(keys)),
-            Arc::new(LargeBinaryArray::from_iter_values(kept)),
-            Arc::new(Int64Array::from(weights)),
-            Arc::new(Int64Array::from(partners)),
-        ],
-    )?;
-    Ok(StatePart { name: name.to_string(), batch })
+/// Rows of one input as a table of the state.
+pub(super) fn batch<'a>(
+    entries: impl Iterator<Item = (&'a [u8], &'a [u8], Entry)> + Clone,
+) -> Result<RecordBatch, OperatorError> {
+    let number = |name: &str| Field::new(name, DataType::Int64, false);
+    let schema = Schema::new([rows::key_fields(), vec![number("weight"), number("partners")]].concat());
+    let mut columns = rows::key_columns(entries.clone().map(|(key, row, _)| (key, row)));
+    columns.push(Arc::new(Int64Array::from_iter_values(entries.clone().map(|(.., entry)| entry.weight))));
+    columns.push(Arc::new(Int64Array::from_iter_values(entries.map(|(.., entry)| entry.partners))));
+    Ok(RecordBatch::try_new(Arc::new(schema), columns)?)
 }
 
-/// Every row of a part that [`part`] has made: key, row, entry.
+/// Every row of a table that [`batch`] has made: key, row, entry.
 pub(super) fn each(
     parts: &[StatePart],
     name: &str,
     mut take: impl FnMut(&[u8], &[u8], Entry),
 ) -> Result<(), OperatorError> {
-    let batch = find_part(parts, name)?;
-    let (keys, kept) = (binary_column(batch, 0)?, binary_column(batch, 1)?);
-    let (weights, partners) = (primitive_column::<Int64Type>(batch, 2)?, primitive_column::<Int64Type>(batch, 3)?);
-    for row in 0..batch.num_rows() {
-        let entry = Entry { weight: weights.value(row), partners: partners.value(row) };
-        take(keys.value(row), kept.value(row), entry);
+    for batch in find_parts(parts, name)? {
+        let (keys, kept) = (binary_column(batch, 0)?, binary_column(batch, 1)?);
+        let (weights, partners) = (primitive_column::<Int64Type>(batch, 2)?, primitive_column::<Int64Type>(batch, 3)?);
+        for row in 0..batch.num_rows() {
+            let entry = Entry { weight: weights.value(row), partners: partners.value(row) };
+            take(keys.value(row), kept.value(row), entry);
+        }
     }
     Ok(())
 }

@@ -19,12 +19,15 @@ use crate::operator::aggregate::MemberPlan;
 use crate::operator::aggregate::accumulator::Argument;
 use crate::operator::aggregate::prepare;
 use crate::operator::bisect::{NEVER, TurningPoints};
-use crate::operator::state::{find_part, primitive_column};
+use crate::operator::state::{Gone, find_parts, primitive_column};
 use crate::operator::tiles::layout::{PAST, TileLayout, UNKNOWN};
 use crate::operator::tiles::shard::{Incoming, Shard};
-use crate::operator::{OperatorError, StatePart, map, rows};
+use crate::operator::{OperatorError, StatePart, Stateful, map, rows};
 use crate::plan::clock::as_integers;
 use crate::plan::flow::{Member, Scalar, TilePlan};
+
+/// The one table of the state.
+const TABLE: &str = "tiles";
 
 /// Keeps the tiles of which a comparison is still to turn.
 #[derive(Debug)]
@@ -166,24 +169,47 @@ impl Tiles {
         let deltas = self.shards.par_iter_mut().zip(by_shard).map(|(shard, own)| shard.take(layout, &incoming, &own));
         Ok(deltas.collect::<Result<Vec<Vec<Delta>>, OperatorError>>()?.into_iter().flatten().collect())
     }
+}
 
-    /// The tiles as the part `tiles`.
-    pub fn snapshot(&self) -> Result<Vec<StatePart>, OperatorError> {
+impl Stateful for Tiles {
+    fn snapshot(&self) -> Result<Vec<StatePart>, OperatorError> {
         let batches = self.shards.iter().map(|shard| shard.snapshot(&self.layout));
         let batches = batches.collect::<Result<Vec<_>, _>>()?;
         let batch = concat_batches(self.layout.state(), &batches)?;
-        Ok(vec![StatePart { name: "tiles".to_string(), batch }])
+        Ok(vec![StatePart::whole(TABLE, self.layout.width(), batch)])
     }
 
-    /// Takes tiles from a snapshot.
-    pub fn load(&mut self, parts: &[StatePart]) -> Result<(), OperatorError> {
-        let batch = find_part(parts, "tiles")?;
+    fn changes(&mut self) -> Result<Vec<StatePart>, OperatorError> {
+        let changed: Option<Vec<Vec<u32>>> = self.shards.iter_mut().map(Shard::take_changed).collect();
+        let parts = match changed {
+            None => self.snapshot()?,
+            Some(changed) => {
+                let layout = &self.layout;
+                let batches = self.shards.iter().zip(changed).map(|(shard, changed)| shard.changes(layout, changed));
+                let batches = batches.collect::<Result<Vec<_>, OperatorError>>()?;
+                let tiles = concat_batches(layout.state(), batches.iter().map(|[tiles, _]| tiles))?;
+                let keys = concat_batches(&layout.keys().schema(), batches.iter().map(|[_, gone]| gone))?;
+                vec![StatePart::changes(TABLE, layout.width(), tiles, Gone { keys, below: None })]
+            }
+        };
+        self.set_saved(true);
+        Ok(parts)
+    }
+
+    fn load(&mut self, parts: &[StatePart]) -> Result<(), OperatorError> {
         let types = |schema: &Schema| schema.fields().iter().map(|field| field.data_type().clone()).collect::<Vec<_>>();
-        if types(&batch.schema()) != types(self.layout.state()) {
-            let reason = "its columns have other types".to_string();
-            return Err(OperatorError::State { what: "tiles".to_string(), reason });
+        for batch in find_parts(parts, TABLE)? {
+            if types(&batch.schema()) != types(self.layout.state()) {
+                let reason = "its columns have other types".to_string();
+                return Err(OperatorError::State { what: TABLE.to_string(), reason });
+            }
+            self.absorb(batch)?;
         }
-        self.absorb(batch).map(drop)
+        Ok(())
+    }
+
+    fn set_saved(&mut self, is_saved: bool) {
+        self.shards.iter_mut().for_each(|shard| shard.set_saved(is_saved));
     }
 }
 

@@ -10,6 +10,7 @@ use crate::delta::{Clock, Delta};
 use crate::operator::aggregate::accumulator::{Accumulator, Argument, Selection};
 use crate::operator::aggregate::keys::{BatchKeys, KeyIndex};
 use crate::operator::bisect::NEVER;
+use crate::operator::changed::ChangedSlots;
 use crate::operator::tiles::layout::TileLayout;
 use crate::operator::{OperatorError, rows};
 use crate::plan::flow::AggregateCall;
@@ -43,6 +44,7 @@ pub(super) struct Shard {
     schedule: BTreeMap<Clock, Vec<u32>>,
     /// The place of each slot among those met in this step.
     met: Vec<u32>,
+    changed: ChangedSlots,
 }
 
 fn merging(call: &AggregateCall) -> AggregateCall {
@@ -59,6 +61,7 @@ impl Shard {
             due: Vec::new(),
             schedule: BTreeMap::new(),
             met: Vec::new(),
+            changed: ChangedSlots::default(),
         })
     }
 
@@ -70,7 +73,7 @@ impl Shard {
     pub(super) fn size(&self) -> (usize, usize) {
         let a_slot = size_of::<i64>() + size_of::<(Clock, u32)>() + 2 * size_of::<u32>();
         let calls: usize = self.calls.iter().map(Accumulator::bytes).sum();
-        (self.index.len(), self.index.bytes() + self.rows.capacity() * a_slot + calls)
+        (self.index.len(), self.index.bytes() + self.rows.capacity() * a_slot + calls + self.changed.bytes())
     }
 
     fn grow(&mut self) {
@@ -107,7 +110,10 @@ impl Shard {
             counts[*place as usize] += incoming.rows.map_or(1, |rows| rows[*row as usize]);
             places.push(*place);
         }
-        touched.iter().for_each(|slot| self.met[*slot as usize] = NOT_MET);
+        for slot in &touched {
+            self.met[*slot as usize] = NOT_MET;
+            self.changed.note(*slot);
+        }
 
         let all: Vec<u32> = (0..touched.len() as u32).collect();
         let selection = Selection { slots: &places, rows: own, weights: incoming.weights };
@@ -217,6 +223,7 @@ impl Shard {
         let tiles = self.tiles(layout, &due)?;
         for slot in due {
             self.due[slot as usize] = (NEVER, 0);
+            self.changed.note(slot);
             self.forget(slot);
         }
         let (columns, rest) = tiles.columns().split_at(layout.width());
@@ -237,7 +244,28 @@ impl Shard {
         Ok(RecordBatch::try_new(Arc::clone(layout.state()), columns)?)
     }
 
+    /// All tiles.
     pub(super) fn snapshot(&self, layout: &TileLayout) -> Result<RecordBatch, OperatorError> {
         self.tiles(layout, &self.index.live_slots())
+    }
+
+    /// The slots that have changed; `None` for all, or most.
+    pub(super) fn take_changed(&mut self) -> Option<Vec<u32>> {
+        self.changed.take().filter(|changed| changed.len() <= self.index.len() / 2)
+    }
+
+    /// Of slots that have changed, the tiles that are here and the keys of those that are gone.
+    pub(super) fn changes(&self, layout: &TileLayout, changed: Vec<u32>) -> Result<[RecordBatch; 2], OperatorError> {
+        let known = changed.into_iter().filter(|slot| self.index.holds(*slot) || self.index.has_lost(*slot));
+        let (held, gone): (Vec<u32>, Vec<u32>) = known.partition(|slot| self.index.holds(*slot));
+        let gone = RecordBatch::try_new(layout.keys().schema(), self.index.columns(layout.keys(), &gone)?)?;
+        Ok([self.tiles(layout, &held)?, gone])
+    }
+
+    pub(super) fn set_saved(&mut self, is_saved: bool) {
+        self.changed.set_saved(is_saved);
+        if is_saved {
+            self.index.set_saved();
+        }
     }
 }

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use arrow::array::{Array, RecordBatch};
+use arrow::array::RecordBatch;
 use arrow::compute::{concat_batches, interleave_record_batch};
 
-use crate::operator::OperatorError;
+use crate::operator::{OperatorError, rows};
 
 /// Most records of a segment that was put together from smaller ones.
 const SEGMENT_RECORDS: usize = 65_536;
@@ -27,10 +27,9 @@ struct Segment {
 }
 
 impl Segment {
-    fn new(records: RecordBatch, newest: i64) -> Result<Self, OperatorError> {
-        let bytes = records.columns().iter().map(|column| column.to_data().get_slice_memory_size());
-        let bytes = bytes.sum::<Result<usize, _>>()?;
-        Ok(Segment { records, newest, bytes })
+    fn new(records: RecordBatch, newest: i64) -> Self {
+        let bytes = rows::bytes_of(&records);
+        Segment { records, newest, bytes }
     }
 }
 
@@ -50,12 +49,12 @@ impl KeptRecords {
     pub(super) fn push(&mut self, records: RecordBatch, newest: i64) -> Result<(), OperatorError> {
         let first = self.next;
         self.next += records.num_rows() as u64;
-        self.segments.insert(first, Segment::new(records, newest)?);
+        self.segments.insert(first, Segment::new(records, newest));
         while let Some((last, two)) = self.last_two_to_join() {
             let Some(segment) = self.segments.remove(&last) else { break };
             let Some(before) = self.segments.get_mut(&two) else { break };
             let records = concat_batches(&segment.records.schema(), [&before.records, &segment.records])?;
-            *before = Segment::new(records, before.newest.max(segment.newest))?;
+            *before = Segment::new(records, before.newest.max(segment.newest));
         }
         Ok(())
     }

@@ -16,28 +16,26 @@
 
 mod kept;
 mod seen;
+mod state;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, RecordBatch, new_null_array};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, RecordBatch};
 use arrow::buffer::NullBuffer;
-use arrow::compute::{cast, concat_batches, filter_record_batch};
-use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef};
+use arrow::compute::{cast, filter_record_batch};
+use arrow::datatypes::{DataType, Int32Type, Int64Type, SchemaRef};
 use rayon::prelude::*;
 
 use self::kept::KeptRecords;
-use self::seen::{Changes, Entry, Shard};
+use self::seen::{Changes, Shard};
 use crate::delta::Delta;
 use crate::operator::aggregate::keys::{BatchKeys, KeyLayout};
-use crate::operator::state::{find_part, primitive_column};
-use crate::operator::{OperatorError, StatePart, rows};
+use crate::operator::{OperatorError, rows};
 use crate::plan::unique::UniqueRule;
 
 /// Keys are looked through for what can be forgotten after so many new records, or half as many as are remembered.
 const SWEEP_RECORDS: usize = 4096;
-/// In a snapshot in place of the row of an entry: no record is kept of it.
-const NO_ROW: i64 = -1;
 
 /// Drops resent records, and those that are too late to tell.
 #[derive(Debug)]
@@ -56,6 +54,8 @@ pub struct Unique {
     shards: Vec<Shard>,
     kept: KeptRecords,
     dropped: Dropped,
+    /// What lies below was forgotten when the last checkpoint was taken: entries, records.
+    told: Option<[i64; 2]>,
 }
 
 /// How many records were dropped.
@@ -103,6 +103,7 @@ impl Unique {
             shards,
             kept: KeptRecords::default(),
             dropped: Dropped::default(),
+            told: None,
         })
     }
 
@@ -233,96 +234,6 @@ impl Unique {
     pub fn size(&self) -> (usize, usize) {
         let entries = self.shards.iter().map(Shard::entries).sum();
         (entries, self.shards.iter().map(Shard::bytes).sum::<usize>() + self.kept.bytes())
-    }
-
-    /// All that is remembered: `partitions`, `totals`, `entries` with their keys, and the `rows` that are kept.
-    pub fn snapshot(&self) -> Result<Vec<StatePart>, OperatorError> {
-        let number = |name: &str| Field::new(name, DataType::Int64, false);
-        let short = |name: &str| Field::new(name, DataType::Int32, false);
-        let newest = &self.partitions.newest;
-        let partitions: Vec<ArrayRef> = vec![
-            Arc::new(Int32Array::from_iter_values(newest.keys().copied())),
-            Arc::new(Int64Array::from_iter_values(newest.values().copied())),
-        ];
-        let totals = [self.forgotten, self.dropped.resent as i64, self.dropped.too_late as i64];
-        let totals = totals.iter().map(|total| Arc::new(Int64Array::from(vec![*total])) as ArrayRef).collect();
-
-        let entries: Vec<&Entry> = self.shards.iter().flat_map(Shard::all).map(|(_, entry)| entry).collect();
-        let kept = |entry: &&&Entry| entry.number.is_some() && entry.time >= self.forgotten;
-        let numbers: Vec<u64> = entries.iter().filter(kept).filter_map(|entry| entry.number).collect();
-        let mut next = 0..;
-        let rows = entries.iter().map(|entry| kept(&entry).then(|| next.next()).flatten().unwrap_or(NO_ROW));
-        let mut columns: Vec<ArrayRef> = vec![
-            Arc::new(Int64Array::from_iter_values(entries.iter().map(|entry| entry.time))),
-            Arc::new(Int32Array::from_iter_values(entries.iter().map(|entry| entry.partition))),
-            Arc::new(Int64Array::from_iter_values(entries.iter().map(|entry| entry.offset))),
-            Arc::new(Int64Array::from_iter_values(rows)),
-        ];
-        let mut fields = vec![number("time"), short("partition"), number("offset"), number("row")];
-        let keys = self.shards.iter().map(|shard| shard.keys(&self.layout)).collect::<Result<Vec<_>, _>>()?;
-        let keys = concat_batches(&self.layout.schema(), &keys)?;
-        fields.extend(keys.schema().fields().iter().map(|field| field.as_ref().clone()));
-        columns.extend(keys.columns().iter().cloned());
-        let rows = match numbers.is_empty() {
-            true => RecordBatch::new_empty(Arc::clone(&self.schema)),
-            false => self.kept.rows(&numbers)?,
-        };
-        let part = |name: &str, fields: Vec<Field>, columns: Vec<ArrayRef>| -> Result<StatePart, OperatorError> {
-            let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?;
-            Ok(StatePart { name: name.to_string(), batch })
-        };
-        Ok(vec![
-            part("partitions", vec![short("partition"), number("newest")], partitions)?,
-            part("totals", ["forgotten", "resent", "too_late"].map(number).to_vec(), totals)?,
-            part("entries", fields, columns)?,
-            StatePart { name: "rows".to_string(), batch: rows },
-        ])
-    }
-
-    /// Takes up what a snapshot remembers.
-    pub fn load(&mut self, parts: &[StatePart]) -> Result<(), OperatorError> {
-        let damaged = |what: &str, reason: &str| OperatorError::State { what: what.into(), reason: reason.into() };
-        let partitions = find_part(parts, "partitions")?;
-        let numbers = primitive_column::<Int32Type>(partitions, 0)?.values().iter();
-        let newest = primitive_column::<Int64Type>(partitions, 1)?.values().iter();
-        self.partitions.newest.extend(numbers.copied().zip(newest.copied()));
-        let totals = find_part(parts, "totals")?;
-        let total = |index: usize| -> Result<i64, OperatorError> {
-            let total = primitive_column::<Int64Type>(totals, index)?.values().first().copied();
-            total.ok_or_else(|| damaged("totals", "it has no row"))
-        };
-        self.forgotten = total(0)?;
-        self.dropped = Dropped { resent: total(1)?.unsigned_abs(), too_late: total(2)?.unsigned_abs() };
-
-        let kept = find_part(parts, "rows")?;
-        let first = self.kept.next();
-        if kept.num_rows() > 0 {
-            // The columns of a stream may have changed their places meanwhile.
-            let columns = self.schema.fields().iter().map(|field| match kept.column_by_name(field.name()) {
-                Some(column) => Arc::clone(column),
-                None => new_null_array(field.data_type(), kept.num_rows()),
-            });
-            let kept = RecordBatch::try_new(Arc::clone(&self.schema), columns.collect())?;
-            let newest = self.records(&kept)?.times.values().iter().copied().max();
-            self.kept.push(kept, newest.unwrap_or(i64::MIN))?;
-        }
-        let entries = find_part(parts, "entries")?;
-        let times = primitive_column::<Int64Type>(entries, 0)?;
-        let numbers = primitive_column::<Int32Type>(entries, 1)?;
-        let offsets = primitive_column::<Int64Type>(entries, 2)?;
-        let rows = primitive_column::<Int64Type>(entries, 3)?;
-        let keys = entries.columns().get(4..).filter(|keys| keys.len() == self.layout.types().len());
-        let keys = self.layout.prepare(keys.ok_or_else(|| damaged("entries", "they have other keys"))?)?;
-        let by_shard = rows::rows_by_shard(keys.hashes.iter().copied(), self.shards.len());
-        for (shard, taken) in self.shards.iter_mut().zip(by_shard) {
-            let loaded = taken.iter().map(|row| {
-                let row = *row as usize;
-                let number = u64::try_from(rows.value(row)).ok().map(|row| first + row);
-                Entry { time: times.value(row), partition: numbers.value(row), offset: offsets.value(row), number }
-            });
-            shard.load(&keys, &taken, loaded);
-        }
-        Ok(())
     }
 }
 

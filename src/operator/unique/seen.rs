@@ -5,6 +5,7 @@ use arrow::array::RecordBatch;
 use super::Records;
 use crate::operator::OperatorError;
 use crate::operator::aggregate::keys::{BatchKeys, KeyIndex, KeyLayout};
+use crate::operator::changed::ChangedSlots;
 
 /// An event time of a key, and the first record that has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,11 +42,13 @@ pub(super) struct Shard {
     /// By slot of the index.
     seen: Vec<Seen>,
     entries: usize,
+    /// Slots with new entries; what is forgotten goes by itself.
+    changed: ChangedSlots,
 }
 
 impl Shard {
     pub(super) fn new(layout: &KeyLayout) -> Self {
-        Shard { index: layout.index(), seen: Vec::new(), entries: 0 }
+        Shard { index: layout.index(), seen: Vec::new(), entries: 0, changed: ChangedSlots::default() }
     }
 
     /// Entries of all keys.
@@ -66,6 +69,7 @@ impl Shard {
         self.seen.resize(self.index.slots(), Seen::Nothing);
         for (slot, taken) in slots.into_iter().zip(rows) {
             let row = *taken as usize;
+            self.changed.note(slot);
             let new = Entry {
                 time: records.times.value(row),
                 partition: records.partitions.value(row),
@@ -93,25 +97,41 @@ impl Shard {
         }
     }
 
-    /// All entries with the slots of their keys.
-    pub(super) fn all(&self) -> impl Iterator<Item = (u32, &Entry)> {
-        let by_slot = self.seen.iter().enumerate();
-        by_slot.flat_map(|(slot, seen)| seen.entries().iter().map(move |entry| (slot as u32, entry)))
+    /// Slots that have changed; `None` for all, or most.
+    pub(super) fn take_changed(&mut self) -> Option<Vec<u32>> {
+        self.changed.take().filter(|changed| changed.len() <= self.index.len() / 2)
     }
 
-    /// The keys of [`Shard::all`].
-    pub(super) fn keys(&self, layout: &KeyLayout) -> Result<RecordBatch, OperatorError> {
-        let slots: Vec<u32> = self.all().map(|(slot, _)| slot).collect();
-        Ok(RecordBatch::try_new(layout.schema(), self.index.columns(layout, &slots)?)?)
+    pub(super) fn set_saved(&mut self, is_saved: bool) {
+        self.changed.set_saved(is_saved);
     }
 
-    /// Takes up entries of a snapshot, those of a key in their order.
+    /// The entries of these slots, or all, and their keys.
+    pub(super) fn entries_of(
+        &self,
+        slots: Option<&[u32]>,
+        layout: &KeyLayout,
+    ) -> Result<(Vec<Entry>, RecordBatch), OperatorError> {
+        let mut entries = Vec::new();
+        let mut of_entries = Vec::new();
+        let mut take = |slot: u32, seen: &Seen| {
+            entries.extend(seen.entries());
+            of_entries.resize(entries.len(), slot);
+        };
+        match slots {
+            Some(slots) => slots.iter().for_each(|slot| take(*slot, &self.seen[*slot as usize])),
+            None => self.seen.iter().enumerate().for_each(|(slot, seen)| take(slot as u32, seen)),
+        }
+        Ok((entries, RecordBatch::try_new(layout.schema(), self.index.columns(layout, &of_entries)?)?))
+    }
+
+    /// Takes up entries of a checkpoint.
     pub(super) fn load(&mut self, keys: &BatchKeys, rows: &[u32], entries: impl Iterator<Item = Entry>) {
         let slots = self.index.intern(keys, rows);
         self.seen.resize(self.index.slots(), Seen::Nothing);
         for (slot, entry) in slots.into_iter().zip(entries) {
             let seen = &mut self.seen[slot as usize];
-            seen.insert(seen.entries().len(), entry);
+            seen.insert(seen.entries().partition_point(|known| known.time < entry.time), entry);
             self.entries += 1;
         }
     }

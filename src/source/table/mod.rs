@@ -82,8 +82,6 @@ pub struct Tables {
 
 struct Entry {
     log: Arc<TableLog>,
-    /// Where the last two checkpoints have come to: both are kept.
-    checkpoints: [i64; 2],
     watcher: Option<(Arc<Watcher>, JoinHandle<()>)>,
 }
 
@@ -124,13 +122,12 @@ impl Tables {
         Tables { folder: state_dir.join("tables"), entries: Mutex::default() }
     }
 
-    /// A checkpoint of these offsets was written: records before the one before it need not be kept one by one.
+    /// All checkpoints that are kept go on from here: records before need not be kept one by one.
     pub fn checkpointed(&self, offsets: &Offsets) {
         for (stream, entry) in self.lock().iter_mut() {
             let partition = Partition { stream: stream.clone(), number: PARTITION };
             if let Some(next) = offsets.next(&partition) {
-                entry.checkpoints = [entry.checkpoints[1], next];
-                entry.log.forget_before(entry.checkpoints[0]);
+                entry.log.forget_before(next);
             }
         }
     }
@@ -142,7 +139,7 @@ impl Tables {
     fn entry<'a>(&self, entries: &'a mut BTreeMap<String, Entry>, stream: &str) -> io::Result<&'a mut Entry> {
         if !entries.contains_key(stream) {
             let log = Arc::new(TableLog::open(self.folder.join(stream).join("rows.log"))?);
-            entries.insert(stream.to_string(), Entry { log, checkpoints: [0; 2], watcher: None });
+            entries.insert(stream.to_string(), Entry { log, watcher: None });
         }
         entries.get_mut(stream).ok_or_else(|| io::ErrorKind::NotFound.into())
     }

@@ -1,0 +1,218 @@
+//! Checkpoints: the state of every operator at one epoch, as files that are written once.
+//!
+//! A *segment* holds rows of an operator's tables; a *manifest* lists, for each operator, the segments that make its
+//! state: all of it, then what has changed since, so that a checkpoint costs what changed. Segments are shared between
+//! manifests. A manifest is written after its segments, so a checkpoint is whole or absent; it has the length and CRC of
+//! each segment and of itself. What no manifest speaks of is garbage of a writer that crashed, and is collected at the
+//! next start.
+
+mod fold;
+mod manifest;
+mod merge;
+mod place;
+mod segment;
+#[cfg(test)]
+mod tests;
+mod thread;
+mod writer;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use self::fold::Fold;
+use self::manifest::{LONGEST, Unreadable};
+pub use self::manifest::{Manifest, OperatorFiles, Position, Run, SegmentFile, TagVersion, VERSION};
+use self::place::{Folder, Place};
+pub use self::thread::{CheckpointThread, Saved};
+pub use self::writer::{Taken, Writer};
+use crate::operator::StatePart;
+
+/// Folders of the place.
+const MANIFESTS: &str = "manifests";
+const SEGMENTS: &str = "segments";
+/// The file in which the checkpoints before format 3, each in a folder of its own, said what they are.
+const OLD_MANIFEST: &str = "manifest.json";
+
+/// State of operators by fingerprint.
+pub type State = BTreeMap<String, Vec<StatePart>>;
+
+/// Why a checkpoint cannot be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// The disk or the object store says no; it may say yes later.
+    #[error("{file}: {source}")]
+    Io {
+        /// The file or folder.
+        file: String,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The file is not what was written.
+    #[error("{file}: {reason}")]
+    Damaged {
+        /// The file.
+        file: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Another version of tagflow wrote it.
+    #[error("{file}: the checkpoint has format {found}, this tagflow reads format {VERSION}")]
+    Version {
+        /// The manifest.
+        file: String,
+        /// Its version.
+        found: u32,
+    },
+}
+
+/// The newest checkpoint that is whole, if there is one, and what is wrong with newer ones.
+pub type Latest = (Option<(Manifest, State)>, Vec<CheckpointError>);
+
+/// The checkpoints of one project and profile.
+#[derive(Debug, Clone)]
+pub struct Checkpoints {
+    place: Arc<dyn Place>,
+}
+
+impl Checkpoints {
+    /// Below the state directory.
+    pub fn new(state_dir: &Path) -> Self {
+        Checkpoints { place: Arc::new(Folder(state_dir.join("checkpoints"))) }
+    }
+
+    /// The newest one that is whole, and what is wrong with newer ones. An error where the place does not answer: what
+    /// cannot be read now may be sound.
+    pub fn latest(&self) -> Result<Latest, CheckpointError> {
+        let mut skipped = Vec::new();
+        for found in self.manifests()? {
+            match found.and_then(|manifest| Ok((self.read(&manifest)?, manifest))) {
+                Ok((state, manifest)) => return Ok((Some((manifest, state)), skipped)),
+                Err(error @ CheckpointError::Io { .. }) => return Err(error),
+                Err(error) => skipped.push(error),
+            }
+        }
+        skipped.extend(self.of_old_formats()?);
+        Ok((None, skipped))
+    }
+
+    /// All manifests, newest first, and why some cannot be read.
+    pub fn manifests(&self) -> Result<Vec<Result<Manifest, CheckpointError>>, CheckpointError> {
+        let mut epochs: Vec<u64> = self.place.list(MANIFESTS)?.iter().filter_map(|name| epoch_of(name)).collect();
+        epochs.sort_unstable();
+        Ok(epochs.into_iter().rev().map(|epoch| self.manifest(epoch)).collect())
+    }
+
+    /// The manifest of an epoch.
+    pub fn manifest(&self, epoch: u64) -> Result<Manifest, CheckpointError> {
+        let name = manifest_name(epoch);
+        let file = || self.place.describe(&name);
+        let manifest = Manifest::decode(&self.place.get(&name, LONGEST)?).map_err(|unreadable| match unreadable {
+            Unreadable::Damaged(reason) => CheckpointError::Damaged { file: file(), reason },
+            Unreadable::Version(found) => CheckpointError::Version { file: file(), found },
+        })?;
+        if manifest.position.epoch != epoch {
+            let reason = format!("it is the manifest of epoch {}", manifest.position.epoch);
+            return Err(CheckpointError::Damaged { file: file(), reason });
+        }
+        Ok(manifest)
+    }
+
+    /// Checkpoints of formats that are no longer read, as errors that name them.
+    fn of_old_formats(&self) -> Result<Vec<CheckpointError>, CheckpointError> {
+        #[derive(serde::Deserialize)]
+        struct Versioned {
+            version: u32,
+        }
+        let mut found = Vec::new();
+        for folder in self.place.list("")?.iter().filter(|name| name.parse::<u64>().is_ok()) {
+            let name = format!("{folder}/{OLD_MANIFEST}");
+            let Ok(text) = self.place.get(&name, LONGEST) else { continue };
+            let Ok(Versioned { version }) = serde_json::from_slice(&text) else { continue };
+            found.push(CheckpointError::Version { file: self.place.describe(&name), found: version });
+        }
+        Ok(found)
+    }
+
+    /// The state that a manifest speaks of; every file is what was written, or this fails.
+    pub fn read(&self, manifest: &Manifest) -> Result<State, CheckpointError> {
+        let read = |(operator, files): (&String, &OperatorFiles)| Ok((operator.clone(), self.read_operator(files)?));
+        manifest.operators.iter().map(read).collect()
+    }
+
+    fn read_operator(&self, files: &OperatorFiles) -> Result<Vec<StatePart>, CheckpointError> {
+        let mut fold = Fold::new(&files.tables);
+        let mut state = Vec::new();
+        for run in files.runs.iter().rev() {
+            for segment in &run.segments {
+                let parts = self.read_segment(segment)?;
+                state.extend(fold.add(parts).map_err(|reason| self.damaged(segment, reason))?);
+            }
+            fold.end_run();
+        }
+        Ok(state)
+    }
+
+    fn read_segment(&self, segment: &SegmentFile) -> Result<Vec<StatePart>, CheckpointError> {
+        let bytes = self.place.get(&segment_name(&segment.name), segment.bytes)?;
+        if bytes.len() as u64 != segment.bytes {
+            return Err(self.damaged(segment, "it is shorter than it should be"));
+        }
+        if crc32fast::hash(&bytes) != segment.crc32 {
+            return Err(self.damaged(segment, "its checksum differs from the manifest's"));
+        }
+        segment::decode(&bytes).map_err(|reason| self.damaged(segment, reason))
+    }
+
+    fn damaged(&self, segment: &SegmentFile, reason: impl ToString) -> CheckpointError {
+        let file = self.place.describe(&segment_name(&segment.name));
+        CheckpointError::Damaged { file, reason: reason.to_string() }
+    }
+
+    /// Removes the manifests before an epoch, those that cannot be read included.
+    fn drop_before(&self, epoch: u64) -> Result<(), CheckpointError> {
+        for name in self.place.list(MANIFESTS)? {
+            if epoch_of(&name).is_some_and(|older| older < epoch) {
+                self.place.remove(&format!("{MANIFESTS}/{name}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the checkpoint of an epoch the newest by dropping the newer ones, those that cannot be read included.
+    pub fn go_back_to(&self, epoch: u64) -> Result<(), CheckpointError> {
+        self.manifest(epoch)?;
+        for name in self.place.list(MANIFESTS)? {
+            if epoch_of(&name).is_some_and(|newer| newer > epoch) {
+                self.place.remove(&format!("{MANIFESTS}/{name}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what none of these manifests, which are all that there are, speaks of: a writer has crashed.
+    fn collect_garbage(&self, manifests: &[Manifest]) -> Result<usize, CheckpointError> {
+        let needed: BTreeSet<&str> =
+            manifests.iter().flat_map(Manifest::segments).map(|segment| segment.name.as_str()).collect();
+        let segments = self.place.list(SEGMENTS)?.into_iter().filter(|name| !needed.contains(name.as_str()));
+        let mut garbage: Vec<String> = segments.map(|name| segment_name(&name)).collect();
+        let manifests = self.place.list(MANIFESTS)?.into_iter().filter(|name| epoch_of(name).is_none());
+        garbage.extend(manifests.map(|name| format!("{MANIFESTS}/{name}")));
+        for name in &garbage {
+            self.place.remove(name)?;
+        }
+        Ok(garbage.len())
+    }
+}
+
+fn manifest_name(epoch: u64) -> String {
+    format!("{MANIFESTS}/{epoch:020}")
+}
+
+fn epoch_of(name: &str) -> Option<u64> {
+    Some(name).filter(|name| name.len() == 20)?.parse().ok()
+}
+
+fn segment_name(name: &str) -> String {
+    format!("{SEGMENTS}/{name}")
+}

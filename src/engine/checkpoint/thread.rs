@@ -1,0 +1,218 @@
+//! The writer on a thread of its own: the epoch loop hands over what has changed and goes on.
+//!
+//! Segments are written at once, the manifest when the store is known to hold that epoch: a lost checkpoint replays, an
+//! early one would lose rows. What fails is tried again with what it carries, so no change is lost; meanwhile no other
+//! checkpoint is taken.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tracing::{error, info, warn};
+
+use super::manifest::{Manifest, OperatorFiles};
+use super::place::Place;
+use super::writer::{Taken, Writer};
+use super::{CheckpointError, Checkpoints};
+use crate::config::Keeping;
+use crate::delta::Offsets;
+use crate::engine::stop::Stop;
+
+/// Waits between two tries: doubled from the first up to the last.
+const FIRST_WAIT: Duration = Duration::from_millis(200);
+const LAST_WAIT: Duration = Duration::from_secs(10);
+
+/// A checkpoint that is written.
+#[derive(Debug)]
+pub struct Saved {
+    /// Its epoch.
+    pub epoch: u64,
+    /// The least offsets at which a checkpoint that is kept goes on.
+    pub kept_from: Offsets,
+    /// False where files that it rests on cannot be read any more: the next one must hold all.
+    pub is_sound: bool,
+}
+
+enum Message {
+    Write(Box<Taken>, i64),
+    Committed(u64),
+}
+
+/// A handle on the thread.
+#[derive(Debug)]
+pub struct CheckpointThread {
+    messages: Option<Sender<Message>>,
+    saved: Receiver<Saved>,
+    thread: Option<JoinHandle<()>>,
+    trouble: Arc<Mutex<Option<String>>>,
+    is_busy: bool,
+}
+
+impl CheckpointThread {
+    /// Starts it. `resting_on` is what the operators' state was loaded from; `stop` gives up what does not work.
+    pub fn start(
+        checkpoints: &Checkpoints,
+        keeping: Keeping,
+        resting_on: BTreeMap<String, OperatorFiles>,
+        stop: Arc<Stop>,
+    ) -> std::io::Result<Self> {
+        let (messages, received) = channel();
+        let (done, saved) = channel();
+        let trouble = Arc::new(Mutex::new(None));
+        let place = Patient { place: Arc::clone(&checkpoints.place), stop, trouble: Arc::clone(&trouble) };
+        let thread = std::thread::Builder::new().name("checkpoints".to_string()).spawn(move || {
+            let stop = Arc::clone(&place.stop);
+            let checkpoints = Checkpoints { place: Arc::new(place) };
+            let outcome = Writer::open(checkpoints, keeping, resting_on)
+                .and_then(|writer| follow(writer, &received, &done, &stop));
+            if let Err(error) = outcome {
+                error!(%error, "no more checkpoints are written");
+            }
+        })?;
+        Ok(CheckpointThread { messages: Some(messages), saved, thread: Some(thread), trouble, is_busy: false })
+    }
+
+    /// True while a checkpoint is on its way.
+    pub fn is_busy(&self) -> bool {
+        self.is_busy
+    }
+
+    /// Begins to write; `now` is in milliseconds since the Unix epoch. Not while another is on its way.
+    pub fn write(&mut self, taken: Taken, now: i64) {
+        self.is_busy = true;
+        self.send(Message::Write(Box::new(taken), now));
+    }
+
+    /// The store holds all up to this epoch.
+    pub fn committed(&self, epoch: u64) {
+        self.send(Message::Committed(epoch));
+    }
+
+    /// The checkpoint that was on its way, if it is written within `wait`.
+    pub fn saved(&mut self, wait: Duration) -> Option<Saved> {
+        let saved = self.saved.recv_timeout(wait).ok()?;
+        self.is_busy = false;
+        Some(saved)
+    }
+
+    /// What keeps it from writing, if anything does.
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.lock().map(|trouble| trouble.clone()).unwrap_or_default()
+    }
+
+    fn send(&self, message: Message) {
+        if let Some(messages) = &self.messages
+            && messages.send(message).is_err()
+            && self.trouble().is_none()
+            && let Ok(mut trouble) = self.trouble.lock()
+        {
+            *trouble = Some("the thread that writes checkpoints has ended".to_string());
+        }
+    }
+}
+
+impl Drop for CheckpointThread {
+    fn drop(&mut self) {
+        self.messages = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            error!("the thread that writes checkpoints panicked");
+        }
+    }
+}
+
+fn follow(
+    mut writer: Writer,
+    messages: &Receiver<Message>,
+    done: &Sender<Saved>,
+    stop: &Stop,
+) -> Result<(), CheckpointError> {
+    let mut waiting: Option<(Manifest, u64, Instant)> = None;
+    let mut committed = 0;
+    for message in messages {
+        match message {
+            Message::Committed(epoch) => committed = epoch.max(committed),
+            Message::Write(taken, now) => {
+                let (before, begun) = (writer.bytes(), Instant::now());
+                waiting = Some((writer.write(*taken, now)?, before, begun));
+            }
+        }
+        let is_due = |(manifest, ..): &mut (Manifest, u64, Instant)| manifest.position.epoch <= committed;
+        let Some((manifest, before, begun)) = waiting.take_if(is_due) else { continue };
+        let epoch = manifest.position.epoch;
+        writer.publish(manifest)?;
+        let (bytes, millis) = (writer.bytes() - before, begun.elapsed().as_millis() as u64);
+        info!(epoch, bytes, millis, "checkpoint");
+        let is_sound = writer.join_runs(&|| stop.is_asked())?;
+        if done.send(Saved { epoch, kept_from: writer.kept_from(), is_sound }).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// A place that is asked again until it answers or the daemon stops.
+#[derive(Debug)]
+struct Patient {
+    place: Arc<dyn Place>,
+    stop: Arc<Stop>,
+    trouble: Arc<Mutex<Option<String>>>,
+}
+
+impl Patient {
+    fn retry<T>(&self, act: impl Fn() -> Result<T, CheckpointError>) -> Result<T, CheckpointError> {
+        let mut wait = FIRST_WAIT;
+        loop {
+            let error = match act() {
+                Err(error @ CheckpointError::Io { .. }) => error,
+                outcome => {
+                    if self.set_trouble(None) {
+                        info!("checkpoints can be written again");
+                    }
+                    return outcome;
+                }
+            };
+            if !self.set_trouble(Some(format!("checkpoints: {error}"))) {
+                warn!(%error, "checkpoints cannot be written; trying again");
+            }
+            let until = Instant::now() + wait;
+            while Instant::now() < until {
+                if self.stop.is_over() {
+                    return Err(error);
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            wait = (wait * 2).min(LAST_WAIT);
+        }
+    }
+
+    /// Sets what is in the way; true when there was something before.
+    fn set_trouble(&self, trouble: Option<String>) -> bool {
+        self.trouble.lock().is_ok_and(|mut known| std::mem::replace(&mut *known, trouble).is_some())
+    }
+}
+
+impl Place for Patient {
+    fn describe(&self, name: &str) -> String {
+        self.place.describe(name)
+    }
+
+    fn put(&self, name: &str, bytes: &[u8]) -> Result<(), CheckpointError> {
+        self.retry(|| self.place.put(name, bytes))
+    }
+
+    fn get(&self, name: &str, most: u64) -> Result<Vec<u8>, CheckpointError> {
+        self.retry(|| self.place.get(name, most))
+    }
+
+    fn list(&self, folder: &str) -> Result<Vec<String>, CheckpointError> {
+        self.retry(|| self.place.list(folder))
+    }
+
+    fn remove(&self, name: &str) -> Result<(), CheckpointError> {
+        self.retry(|| self.place.remove(name))
+    }
+}
