@@ -3,6 +3,7 @@
 
 pub mod accept;
 pub mod check;
+pub mod checkpoint;
 pub mod dead_letters;
 pub mod demo;
 pub mod explain;
@@ -67,6 +68,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Let a less complete new version of a tag replace the one that runs.
     Accept(accept::AcceptArgs),
+    /// List and check the checkpoints of the state, or go back to an older one.
+    Checkpoint(checkpoint::CheckpointArgs),
     /// Look at records that could not be taken, and take them out.
     DeadLetters(dead_letters::DeadLettersArgs),
     /// Try a tag again that was set aside.
@@ -127,6 +130,7 @@ pub fn main() -> u8 {
         Command::Status(args) => status::run(&args, &mut out),
         Command::Accept(args) => accept::run(&args, &mut out),
         Command::Resume(args) => resume::run(&args, &mut out),
+        Command::Checkpoint(args) => checkpoint::run(&args, &mut out),
         Command::DeadLetters(args) => dead_letters::run(&args, &mut out),
         Command::Verify(args) => verify::run(&args, &mut out),
         Command::Produce(args) => produce::run(&args),

@@ -59,7 +59,7 @@ pub(super) fn read_engine(
             .unwrap_or(default)
     };
     let epoch_rows = number("epoch_rows", 1..=100_000_000, 131_072);
-    let keeping = Keeping { count: number("checkpoints_kept", 1..=10_000, 3), age: kept_for };
+    let keeping = Keeping { count: number("checkpoints_kept", 2..=10_000, 3), age: kept_for };
     let shards = number("shards", 0..=1024, 0);
     let state_dir = layered(below, above, |section| path_inside(walk, section, "state_dir", root))
         .unwrap_or_else(|| root.join(".tagflow"))

@@ -1,6 +1,7 @@
 //! End to end, against a real Kafka and a real MariaDB: `make test` starts both and says where they are.
 
 mod avro;
+mod checkpoints;
 mod daemon;
 mod dead_letters;
 mod kafka_source;

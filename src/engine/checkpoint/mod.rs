@@ -119,7 +119,7 @@ impl Checkpoints {
     }
 
     /// Checkpoints of formats that are no longer read, as errors that name them.
-    fn of_old_formats(&self) -> Result<Vec<CheckpointError>, CheckpointError> {
+    pub fn of_old_formats(&self) -> Result<Vec<CheckpointError>, CheckpointError> {
         #[derive(serde::Deserialize)]
         struct Versioned {
             version: u32,
@@ -179,13 +179,19 @@ impl Checkpoints {
         Ok(())
     }
 
-    /// Makes the checkpoint of an epoch the newest by dropping the newer ones, those that cannot be read included.
+    /// The epochs of checkpoints that are newer than that of an epoch, those that cannot be read included.
+    pub fn newer_than(&self, epoch: u64) -> Result<Vec<u64>, CheckpointError> {
+        let mut epochs: Vec<u64> = self.place.list(MANIFESTS)?.iter().filter_map(|name| epoch_of(name)).collect();
+        epochs.retain(|newer| *newer > epoch);
+        epochs.sort_unstable();
+        Ok(epochs)
+    }
+
+    /// Makes the checkpoint of an epoch the newest by dropping the newer ones, the newest first.
     pub fn go_back_to(&self, epoch: u64) -> Result<(), CheckpointError> {
         self.manifest(epoch)?;
-        for name in self.place.list(MANIFESTS)? {
-            if epoch_of(&name).is_some_and(|newer| newer > epoch) {
-                self.place.remove(&format!("{MANIFESTS}/{name}"))?;
-            }
+        for newer in self.newer_than(epoch)?.into_iter().rev() {
+            self.place.remove(&manifest_name(newer))?;
         }
         Ok(())
     }

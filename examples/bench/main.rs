@@ -3,6 +3,8 @@
 //!
 //! Each figure is of one whole pass from the first batch to the last. `TAGFLOW_BENCH_EVENTS` sets how many orders.
 
+mod checkpoints;
+
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::Path;
@@ -13,7 +15,9 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
+use tagflow::config::Keeping;
 use tagflow::delta::Offsets;
+use tagflow::engine::checkpoint::{CheckpointThread, Checkpoints, Position, Taken};
 use tagflow::engine::dataflow::Dataflow;
 use tagflow::engine::desired::{Desired, plan_project, reads};
 use tagflow::engine::intake::{Intake, Reads, World};
@@ -45,7 +49,7 @@ fn main() -> Result<(), Failure> {
         let folder = tempfile::tempdir()?;
         write_project(folder.path(), &brokers, &topic, &store, tags)?;
         let desired = load(folder.path())?;
-        run(name, &desired, events, sink)
+        run(name, &desired, events, sink, None)
     };
     let folder = tempfile::tempdir()?;
     write_project(folder.path(), &brokers, &topic, &store, &filtered_tags(1))?;
@@ -57,7 +61,11 @@ fn main() -> Result<(), Failure> {
     for (name, sql) in OTHERS {
         bench(name, &[sql.to_string()], false)?;
     }
-    Ok(())
+    let desired = load(folder.path())?;
+    let places = tempfile::tempdir()?;
+    let saver = Saver::start(&Checkpoints::new(places.path()))?;
+    run("1 tag, a checkpoint each second", &desired, events, false, Some(saver))?;
+    checkpoints::run(&desired)
 }
 
 /// Tags with more to keep than a sum.
@@ -239,7 +247,7 @@ fn decode(desired: &Desired, events: u64) -> Result<(), Failure> {
     Ok(())
 }
 
-fn run(name: &str, desired: &Desired, events: u64, sink: bool) -> Result<(), Failure> {
+fn run(name: &str, desired: &Desired, events: u64, sink: bool, mut saver: Option<Saver>) -> Result<(), Failure> {
     let config = &desired.project.config;
     let shards = rayon::current_num_threads();
     let mut dataflow = Dataflow::new(shards, config.timezone);
@@ -278,6 +286,10 @@ fn run(name: &str, desired: &Desired, events: u64, sink: bool) -> Result<(), Fai
             // Without a store nothing is collapsed: the result is thrown away, as it was in what this is compared with.
             dataflow.replay(&arrived.events, now);
         }
+        if let Some(saver) = &mut saver {
+            dataflow.epoch += 1;
+            saver.follow(&mut dataflow)?;
+        }
         if let Some(store) = &store {
             let done = in_flight.as_ref().is_none_or(|commit| match commit.try_outcome() {
                 Some(outcome) => {
@@ -300,6 +312,33 @@ fn run(name: &str, desired: &Desired, events: u64, sink: bool) -> Result<(), Fai
         dataflow.graph.sizes().iter().fold((0, 0), |(keys, all), size| (keys + size.rows, all + size.bytes));
     println!("{:<34} {:>12} bytes of state a key, {keys} keys", "", bytes / keys.max(1));
     Ok(())
+}
+
+/// Takes checkpoints as the daemon does, of what is in no store.
+struct Saver {
+    thread: CheckpointThread,
+    last: Instant,
+}
+
+impl Saver {
+    fn start(checkpoints: &Checkpoints) -> Result<Self, Failure> {
+        let keeping = Keeping { count: 2, age: Duration::ZERO };
+        let stop = Arc::new(Stop::new(Arc::default()));
+        let thread = CheckpointThread::start(checkpoints, keeping, BTreeMap::new(), stop)?;
+        Ok(Saver { thread, last: Instant::now() })
+    }
+
+    fn follow(&mut self, dataflow: &mut Dataflow) -> Result<(), Failure> {
+        self.thread.saved(Duration::ZERO);
+        if self.thread.is_busy() || self.last.elapsed() < Duration::from_secs(1) {
+            return Ok(());
+        }
+        self.last = Instant::now();
+        let position = Position { epoch: dataflow.epoch, ..Position::default() };
+        self.thread.write(Taken { position, state: dataflow.graph.changes()? }, 0);
+        self.thread.committed(dataflow.epoch);
+        Ok(())
+    }
 }
 
 /// From the first rows on.
