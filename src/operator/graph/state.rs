@@ -22,7 +22,9 @@ impl Operator {
             Operator::TopRows(top) => Some(top.state()),
             Operator::Window(window) => Some(window.state()),
             Operator::Join(join) => Some(join.as_ref()),
-            Operator::Source(_) | Operator::Map(_) | Operator::Unnest(_) | Operator::Union(_) => None,
+            Operator::Source(_) | Operator::Map(_) | Operator::Sound(_) | Operator::Unnest(_) | Operator::Union(_) => {
+                None
+            }
         }
     }
 
@@ -39,7 +41,9 @@ impl Operator {
             Operator::TopRows(top) => Some(top.state_mut()),
             Operator::Window(window) => Some(window.state_mut()),
             Operator::Join(join) => Some(join.as_mut()),
-            Operator::Source(_) | Operator::Map(_) | Operator::Unnest(_) | Operator::Union(_) => None,
+            Operator::Source(_) | Operator::Map(_) | Operator::Sound(_) | Operator::Unnest(_) | Operator::Union(_) => {
+                None
+            }
         }
     }
 }
