@@ -13,6 +13,8 @@ pub mod fill;
 pub mod intake;
 pub mod labels;
 pub mod letters;
+#[cfg(test)]
+mod protocol;
 pub mod reload;
 pub mod sizes;
 pub mod status;

@@ -1,4 +1,4 @@
-//! The daemon as a process, with a clock of its own where libfaketime is there.
+//! The daemon as a process, with a wall clock of its own.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,39 +10,32 @@ use crate::servers::signal;
 /// A project in a folder and the daemon over it.
 pub struct Daemon {
     project: PathBuf,
-    environment: Vec<(&'static str, String)>,
+    environment: [(&'static str, PathBuf); 2],
     child: Option<Child>,
 }
 
-/// libfaketime, as Debian and Fedora keep it.
-fn faketime() -> Option<PathBuf> {
-    let folders = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib"];
-    let files = folders.map(|folder| Path::new(folder).join("faketime/libfaketimeMT.so.1"));
-    files.into_iter().find(|file| file.exists())
+/// Compiles the library that moves the daemon's clock.
+fn clock_library(folder: &Path) -> PathBuf {
+    let library = folder.join("clock.so");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/chaos/clock.rs");
+    let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
+    rustc.args(["--edition", "2024", "--crate-type", "cdylib", "-O", "-o"]).arg(&library).arg(source);
+    assert!(rustc.status().expect("rustc can be run").success(), "the clock does not compile");
+    library
 }
 
 impl Daemon {
     /// Not started yet.
-    pub fn of(project: &Path, mut environment: Vec<(&'static str, String)>) -> Self {
-        if let Some(library) = faketime() {
-            let clock = project.join("clock");
-            fs::write(&clock, "+0").expect("a file in the project");
-            environment.extend([
-                ("LD_PRELOAD", library.display().to_string()),
-                ("FAKETIME_TIMESTAMP_FILE", clock.display().to_string()),
-                ("FAKETIME_NO_CACHE", "1".to_string()),
-                // Waits are as long as they are: only the wall clock is moved.
-                ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_string()),
-            ]);
-        } else {
-            eprintln!("libfaketime is not there: the clock is left alone");
-        }
+    pub fn of(project: &Path) -> Self {
+        let clock = project.join("clock");
+        fs::write(&clock, "0").expect("a file in the project");
+        let environment = [("LD_PRELOAD", clock_library(project)), ("CHAOS_CLOCK", clock)];
         Daemon { project: project.to_path_buf(), environment, child: None }
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tagflow"));
-        command.args(arguments).arg("--project").arg(&self.project).envs(self.environment.iter().cloned());
+        command.args(arguments).arg("--project").arg(&self.project).envs(self.environment.clone());
         command
     }
 
@@ -101,12 +94,12 @@ impl Daemon {
         Some(status)
     }
 
-    /// Moves its wall clock to so many seconds from the true one; true where that can be done.
-    pub fn set_clock(&self, seconds: i64) -> bool {
-        let clock = self.project.join("clock");
+    /// Moves its wall clock to so many seconds from the true one.
+    pub fn set_clock(&self, seconds: i64) {
         // Written beside: it is read at every look at the clock.
-        let beside = self.project.join("clock.new");
-        clock.exists() && fs::write(&beside, format!("{seconds:+}")).and_then(|()| fs::rename(&beside, &clock)).is_ok()
+        let (clock, beside) = (self.project.join("clock"), self.project.join("clock.new"));
+        let written = fs::write(&beside, seconds.to_string()).and_then(|()| fs::rename(&beside, &clock));
+        written.expect("the project can be written");
     }
 
     /// Every table against the batch answer of DataFusion.

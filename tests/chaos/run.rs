@@ -91,7 +91,7 @@ pub fn run(seed: u64, faults: usize) -> Summary {
     let (held, found) = (Mutex::new(Held::default()), Mutex::new(Found::default()));
     let factors = Mutex::new(vec![CATEGORIES.iter().map(|category| (category.to_string(), 1)).collect()]);
     write_project(folder.path(), &topics, &url);
-    let daemon = Daemon::of(folder.path(), Vec::new());
+    let daemon = Daemon::of(folder.path());
     let (stop_recording, stop_reading) = (AtomicBool::new(false), AtomicBool::new(false));
     let mut run = Run {
         project: folder.path(),
@@ -259,7 +259,10 @@ impl Run<'_> {
                 self.summary.edits += 1;
                 self.edit(edit);
             }
-            Act::Clock(seconds) => self.summary.clock_steps += u64::from(self.daemon.set_clock(seconds)),
+            Act::Clock(seconds) => {
+                self.summary.clock_steps += 1;
+                self.daemon.set_clock(seconds);
+            }
             Act::Burst(events) => {
                 self.topics.burst.fetch_add(events, Ordering::SeqCst);
             }
