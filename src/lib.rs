@@ -13,6 +13,7 @@ pub mod cli;
 pub mod column_type;
 pub mod config;
 pub mod console;
+mod crash_point;
 pub mod delta;
 pub mod diagnostic;
 pub mod engine;

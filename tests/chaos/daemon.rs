@@ -52,9 +52,16 @@ impl Daemon {
     }
 
     pub fn start(&mut self) {
+        self.start_until(None);
+    }
+
+    /// Starts it, to end as a crash does where the source says `crash_point`.
+    pub fn start_until(&mut self, crash_point: Option<&str>) {
         if self.child.is_none() {
             let log = fs::File::options().create(true).append(true).open(self.log_file()).expect("the log");
-            let child = self.command(&["run"]).stdout(Stdio::null()).stderr(log).spawn();
+            let mut command = self.command(&["run"]);
+            command.envs(crash_point.map(|point| ("TAGFLOW_CRASH_AT", point)));
+            let child = command.stdout(Stdio::null()).stderr(log).spawn();
             self.child = Some(child.expect("the daemon can be started"));
         }
     }

@@ -4,6 +4,7 @@
 //!
 //! `make chaos N=1000 SEED=7` is the long run. It kills the servers that the environment names.
 
+mod crash_points;
 mod daemon;
 mod events;
 mod expected;
@@ -57,7 +58,7 @@ fn tell(seed: u64, summary: &Summary, begun: Instant) {
 fn tables_are_true_through_faults_of_a_fixed_seed() {
     let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let begun = Instant::now();
-    tell(1, &run(1, SHORT), begun);
+    tell(1, &run(1, "make chaos N=15 SEED=1", |run| run.rounds(SHORT)), begun);
 }
 
 #[test]
@@ -70,11 +71,20 @@ fn tables_are_true_through_faults_of_a_random_seed() {
     let mut whole = Summary::default();
     for (life, begins) in (0..faults).step_by(LIFE).enumerate() {
         let (seed, begun) = (first + life as u64, Instant::now());
-        let summary = run(seed, LIFE.min(faults - begins));
+        let faults = LIFE.min(faults - begins);
+        let summary = run(seed, &format!("make chaos N={faults} SEED={seed}"), |run| run.rounds(faults));
         tell(seed, &summary, begun);
         whole.add(&summary);
     }
     if faults > LIFE {
         tell(first, &whole, begun);
     }
+}
+
+#[test]
+fn tables_are_true_after_a_crash_at_every_step_of_the_commit_protocol() {
+    let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let begun = Instant::now();
+    let again = "scripts/with-services cargo test --test chaos every_step";
+    tell(0, &run(0, again, crash_points::crash_at_each), begun);
 }

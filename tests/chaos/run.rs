@@ -59,10 +59,10 @@ impl Summary {
     }
 }
 
-struct Run<'a> {
+pub struct Run<'a> {
     project: &'a Path,
     servers: Servers,
-    daemon: Daemon,
+    pub daemon: Daemon,
     topics: &'a Topics,
     held: &'a Mutex<Held>,
     found: &'a Mutex<Found>,
@@ -73,15 +73,15 @@ struct Run<'a> {
     threshold: i64,
     /// True while nothing that a graceful stop needs is away.
     servers_are_well: bool,
-    summary: Summary,
+    pub summary: Summary,
     history: Vec<String>,
 }
 
-/// Runs `faults` faults from `seed`.
+/// Does `act` to a run, `again` being the command that does the same.
 ///
 /// # Panics
 /// With all that is needed to run it again, when a table was wrong, a value went back, or the daemon did not recover.
-pub fn run(seed: u64, faults: usize) -> Summary {
+pub fn run(seed: u64, again: &str, act: impl FnOnce(&mut Run<'_>) -> Result<(), String>) -> Summary {
     let servers = Servers::given();
     let folder = tempfile::Builder::new().prefix("tagflow-chaos-").tempdir().expect("a folder");
     let id = format!("chaos_{}_{seed}", std::process::id());
@@ -115,7 +115,7 @@ pub fn run(seed: u64, faults: usize) -> Summary {
         let reading = scope.spawn(|| {
             reader::follow(&url, &Truth { held: &held, factors: &factors }, &found, &stop_reading);
         });
-        let outcome = run.rounds(faults).and_then(|()| {
+        let outcome = act(&mut run).and_then(|()| {
             topics.stop_producing();
             run.end()
         });
@@ -139,8 +139,8 @@ pub fn run(seed: u64, faults: usize) -> Summary {
         drop(run);
         let kept = folder.keep();
         panic!(
-            "seed {seed}, {faults} faults: {reason}\nwhat was done:\n{history}\nthe daemon's last lines:\n{}\n\
-             again: make chaos N={faults} SEED={seed}\nproject and log are kept in {}, the database is {id}",
+            "seed {seed}: {reason}\nwhat was done:\n{history}\nthe daemon's last lines:\n{}\n\
+             again: {again}\nproject and log are kept in {}, the database is {id}",
             tail.join("\n"),
             kept.display()
         );
@@ -187,7 +187,8 @@ fn write_project(project: &Path, topics: &Topics, url: &str) {
 }
 
 impl Run<'_> {
-    fn rounds(&mut self, faults: usize) -> Result<(), String> {
+    /// Faults as the seed says.
+    pub fn rounds(&mut self, faults: usize) -> Result<(), String> {
         self.daemon.start();
         self.recover()?;
         let mut left = faults;
@@ -210,7 +211,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn note(&mut self, what: &str) {
+    pub fn note(&mut self, what: &str) {
         self.history.push(format!("{:9.3} s  {what}", self.begun.elapsed().as_secs_f64()));
     }
 
@@ -292,7 +293,7 @@ impl Run<'_> {
         written.expect("the project can be written");
     }
 
-    fn edit(&mut self, edit: Edit) {
+    pub fn edit(&mut self, edit: Edit) {
         match edit {
             Edit::Over(threshold) => {
                 self.threshold = threshold;
@@ -330,7 +331,7 @@ impl Run<'_> {
     }
 
     /// Everything runs again; waits until all tables show all that is there now.
-    fn recover(&mut self) -> Result<(), String> {
+    pub fn recover(&mut self) -> Result<(), String> {
         self.note("all is well again");
         let begun = Instant::now();
         self.servers.heal();

@@ -8,6 +8,7 @@ use tracing::{error, info, warn};
 
 use super::{Aside, Daemon, DaemonError, shards, wall_clock};
 use crate::catalog::Stream;
+use crate::crash_point::crash_point;
 use crate::delta::{Offsets, Watermarks};
 use crate::engine::dataflow::{TagFault, of_streams};
 use crate::engine::desired::{PlannedTag, reads, streams};
@@ -164,6 +165,7 @@ impl Daemon {
             fill.meet(meeting.clone());
         }
         self.restart_intake(Some(&meeting.offsets))?;
+        crash_point("fill.meets");
         self.meeting_since = Instant::now();
         self.meeting = Some(meeting);
         Ok(())
@@ -203,6 +205,7 @@ impl Daemon {
     /// The filled tags join: their tables are renamed, their state is taken over, all sources read on.
     pub(super) fn join(&mut self, mut filled: Filled) -> Result<(), DaemonError> {
         self.settle()?;
+        crash_point("join.settled");
         self.meeting = None;
         let tags: Vec<String> = filled.dataflow.tags().map(|(tag, _)| tag.to_string()).collect();
         filled.dataflow.epoch = self.dataflow.epoch;
@@ -246,7 +249,9 @@ impl Daemon {
             }
         }
         self.leave_old_layouts()?;
+        crash_point("join.swapped");
         self.dataflow.absorb(filled.dataflow)?;
+        crash_point("join.absorbed");
         self.fill = None;
         info!(?tags, epoch = self.dataflow.epoch, "the filled tags follow now");
         self.restart_intake(None)?;

@@ -24,6 +24,7 @@ pub use self::claim::OtherDaemon;
 pub use self::error::DaemonError;
 pub use self::tags::RESUMED;
 use crate::config::Config;
+use crate::crash_point::crash_point;
 use crate::delta::{Clock, Offsets};
 use crate::engine::checkpoint::Checkpoints;
 use crate::engine::dataflow::Dataflow;
@@ -338,6 +339,7 @@ impl Daemon {
         self.faults(faults);
         self.last_flush = Instant::now();
         if !changes.is_empty() {
+            crash_point("flush.drained");
             self.committed_epoch = self.dataflow.epoch;
             self.in_flight = Some(self.store.commit(changes));
         }
@@ -360,6 +362,7 @@ impl Daemon {
                 "keys do not fit the store's index and are left out"
             );
         }
+        crash_point("flush.confirmed");
         update(&self.status, |status| {
             status.flush_millis = committed.took.as_millis() as u64;
             status.commits += 1;

@@ -8,6 +8,7 @@ use tracing::{error, info, warn};
 
 use super::tags::take_resumed;
 use super::{Daemon, DaemonError};
+use crate::crash_point::crash_point;
 use crate::delta::{Clock, Offsets, Watermarks};
 use crate::engine::checkpoint::{OperatorFiles, Position, TagVersion};
 use crate::engine::desired::reads;
@@ -22,6 +23,7 @@ type Resting = BTreeMap<String, OperatorFiles>;
 impl Daemon {
     /// Loads the last checkpoint and goes, in silence, to exactly the epoch that the store holds.
     pub(super) fn restore(&mut self) -> Result<(), DaemonError> {
+        crash_point("restore.opened");
         let progress = self.store.call("read progress", |sink| sink.progress())?;
         // Epochs and the clock go on from what was ever committed, also where no state can be taken up.
         let epoch = progress.iter().map(|progress| progress.epoch).max().unwrap_or_default();
@@ -78,6 +80,7 @@ impl Daemon {
         self.prune_offsets();
         self.dataflow.clock = position.clock;
         self.dataflow.raise_watermarks(&position.watermarks);
+        crash_point("restore.loaded");
         info!(epoch = position.epoch, tags = self.running.len(), "the checkpoint is loaded");
         update(&self.status, |status| status.phase = Phase::Replaying);
         self.replay(&target)?;
@@ -176,6 +179,7 @@ impl Daemon {
         self.faults(faults);
         self.dataflow.epoch = target.epoch;
         self.committed_epoch = target.epoch;
+        crash_point("restore.replayed");
         info!(rows, epoch = target.epoch, "the replay is done");
         for planned in self.running.values().cloned().collect::<Vec<_>>() {
             self.count_labels(&planned)?;

@@ -38,6 +38,7 @@ use super::registry::{self, COLUMN_COLUMNS, TAG_COLUMNS, is_shadow};
 use super::types::StoreType;
 use super::{CommitStats, Sink, SinkColumn, SinkError, TagChanges, TagProgress, TagRegistration, TagTable, TextRow};
 use crate::config::Secret;
+use crate::crash_point::crash_point;
 
 /// Tag tables in MySQL or MariaDB. Blocking: not to be used (or dropped) on a thread of an async runtime.
 pub struct MysqlSink {
@@ -353,6 +354,7 @@ impl Store {
         let keys: Vec<(String, String)> = keys.collect();
         let stats = self
             .transaction(async |session| {
+                crash_point("commit.begun");
                 let committed = committed_progress(session).await?;
                 let mut stats = CommitStats::default();
                 let mut written = Vec::new();
@@ -377,12 +379,15 @@ impl Store {
                         continue;
                     }
                     write_changes(session, change, zone, &mut stats).await?;
+                    crash_point("commit.rows");
                     written.push((&change.progress, change.table.table.as_str()));
                 }
                 write_progress(session, &written, zone).await?;
+                crash_point("commit.progress");
                 Ok(stats)
             })
             .await?;
+        crash_point("commit.committed");
         self.uncertain = false;
         self.confirmed.extend(keys.into_iter().zip(changes.iter().map(|change| change.progress.epoch)));
         Ok(stats)

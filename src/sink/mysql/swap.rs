@@ -18,6 +18,7 @@ use super::encode::{quote_name, quote_text};
 use super::meta::{committed_progress, write_progress, write_registrations};
 use super::server::Session;
 use super::{Store, number, optional_literal};
+use crate::crash_point::crash_point;
 use crate::sink::registry::retired_table;
 use crate::sink::{SinkError, TagProgress, TagRegistration, shadow_table};
 
@@ -129,6 +130,7 @@ impl Store {
     /// Steps 1 to 3.
     async fn rename(&mut self, pending: &Pending) -> Result<(), SinkError> {
         self.begin_rename(pending).await?;
+        crash_point("rename.begun");
         let mut renames = Vec::new();
         if let Some(retired) = &pending.retired {
             renames.push(format!("{} TO {}", quote_name(&pending.live), quote_name(retired)));
@@ -138,7 +140,10 @@ impl Store {
         }
         let rename = format!("RENAME TABLE {}", renames.join(", "));
         self.session().await?.execute(rename, Some(&pending.live)).await?;
-        self.finish_rename(pending).await
+        crash_point("rename.renamed");
+        self.finish_rename(pending).await?;
+        crash_point("rename.finished");
+        Ok(())
     }
 
     /// Step 1.
