@@ -13,7 +13,7 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error};
 use serde_json::Value;
 
-use crate::events::Held;
+use crate::events::{Held, Order};
 use crate::expected::{Moment, Rows, Tag, tags};
 
 /// Next records by stream and partition.
@@ -299,4 +299,48 @@ fn difference(expected: &Rows, found: &Rows) -> String {
         .map(|key| format!("{key} is {:?}, expected {:?}", found.get(key), expected.get(key)))
         .collect();
     format!("{} wrong rows of {}: {}", wrong.len(), expected.len(), wrong[..wrong.len().min(SHOWN)].join("; "))
+}
+
+#[test]
+fn wrong_rows_and_steps_back_are_noticed() {
+    let order = |order_id, amount| Order {
+        order_id,
+        user_id: 7,
+        amount,
+        points: 1,
+        category: "books".to_string(),
+        order_time: 1_000,
+    };
+    let orders = BTreeMap::from([(0, vec![order(1, 250), order(2, 1_005)])]);
+    let held = Mutex::new(Held { orders, refunds: BTreeMap::new() });
+    let versions = [1, 2, 3].map(|factor| BTreeMap::from([("books".to_string(), factor)]));
+    let factors = Mutex::new(versions.to_vec());
+    let truth = Truth { held: &held, factors: &factors };
+    let table = |epoch, next, row: &str| Table {
+        progress: Progress {
+            epoch,
+            offsets: Offsets::from([(("orders".to_string(), 0), next)]),
+            rows: 1,
+            ..Progress::default()
+        },
+        rows: Rows::from([("7".to_string(), row.to_string())]),
+    };
+    let follower = |name| Follower::new(tags().into_iter().find(|tag| tag.name == name).expect("a tag"));
+    let mut lowest = 0;
+
+    let mut spend = follower("spend");
+    assert_eq!(spend.advance(&table(1, 1, "2.50|1"), &truth, &mut lowest), Ok(()));
+    let wrong = spend.advance(&table(2, 2, "12.54|2"), &truth, &mut lowest).unwrap_err();
+    assert!(wrong.starts_with("1 wrong rows of 1: 7 is Some(\"12.54|2\"), expected Some(\"12.55|2\")"), "{wrong}");
+    assert_eq!(spend.advance(&table(2, 2, "12.55|2"), &truth, &mut lowest), Ok(()));
+    let back = spend.advance(&table(3, 1, "2.50|1"), &truth, &mut lowest).unwrap_err();
+    assert!(back.starts_with("an offset went back"), "{back}");
+    let back = spend.advance(&table(1, 2, "12.55|2"), &truth, &mut lowest).unwrap_err();
+    assert!(back.starts_with("the epoch went back"), "{back}");
+
+    let mut worth = follower("worth");
+    assert_eq!(worth.advance(&table(1, 2, "4"), &truth, &mut lowest), Ok(()));
+    assert_eq!(lowest, 1);
+    let back = worth.advance(&table(2, 2, "2"), &truth, &mut lowest).unwrap_err();
+    assert_eq!(back, "the rows are those of no version of the file from 1 on");
 }
