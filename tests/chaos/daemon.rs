@@ -12,6 +12,8 @@ pub struct Daemon {
     project: PathBuf,
     environment: [(&'static str, PathBuf); 2],
     child: Option<Child>,
+    /// How long the log was when it was started.
+    log_before: usize,
 }
 
 /// Compiles the library that moves the daemon's clock.
@@ -30,7 +32,7 @@ impl Daemon {
         let clock = project.join("clock");
         fs::write(&clock, "0").expect("a file in the project");
         let environment = [("LD_PRELOAD", clock_library(project)), ("CHAOS_CLOCK", clock)];
-        Daemon { project: project.to_path_buf(), environment, child: None }
+        Daemon { project: project.to_path_buf(), environment, child: None, log_before: 0 }
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -58,6 +60,7 @@ impl Daemon {
     /// Starts it, to end as a crash does where the source says `crash_point`.
     pub fn start_until(&mut self, crash_point: Option<&str>) {
         if self.child.is_none() {
+            self.log_before = self.log().len();
             let log = fs::File::options().create(true).append(true).open(self.log_file()).expect("the log");
             let mut command = self.command(&["run"]);
             command.envs(crash_point.map(|point| ("TAGFLOW_CRASH_AT", point)));
@@ -92,6 +95,11 @@ impl Daemon {
             std::thread::sleep(Duration::from_millis(20));
         }
         None
+    }
+
+    /// True when it has got so far that it hears Ctrl-C.
+    pub fn listens(&self) -> bool {
+        self.log().get(self.log_before..).is_some_and(|log| log.contains("tagflow is starting"))
     }
 
     /// How it has ended by itself, if it has.

@@ -5,6 +5,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::path::PathBuf;
 
 use super::CheckpointError;
+use crate::crash_point::crash_point;
 
 /// What a name ends with until the file is whole.
 const UNFINISHED: &str = ".unfinished";
@@ -48,8 +49,11 @@ impl Folder {
         let unfinished = self.0.join(format!("{name}{UNFINISHED}"));
         let mut file = File::create(&unfinished)?;
         file.write_all(bytes)?;
+        crash_point("file.written");
         file.sync_all()?;
+        crash_point("file.synced");
         fs::rename(&unfinished, &path)?;
+        crash_point("file.renamed");
         // The name must be on the disk too, before a manifest speaks of it.
         File::open(folder)?.sync_all()
     }

@@ -10,6 +10,7 @@ use super::merge::{last_to_join, merge};
 use super::segment::{Packer, encode};
 use super::{CheckpointError, Checkpoints, State, manifest_name, segment_name};
 use crate::config::Keeping;
+use crate::crash_point::crash_point;
 use crate::delta::Offsets;
 use crate::operator::StatePart;
 use crate::operator::state::Extent;
@@ -82,6 +83,7 @@ impl Writer {
             let files = self.write_operator(&operator, parts, position.epoch)?;
             operators.insert(operator, files);
         }
+        crash_point("checkpoint.written");
         Ok(Manifest { position, written_at: now, operators })
     }
 
@@ -145,6 +147,7 @@ impl Writer {
         let bytes = manifest.encode().map_err(damaged)?;
         self.bytes += bytes.len() as u64;
         place.put(&name, &bytes)?;
+        crash_point("checkpoint.published");
         let (now, epoch) = (manifest.written_at, manifest.position.epoch);
         self.resting_on.clone_from(&manifest.operators);
         // One of the same epoch was replaced: its files may not be needed any more.
@@ -162,9 +165,11 @@ impl Writer {
         for segment in self.kept.iter().flat_map(Manifest::segments) {
             names.remove(&segment.name);
         }
+        crash_point("checkpoint.superseded");
         for name in names {
             self.checkpoints.place.remove(&segment_name(&name))?;
         }
+        crash_point("checkpoint.pruned");
         Ok(())
     }
 
