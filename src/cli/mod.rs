@@ -70,7 +70,7 @@ enum Command {
     Accept(accept::AcceptArgs),
     /// List and check the checkpoints of the state, or go back to an older one.
     Checkpoint(checkpoint::CheckpointArgs),
-    /// Look at records that could not be taken, and take them out.
+    /// Look at records that could not be taken, take them out, or replay them.
     DeadLetters(dead_letters::DeadLettersArgs),
     /// Try a tag again that was set aside.
     Resume(resume::ResumeArgs),

@@ -1,13 +1,11 @@
 //! `tagflow verify`: compares every table with the batch answer over the events that it shows.
 
 use std::io::Write;
-use std::sync::Arc;
 
 use crate::cli::{FAILED, OK, ProjectArgs, complain, load, print};
 use crate::engine::intake::World;
 use crate::engine::verify::verify;
 use crate::sink::open_store;
-use crate::source::{DeadLetters, Registries, SourceContext, Tables, WallClock};
 
 /// Arguments of `tagflow verify`.
 #[derive(Debug, clap::Args)]
@@ -31,20 +29,7 @@ pub fn run(args: &VerifyArgs, out: &mut dyn Write) -> u8 {
         desired.tags.retain(|name, _| args.tags.contains(name));
     }
     let config = &desired.project.config;
-    let wall_clock: WallClock = Arc::new(|| chrono::Utc::now().timestamp_millis());
-    // Dead letters were told when the events were taken; a second copy goes elsewhere.
-    let dead_letters = config.engine.state_dir.join("dead-letters-of-verify");
-    let world = World {
-        connections: config.connections.clone(),
-        context: SourceContext {
-            timezone: config.timezone,
-            dead_letters: Arc::new(DeadLetters::new(dead_letters, config.engine.dead_letters, Arc::clone(&wall_clock))),
-            tables: Arc::new(Tables::new(&config.engine.state_dir)),
-            state_dir: config.engine.state_dir.clone(),
-            wall_clock,
-            registries: Registries::default(),
-        },
-    };
+    let world = World::beside_the_daemon(config);
     let mut store = match open_store(&config.store, &config.root, config.timezone) {
         Ok(store) => store,
         Err(error) => return complain(error),

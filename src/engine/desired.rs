@@ -11,6 +11,7 @@ use crate::catalog::Stream;
 use crate::diagnostic::codes::STREAMS;
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::engine::intake::Reads;
+use crate::engine::replays::{self, Replays};
 use crate::plan::codes;
 use crate::plan::flow::FlowPlan;
 use crate::plan::sql::{PlannedTagQuery, QueryPlanner, plan_tag};
@@ -47,6 +48,8 @@ pub struct Desired {
     pub project: Project,
     /// Tags that should run, by name.
     pub tags: BTreeMap<String, PlannedTag>,
+    /// How often their streams were replayed.
+    pub replays: Replays,
 }
 
 /// Plans all tags; what is wrong or doubtful comes as diagnostics.
@@ -57,7 +60,7 @@ pub fn plan_project(project: &Project) -> (Desired, Vec<Diagnostic>) {
             Ok(Ok(planned)) => planned,
             // A panic in DataFusion is no reason to end the daemon: the project is refused.
             Ok(Err(_)) | Err(_) => {
-                let desired = Desired { project: project.clone(), tags: BTreeMap::new() };
+                let desired = nothing(project);
                 let message = "the planner has panicked; the tag or view that was changed last is the likely cause";
                 (desired, vec![Diagnostic::error(codes::NOT_STREAMED, "tags", None, message)])
             }
@@ -65,8 +68,19 @@ pub fn plan_project(project: &Project) -> (Desired, Vec<Diagnostic>) {
     })
 }
 
+fn nothing(project: &Project) -> Desired {
+    Desired { project: project.clone(), tags: BTreeMap::new(), replays: Replays::new() }
+}
+
 fn plan_all(project: &Project) -> (Desired, Vec<Diagnostic>) {
     let mut tags = BTreeMap::new();
+    let replays = match replays::read(&project.config.engine.state_dir) {
+        Ok(replays) => replays,
+        Err(error) => {
+            let message = format!("which dead letters were replayed cannot be read: {error}");
+            return (nothing(project), vec![Diagnostic::error(STREAMS, "schemas", None, message)]);
+        }
+    };
     let timezone = project.config.timezone;
     let planner =
         QueryPlanner::new(&project.catalog, &project.tags, &project.config.entities, &project.functions, timezone);
@@ -75,7 +89,7 @@ fn plan_all(project: &Project) -> (Desired, Vec<Diagnostic>) {
         Err(error) => {
             let message = format!("the streams cannot be planned with: {}", error.strip_backtrace());
             let diagnostic = Diagnostic::error(STREAMS, "schemas", None, message);
-            return (Desired { project: project.clone(), tags }, vec![diagnostic]);
+            return (nothing(project), vec![diagnostic]);
         }
     };
     let mut diagnostics = planner.check_views();
@@ -88,13 +102,13 @@ fn plan_all(project: &Project) -> (Desired, Vec<Diagnostic>) {
             Ok(PlannedTagQuery { logical, flow, warnings }) => {
                 diagnostics.extend(warnings);
                 if definition.runs() {
-                    tags.insert(name.clone(), planned(project, definition, logical, flow));
+                    tags.insert(name.clone(), planned(project, definition, logical, flow.replayed(&replays)));
                 }
             }
             Err(errors) => diagnostics.extend(errors),
         }
     }
-    (Desired { project: project.clone(), tags }, diagnostics)
+    (Desired { project: project.clone(), tags, replays }, diagnostics)
 }
 
 /// True when a project with these diagnostics is accepted.

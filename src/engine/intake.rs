@@ -14,11 +14,14 @@ use chrono::{DateTime, TimeZone};
 use chrono_tz::Tz;
 
 use crate::catalog::{EventTime, Stream};
-use crate::config::Connection;
+use crate::config::{Config, Connection};
 use crate::delta::{Offsets, Partition};
 use crate::engine::culprit::EventRow;
 use crate::engine::dataflow::TagFault;
-use crate::source::{ReadRequest, SourceContext, SourceError, SourceEvent, SourceHandle, start_source};
+use crate::source::{
+    DeadLetters, ReadRequest, Registries, SourceContext, SourceError, SourceEvent, SourceHandle, Tables, WallClock,
+    start_source,
+};
 
 /// Batches that may wait in the channel: what bounds the memory between sources and operators.
 const QUEUED_BATCHES: usize = 32;
@@ -30,6 +33,26 @@ pub struct World {
     pub connections: BTreeMap<String, Connection>,
     /// Zone, dead letters, clock.
     pub context: SourceContext,
+}
+
+impl World {
+    /// For a command: what does not decode was told by the daemon, and goes to a folder of its own.
+    pub fn beside_the_daemon(config: &Config) -> Self {
+        let wall_clock: WallClock = Arc::new(|| chrono::Utc::now().timestamp_millis());
+        let engine = &config.engine;
+        let folder = engine.state_dir.join("dead-letters-of-verify");
+        World {
+            connections: config.connections.clone(),
+            context: SourceContext {
+                timezone: config.timezone,
+                dead_letters: Arc::new(DeadLetters::new(folder, engine.dead_letters, Arc::clone(&wall_clock))),
+                tables: Arc::new(Tables::new(&engine.state_dir)),
+                state_dir: engine.state_dir.clone(),
+                wall_clock,
+                registries: Registries::default(),
+            },
+        }
+    }
 }
 
 /// The streams to read, each with the columns that are needed.

@@ -16,6 +16,7 @@ pub mod letters;
 #[cfg(test)]
 mod protocol;
 pub mod reload;
+pub mod replays;
 pub mod sizes;
 pub mod status;
 pub mod stop;

@@ -12,8 +12,10 @@ use std::time::{Duration, Instant};
 use notify::{RecursiveMode, Watcher};
 use tracing::{info, warn};
 
+use crate::config::Config;
 use crate::diagnostic::Diagnostic;
 use crate::engine::desired::{Desired, is_sound, plan_project};
+use crate::engine::replays::{self, Replays};
 use crate::project;
 
 /// Quiet after the last event before files are read.
@@ -50,8 +52,9 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    /// Starts watching; `known` is the fingerprint of the files as they were loaded.
-    pub fn start(root: PathBuf, profile: Option<String>, known: String) -> std::io::Result<Self> {
+    /// Starts watching; `known` is the fingerprint of the files as they were loaded and planned.
+    pub fn start(profile: Option<String>, known: String, desired: &Desired) -> std::io::Result<Self> {
+        let Config { root, engine, .. } = desired.project.config.clone();
         let (sender, outcomes) = channel();
         let (stop, stopped) = channel();
         // The watcher is there before the thread, so that no change is lost between.
@@ -59,9 +62,9 @@ impl Reloader {
         let mut watcher = notify::recommended_watcher(move |_event| {
             let _ = hint.send(());
         });
-        for folder in ["", "tags", "schemas", "functions"] {
-            let path = root.join(folder);
-            let mode = if folder.is_empty() { RecursiveMode::NonRecursive } else { RecursiveMode::Recursive };
+        let folders = ["tags", "schemas", "functions"].map(|folder| (root.join(folder), RecursiveMode::Recursive));
+        let single = [root.clone(), engine.state_dir].map(|folder| (folder, RecursiveMode::NonRecursive));
+        for (path, mode) in folders.into_iter().chain(single) {
             if let Ok(watcher) = &mut watcher
                 && path.exists()
                 && let Err(error) = watcher.watch(&path, mode)
@@ -69,7 +72,8 @@ impl Reloader {
                 warn!(path = %path.display(), %error, "changes are noticed only every 30 s");
             }
         }
-        let watch = Watch { root, profile, known, hints, stopped, outcomes: sender };
+        let replays = desired.replays.clone();
+        let watch = Watch { root, profile, known, replays, hints, stopped, outcomes: sender };
         let thread = std::thread::Builder::new().name("reload".to_string()).spawn(move || {
             // Kept for as long as the thread runs.
             let _watcher = watcher;
@@ -94,6 +98,7 @@ struct Watch {
     root: PathBuf,
     profile: Option<String>,
     known: String,
+    replays: Replays,
     hints: Receiver<()>,
     stopped: Receiver<()>,
     outcomes: Sender<ReloadOutcome>,
@@ -103,10 +108,14 @@ impl Watch {
     fn run(mut self) {
         while self.wait_for_change() {
             let loaded = project::load(&self.root, self.profile.as_deref());
-            if loaded.fingerprint == self.known {
+            let asked = loaded.project.as_ref().map(|project| replays::read(&project.config.engine.state_dir));
+            // One that cannot be read is told when the files are planned.
+            let replays = asked.and_then(Result::ok).unwrap_or_else(|| self.replays.clone());
+            if loaded.fingerprint == self.known && replays == self.replays {
                 continue;
             }
             self.known = loaded.fingerprint;
+            self.replays = replays;
             let outcome = match loaded.project {
                 None => ReloadOutcome::Refused(loaded.diagnostics),
                 Some(project) => {
@@ -119,7 +128,7 @@ impl Watch {
                     }
                 }
             };
-            info!("the project's files have changed");
+            info!("the project's files have changed, or dead letters are replayed");
             if self.outcomes.send(outcome).is_err() {
                 return;
             }

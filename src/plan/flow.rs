@@ -3,7 +3,7 @@
 //! Two nodes with the same fingerprint compute the same relation, so the engine runs them once. An aggregate is
 //! known by its input and keys alone; what a tag computes over it is a *member*, with a fingerprint of its own.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::compute::SortOptions;
@@ -469,6 +469,31 @@ impl FlowPlan {
     /// The same plan for state that begins at `beginnings`: the first records taken, where they are not a partition's
     /// first ever. State that saw another part of history is another relation, so its fingerprints differ.
     pub fn since(&self, beginnings: &Offsets) -> FlowPlan {
+        self.salted("since", |below| {
+            let own =
+                beginnings.0.iter().filter(|(partition, next)| **next > 0 && below.contains(partition.stream.as_str()));
+            own.map(|(partition, next)| format!("{} {} {next}", partition.stream, partition.number)).collect()
+        })
+    }
+
+    /// The same plan over streams that were replayed so many times: their records are others than those before, so that
+    /// no state is taken over from the plan before, and the tag is filled anew.
+    pub fn replayed(&self, replays: &BTreeMap<String, u64>) -> FlowPlan {
+        let times = |below: &BTreeSet<&str>| -> Vec<String> {
+            let own = replays.iter().filter(|(stream, _)| below.contains(stream.as_str()));
+            own.map(|(stream, times)| format!("{stream} {times}")).collect()
+        };
+        let own = times(&self.sources().map(|(stream, _)| stream.name.as_str()).collect());
+        if own.is_empty() {
+            return self.clone();
+        }
+        let mut plan = self.salted("replayed", times);
+        plan.fingerprint = fingerprint(&format!("{} replayed {}", self.fingerprint, own.join(", ")));
+        plan
+    }
+
+    /// With other fingerprints of operators with state, where there is something to say of the streams below them.
+    fn salted(&self, word: &str, salt: impl Fn(&BTreeSet<&str>) -> Vec<String>) -> FlowPlan {
         let mut plan = self.clone();
         let mut streams: Vec<BTreeSet<&str>> = Vec::new();
         let mut keeps_state: Vec<bool> = Vec::new();
@@ -478,14 +503,9 @@ impl FlowPlan {
                 below.insert(&stream.name);
             }
             let stateful = node.kind.keeps_state() || node.inputs.iter().any(|input| keeps_state[*input]);
-            let own: Vec<String> = beginnings
-                .0
-                .iter()
-                .filter(|(partition, next)| **next > 0 && below.contains(partition.stream.as_str()))
-                .map(|(partition, next)| format!("{} {} {next}", partition.stream, partition.number))
-                .collect();
+            let own = salt(&below);
             if stateful && !own.is_empty() {
-                begun.fingerprint = fingerprint(&format!("{} since {}", node.fingerprint, own.join(", ")));
+                begun.fingerprint = fingerprint(&format!("{} {word} {}", node.fingerprint, own.join(", ")));
             }
             streams.push(below);
             keeps_state.push(stateful);

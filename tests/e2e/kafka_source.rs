@@ -12,7 +12,6 @@ use arrow::datatypes::{DataType, Int64Type};
 use futures::executor::block_on;
 use rdkafka::admin::{AdminOptions, NewPartitions};
 use rdkafka::producer::Producer;
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tagflow::catalog::{Column, Format, Start, Stream, TimestampFormat};
 use tagflow::config::{Connection, Secret};
 use tagflow::source::{
@@ -305,9 +304,7 @@ fn bounded_read_ends_although_its_last_offsets_are_transaction_markers() {
 fn records_lost_to_retention_are_a_failure_that_names_them() {
     let topic = Topic::with_partitions("lost", 1);
     topic.write_ids(0, 0..10);
-    let mut keep = TopicPartitionList::new();
-    keep.add_partition_offset(&topic.name, 0, Offset::Offset(6)).unwrap();
-    block_on(topic.admin.delete_records(&keep, &AdminOptions::new())).unwrap();
+    topic.delete_before(0, 6);
     let mut request = topic.request();
     request.from = BTreeMap::from([(0, 4)]);
     let message = topic.read(request).until_failed();
@@ -333,9 +330,7 @@ fn records_that_vanish_under_a_slow_reader_are_a_failure() {
     while reading.count() == 0 {
         reading.step();
     }
-    let mut keep = TopicPartitionList::new();
-    keep.add_partition_offset(&topic.name, 0, Offset::Offset(199_990)).unwrap();
-    block_on(topic.admin.delete_records(&keep, &AdminOptions::new())).unwrap();
+    topic.delete_before(0, 199_990);
     let message = reading.until_failed();
     let next = reading.next[&0];
     assert!(message.contains(&format!("records {next} to 199989 are gone")), "{message}");

@@ -10,6 +10,7 @@ mod mysql_faults;
 mod mysql_sink;
 mod on_error;
 mod proxy;
+mod replay;
 mod set_aside;
 mod shop;
 mod standby;

@@ -7,6 +7,7 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 /// Longest wait for anything; new partitions are looked for every ten seconds.
 pub const PATIENCE: Duration = Duration::from_secs(40);
@@ -51,6 +52,13 @@ impl Topic {
             config.set(*name, *value);
         }
         config.create().unwrap()
+    }
+
+    /// Lets the records of a partition go before an offset, as retention does.
+    pub fn delete_before(&self, partition: i32, offset: i64) {
+        let mut keep = TopicPartitionList::new();
+        keep.add_partition_offset(&self.name, partition, Offset::Offset(offset)).unwrap();
+        block_on(self.admin.delete_records(&keep, &AdminOptions::new())).unwrap();
     }
 
     /// Writes records to one partition; their broker times are given with them.

@@ -182,7 +182,7 @@ impl Daemon {
         let reloader = match &options.watched {
             None => None,
             Some(known) => {
-                let started = Reloader::start(config.root.clone(), config.profile.clone(), known.clone());
+                let started = Reloader::start(config.profile.clone(), known.clone(), &options.desired);
                 Some(started.map_err(|source| DaemonError::Io { what: "the reloader's thread".to_string(), source })?)
             }
         };

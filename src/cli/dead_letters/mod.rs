@@ -1,5 +1,7 @@
 //! `tagflow dead-letters`: records that could not be taken, looked at and taken out while the daemon runs or not.
 
+mod replay;
+
 use std::io::{self, Write};
 use std::path::PathBuf;
 
@@ -50,6 +52,14 @@ enum Command {
         /// How to print.
         #[arg(long, value_enum, default_value_t)]
         format: Format,
+    },
+    /// Take the records that fit a mended schema into the tags, in their places: the tags that read them are filled again.
+    Replay {
+        #[command(flatten)]
+        which: Which,
+        /// Every letter of every stream.
+        #[arg(long)]
+        all: bool,
     },
     /// Take letters out for good: a record that is met again does not bring its letter back.
     Drop {
@@ -166,6 +176,7 @@ pub fn run(args: &DeadLettersArgs, out: &mut dyn Write) -> u8 {
                 }
             }
         }
+        Command::Replay { which, all } => replay::run(which, *all, out),
         Command::Drop { which, all } => with_selection(which, |place, selection| {
             if selection.is_everything() && !all {
                 complain("say which letters, or --all for every one");
@@ -193,8 +204,12 @@ struct Place {
 
 impl Place {
     fn of(project: &ProjectArgs) -> Option<Place> {
-        let config: Config = project::load(&project.project, project.profile.as_deref()).project?.config;
-        Some(Place { dir: config.engine.state_dir.join(FOLDER), timezone: config.timezone })
+        let project = project::load(&project.project, project.profile.as_deref()).project?;
+        Some(Place::in_project(&project.config))
+    }
+
+    fn in_project(config: &Config) -> Place {
+        Place { dir: config.engine.state_dir.join(FOLDER), timezone: config.timezone }
     }
 
     fn streams(&self, selection: &Selection) -> io::Result<Vec<String>> {
