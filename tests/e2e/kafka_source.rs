@@ -3,6 +3,7 @@
 //! Every test makes a topic of its own, so that they may run side by side and again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
@@ -21,12 +22,12 @@ use tagflow::source::{
 use crate::topic::{PATIENCE, Topic, brokers, send};
 
 impl Topic {
-    fn write_ids(&self, partition: i32, ids: std::ops::Range<i64>) {
+    pub fn write_ids(&self, partition: i32, ids: std::ops::Range<i64>) {
         let records: Vec<_> = ids.map(|id| (order(id), None)).collect();
         self.write(partition, &records);
     }
 
-    fn request(&self) -> ReadRequest {
+    pub fn request(&self) -> ReadRequest {
         let id = Column {
             name: "order_id".into(),
             data_type: DataType::Int64,
@@ -54,19 +55,25 @@ impl Topic {
         ReadRequest { stream: Arc::new(stream), columns: vec![0], from: BTreeMap::new(), until: None }
     }
 
-    fn read(&self, request: ReadRequest) -> Reading {
+    pub fn read(&self, request: ReadRequest) -> Reading {
         self.read_with(request, &[])
     }
 
-    fn read_with(&self, request: ReadRequest, properties: &[(&str, &str)]) -> Reading {
+    pub fn read_with(&self, request: ReadRequest, properties: &[(&str, &str)]) -> Reading {
         let dir = tempfile::tempdir().unwrap();
+        let reading = self.read_in(dir.path(), request, properties);
+        Reading { _dir: Some(dir), ..reading }
+    }
+
+    /// With a state directory that outlives the reader.
+    pub fn read_in(&self, dir: &Path, request: ReadRequest, properties: &[(&str, &str)]) -> Reading {
         let wall_clock: WallClock = Arc::new(|| 0);
-        let dead_letters = Arc::new(DeadLetters::new(dir.path().join("dead-letters"), 1 << 20, wall_clock.clone()));
+        let dead_letters = Arc::new(DeadLetters::new(dir.join("dead-letters"), 1 << 20, wall_clock.clone()));
         let context = SourceContext {
             timezone: chrono_tz::Asia::Shanghai,
             dead_letters: dead_letters.clone(),
-            tables: Arc::new(Tables::new(dir.path())),
-            state_dir: dir.path().to_path_buf(),
+            tables: Arc::new(Tables::new(dir)),
+            state_dir: dir.to_path_buf(),
             wall_clock,
             registries: Registries::default(),
         };
@@ -78,7 +85,7 @@ impl Topic {
             events,
             handle,
             dead_letters,
-            _dir: dir,
+            _dir: None,
             rows: BTreeMap::new(),
             next: BTreeMap::new(),
             is_announced: false,
@@ -87,16 +94,16 @@ impl Topic {
     }
 }
 
-fn order(id: i64) -> String {
+pub fn order(id: i64) -> String {
     format!("{{\"order_id\":{id}}}")
 }
 
 /// What a reader has told so far.
-struct Reading {
+pub struct Reading {
     events: Receiver<SourceEvent>,
     handle: SourceHandle,
-    dead_letters: Arc<DeadLetters>,
-    _dir: tempfile::TempDir,
+    pub dead_letters: Arc<DeadLetters>,
+    _dir: Option<tempfile::TempDir>,
     /// (offset, id) by partition.
     rows: BTreeMap<i32, Vec<(i64, i64)>>,
     next: BTreeMap<i32, i64>,
@@ -107,7 +114,7 @@ struct Reading {
 
 impl Reading {
     /// Takes one event; batches are checked and counted here, others are given back.
-    fn step(&mut self) -> Option<SourceEvent> {
+    pub fn step(&mut self) -> Option<SourceEvent> {
         match self.events.recv_timeout(PATIENCE).expect("an event should come") {
             SourceEvent::Announced { .. } => {
                 self.is_announced = true;
@@ -135,11 +142,11 @@ impl Reading {
         }
     }
 
-    fn count(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.rows.values().map(Vec::len).sum()
     }
 
-    fn until_rows(&mut self, count: usize) {
+    pub fn until_rows(&mut self, count: usize) {
         while self.count() < count {
             if let Some(event) = self.step() {
                 assert!(matches!(event, SourceEvent::Partition { .. }), "{event:?}");
@@ -159,7 +166,7 @@ impl Reading {
         assert!(self.events.recv_timeout(PATIENCE).is_err(), "nothing follows the end");
     }
 
-    fn until_failed(&mut self) -> String {
+    pub fn until_failed(&mut self) -> String {
         loop {
             match self.step() {
                 Some(SourceEvent::Failed { message, .. }) => return message,
@@ -169,7 +176,7 @@ impl Reading {
         }
     }
 
-    fn ids(&self, partition: i32) -> Vec<i64> {
+    pub fn ids(&self, partition: i32) -> Vec<i64> {
         self.rows.get(&partition).map(|rows| rows.iter().map(|(_, id)| *id).collect()).unwrap_or_default()
     }
 }

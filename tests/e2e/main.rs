@@ -4,6 +4,7 @@ mod avro;
 mod checkpoints;
 mod daemon;
 mod dead_letters;
+mod kafka_faults;
 mod kafka_source;
 mod mariadb;
 mod mysql_faults;

@@ -59,7 +59,7 @@ pub struct DeadLetter {
     /// The record in base64, where it is no text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub raw_base64: Option<String>,
-    /// The record's bytes, where it was too long to be kept as a whole.
+    /// How many bytes the record has, where it or its key was too long to be kept as a whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cut_from: Option<usize>,
     /// When it was put here: milliseconds since the Unix epoch.

@@ -28,8 +28,9 @@ pub use self::letter::{DeadLetter, Kind, Selection};
 pub const FOLDER: &str = "dead-letters";
 /// Bytes of lines that wait for the end of their batch at most.
 const MOST_WAITING: usize = 1 << 20;
-/// What a single record may take of the room at most: the rest of a longer one is cut off.
-const RECORD_SHARE: u64 = 8;
+/// What the bytes of a record or its key may take of the room at most: the rest of longer ones is cut off. JSON writes some
+/// of them as six, and both together must not take more than half of it.
+const RECORD_SHARE: u64 = 32;
 
 /// The dead letters of all streams, shared by all readers.
 pub struct DeadLetters {
@@ -166,16 +167,10 @@ impl DeadLetters {
 fn letter(stream: &str, record: &RawRecord<'_>, reason: Reason<'_>, at: i64, most_bytes: u64) -> DeadLetter {
     let payload = record.payload.unwrap_or_default();
     let most = usize::try_from(most_bytes).unwrap_or(usize::MAX);
-    let mut kept = &payload[..payload.len().min(most)];
-    if let Err(error) = std::str::from_utf8(kept)
-        && kept.len() < payload.len()
-        && error.error_len().is_none()
-    {
-        // A character was cut in half: what is before it may be text.
-        kept = &kept[..error.valid_up_to()];
-    }
-    let (raw, raw_base64) = text_or_base64(record.payload.map(|_| kept));
-    let (key, key_base64) = text_or_base64(record.key);
+    let kept = record.payload.map(|payload| beginning(payload, most));
+    let kept_key = record.key.map(|key| beginning(key, most));
+    let (raw, raw_base64) = text_or_base64(kept);
+    let (key, key_base64) = text_or_base64(kept_key);
     DeadLetter {
         kind: reason.kind,
         stream: stream.to_string(),
@@ -189,8 +184,17 @@ fn letter(stream: &str, record: &RawRecord<'_>, reason: Reason<'_>, at: i64, mos
         key_base64,
         raw,
         raw_base64,
-        cut_from: (kept.len() < payload.len()).then_some(payload.len()),
+        cut_from: (kept != record.payload || kept_key != record.key).then_some(payload.len()),
         at,
+    }
+}
+
+/// So many of the bytes at most; text is not cut within a character.
+fn beginning(bytes: &[u8], most: usize) -> &[u8] {
+    let cut = &bytes[..bytes.len().min(most)];
+    match std::str::from_utf8(cut) {
+        Err(error) if cut.len() < bytes.len() && error.error_len().is_none() => &cut[..error.valid_up_to()],
+        _ => cut,
     }
 }
 

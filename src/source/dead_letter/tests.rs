@@ -133,14 +133,32 @@ fn letters_taken_out_under_the_one_who_writes_stay_away_unless_they_may_return()
 }
 
 #[test]
-fn long_record_is_cut_between_characters() {
+fn long_records_and_keys_are_cut_between_characters() {
     let dir = tempfile::tempdir().unwrap();
-    let letters = DeadLetters { most_bytes: 80, ..letters_in(dir.path()) };
-    letters.put("orders", &record(0, 1, "123456789中文".as_bytes()), &error());
-    letters.put("orders", &record(0, 2, b"\xff23456789abc"), &error());
+    let letters = DeadLetters { most_bytes: 100 * RECORD_SHARE, ..letters_in(dir.path()) };
+    let (text, bytes, key) = ("x".repeat(99) + "中文", vec![0xff; 104], [b'k'; 101]);
+    letters.put("orders", &record(0, 1, text.as_bytes()), &error());
+    letters.put("orders", &record(0, 2, &bytes), &error());
+    letters.put("orders", &RawRecord { key: Some(&key), ..record(0, 3, b"whole") }, &error());
     let read = letters.read("orders").unwrap();
-    assert_eq!((read[0].raw.as_deref(), read[0].cut_from), (Some("123456789"), Some(15)));
-    assert_eq!((read[1].raw_base64.as_deref(), read[1].cut_from), (Some("/zIzNDU2Nzg5YQ=="), Some(12)));
+    let cut: Vec<_> = read.iter().map(|letter| letter.cut_from).collect();
+    assert_eq!(cut, [Some(105), Some(104), Some(5)]);
+    assert_eq!(read[0].raw.as_deref(), Some("x".repeat(99).as_str()));
+    assert_eq!(read[1].raw_base64.as_ref().map(String::len), Some(136));
+    assert_eq!((read[2].raw.as_deref(), read[2].key.as_ref().map(String::len)), (Some("whole"), Some(100)));
+}
+
+#[test]
+fn record_of_nothing_but_control_characters_stays_within_the_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let letters = letters_in(dir.path());
+    let nothing = vec![0; 1 << 20];
+    for offset in 0..20 {
+        letters.put("orders", &RawRecord { key: Some(&nothing), ..record(0, offset, &nothing) }, &error());
+    }
+    letters.flush("orders");
+    let (previous, current) = LetterFiles::of(dir.path(), "orders").lengths().unwrap();
+    assert!(previous + current <= 1 << 20, "{previous} and {current}");
 }
 
 #[test]

@@ -12,6 +12,7 @@ use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::Offset;
 
+use super::identity::{Identity, topic_id};
 use super::reader::{Assignment, Reader};
 use super::{Consumer, Fault, Role, Shared, explain, fault_of, out_of_range, reader_count};
 use crate::catalog::Start;
@@ -35,6 +36,7 @@ const ANSWER: Duration = Duration::from_secs(5);
 pub(super) struct Coordinator {
     shared: Arc<Shared>,
     watcher: Consumer,
+    identity: Identity,
     /// Made when their first partition turns up.
     readers: Vec<Option<Sender<Assignment>>>,
     threads: Vec<JoinHandle<()>>,
@@ -70,9 +72,11 @@ impl Coordinator {
     pub(super) fn new(shared: Arc<Shared>, watcher: Consumer) -> Self {
         let was_seen = !shared.request.from.is_empty();
         let readers = (0..reader_count()).map(|_| None).collect();
+        let identity = Identity::of(&shared.context.state_dir, &shared.request.stream.name);
         Coordinator {
             shared,
             watcher,
+            identity,
             readers,
             threads: Vec::new(),
             known: BTreeMap::new(),
@@ -216,6 +220,7 @@ impl Coordinator {
             return Err(Setback::Trouble(format!("topic {topic:?} at {brokers}: {code}")));
         }
         self.unknown_since = None;
+        self.recognise()?;
         let mut numbers: Vec<i32> = found.partitions().iter().map(|partition| partition.id()).collect();
         numbers.sort_unstable();
         if let Some(until) = &shared.request.until {
@@ -236,6 +241,17 @@ impl Coordinator {
                 Err(Setback::Trouble(format!("topic {topic:?} at {brokers}: partition {number} has no leader")))
             }
             None => Ok(()),
+        }
+    }
+
+    /// Fails where the topic is another one than that which was read before.
+    fn recognise(&self) -> Result<(), Setback> {
+        let topic = self.shared.topic();
+        let Some(id) = topic_id(&self.watcher, topic, ANSWER) else { return Ok(()) };
+        match self.identity.differs(topic, &id) {
+            Ok(None) => Ok(()),
+            Ok(Some(message)) => Err(self.shared.emitter.failed(message).into()),
+            Err(error) => Err(Setback::Trouble(format!("which topic {topic:?} was cannot be read: {error}"))),
         }
     }
 

@@ -7,9 +7,10 @@
 //! `queued.max.messages.kbytes`.
 //!
 //! Delivery: each record from `next` on, in the partition's order, exactly once per reader; what retention has taken
-//! is a failure and never a jump. Partitions are assigned, never subscribed to; no offset is ever committed.
+//! is a failure and never a jump, and so is a topic that was made again. Partitions are assigned, never subscribed to; no offset is ever committed.
 
 mod coordinator;
+mod identity;
 mod reader;
 
 use std::collections::BTreeMap;
