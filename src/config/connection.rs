@@ -6,7 +6,8 @@ use std::path::Path;
 use toml::de::{DeTable, DeValue};
 
 use super::load::{expand_url, path_inside, read_mysql_url};
-use super::{Connection, GeneratorConfig, Secret};
+use super::tls::{TLS_KEYS, read_tls};
+use super::{Connection, GeneratorConfig, MysqlAddress, Secret};
 use crate::diagnostic::codes;
 use crate::toml_walk::{Section, Walk, in_order};
 
@@ -38,11 +39,12 @@ pub(super) fn read_connection(walk: &mut Walk<'_>, section: &Section<'_>, root: 
     match walk.word(section, "type", &kinds)? {
         Kind::Kafka => read_kafka(walk, section),
         Kind::Mysql => {
-            walk.check_keys(section, &["type", "url"]);
+            walk.check_keys(section, &[&["type", "url"][..], &TLS_KEYS].concat());
             if section.table.get("url").is_none() {
                 walk.missing(section, "url", "url = \"mysql://reader:${CRM_PASSWORD}@crm:3306/crm\"");
             }
-            Some(Connection::Mysql { url: read_mysql_url(walk, section)? })
+            let tls = read_tls(walk, section, root);
+            Some(Connection::Mysql(MysqlAddress { url: read_mysql_url(walk, section)?, tls }))
         }
         Kind::File => {
             walk.check_keys(section, &["type", "path", "follow"]);

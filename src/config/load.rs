@@ -8,7 +8,8 @@ use chrono_tz::Tz;
 
 use super::connection::read_connection;
 use super::settings::{read_engine, read_serve};
-use super::{Config, Connection, Entity, Secret, Store};
+use super::tls::{TLS_KEYS, read_tls};
+use super::{Config, Connection, Entity, MysqlAddress, Secret, Store, Tls};
 use crate::column_type::parse_column_type;
 use crate::diagnostic::{Diagnostic, codes, nearest};
 use crate::toml_walk::{Environment, Section, Walk};
@@ -190,6 +191,7 @@ fn check_unused_profile(walk: &mut Walk<'_>, profile: &Section<'_>, root: &Path)
     let (store, engine, serve) = (layer("store"), layer("engine"), layer("serve"));
     if let Some(store) = store {
         read_store_url(walk, &store, root);
+        read_tls(walk, &store, root);
     }
     read_engine(walk, None, engine.as_ref(), root, NO_PROFILE);
     read_serve(walk, None, serve.as_ref());
@@ -370,16 +372,23 @@ fn read_store(
         }
         return None;
     }
+    let mut tls =
+        |section: Option<&Section<'_>>| section.map(|section| read_tls(walk, section, root)).unwrap_or_default();
+    let (lower_tls, upper_tls) = (tls(below.as_ref()), tls(above.as_ref()));
     let written = |section: &Option<Section<'_>>| section.as_ref().is_some_and(|s| s.table.get("url").is_some());
     if !written(&below) && !written(&above) {
         let section = above.or(below)?;
         walk.missing(&section, "url", "url = \"mysql://tagflow:${TAGFLOW_DB_PASSWORD}@db:3306/tags\"");
     }
-    upper.flatten().or_else(|| lower.flatten())
+    let mut store = upper.flatten().or_else(|| lower.flatten())?;
+    if let Store::Mysql(address) = &mut store {
+        address.tls = upper_tls.over(lower_tls);
+    }
+    Some(store)
 }
 
 fn read_store_url(walk: &mut Walk<'_>, section: &Section<'_>, root: &Path) -> Option<Store> {
-    walk.check_keys(section, &["url"]);
+    walk.check_keys(section, &[&["url"][..], &TLS_KEYS].concat());
     let value = section.table.get("url")?;
     let Some(raw) = value.get_ref().as_str() else {
         walk.wrong_type(&section.label, "url", value, "a string");
@@ -397,7 +406,8 @@ fn read_store_url(walk: &mut Walk<'_>, section: &Section<'_>, root: &Path) -> Op
     }
     let help = "write mysql://USER:${PASSWORD_VARIABLE}@HOST:3306/DATABASE, or sqlite:FILE";
     let is_other = "is neither mysql:// nor sqlite:";
-    Some(Store::Mysql(sound_mysql_url(walk, url, span, ["the store's url", is_other, help])?))
+    let url = sound_mysql_url(walk, url, span, ["the store's url", is_other, help])?;
+    Some(Store::Mysql(MysqlAddress { url, tls: Tls::default() }))
 }
 
 /// The address of a database that is read from.

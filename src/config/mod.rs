@@ -6,6 +6,7 @@
 mod connection;
 mod load;
 mod settings;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -69,10 +70,7 @@ pub enum Connection {
         follow: bool,
     },
     /// A MySQL or MariaDB with tables to read: `mysql://user:password@host:port/database`.
-    Mysql {
-        /// Its address.
-        url: Secret,
-    },
+    Mysql(MysqlAddress),
     /// The seeded shop of the demo: streams `orders`, `page_views` and `users` by topic.
     Generator(GeneratorConfig),
 }
@@ -114,11 +112,38 @@ impl std::fmt::Debug for Secret {
     }
 }
 
+/// A database of a MySQL or MariaDB.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MysqlAddress {
+    /// `mysql://user:password@host:port/database`.
+    pub url: Secret,
+    /// How it is encrypted, where the url does not say.
+    pub tls: Tls,
+}
+
+impl MysqlAddress {
+    /// With nothing but a url.
+    pub fn plain(url: impl Into<String>) -> Self {
+        MysqlAddress { url: Secret::new(url), tls: Tls::default() }
+    }
+}
+
+/// Files in PEM; with any of them nothing goes unencrypted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// The authorities that the server's certificate must come from; those of the system unless given.
+    pub ca: Option<PathBuf>,
+    /// The client's certificate, with what lies between it and its authority.
+    pub cert: Option<PathBuf>,
+    /// Its private key.
+    pub key: Option<PathBuf>,
+}
+
 /// Where tags go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Store {
-    /// MySQL or MariaDB: `mysql://user:password@host:port/database`.
-    Mysql(Secret),
+    /// MySQL or MariaDB.
+    Mysql(MysqlAddress),
     /// `sqlite:PATH`, below the project's root unless absolute.
     Sqlite(PathBuf),
 }

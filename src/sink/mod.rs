@@ -40,7 +40,7 @@ pub fn shadow_table(tag: &str) -> String {
 /// When the URL cannot be read.
 pub fn open_store(store: &Store, root: &Path, timezone: Tz) -> Result<Box<dyn Sink>, SinkError> {
     Ok(match store {
-        Store::Mysql(url) => Box::new(mysql::MysqlSink::new(url, timezone)?),
+        Store::Mysql(address) => Box::new(mysql::MysqlSink::new(address, timezone)?),
         Store::Sqlite(path) => Box::new(sqlite::SqliteSink::new(&root.join(path), timezone)),
     })
 }

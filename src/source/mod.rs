@@ -196,7 +196,7 @@ pub fn start_source(
             kafka::start(request, brokers, properties, registry, context, emitter)?
         }
         Connection::File { path, follow } => file::start(request, path, *follow, context, emitter)?,
-        Connection::Mysql { .. } => {
+        Connection::Mysql(_) => {
             let message = "a database has no topics: read a table of it by kind = \"mysql\"".to_string();
             return Err(SourceError::Setup { stream: request.stream.name.clone(), message });
         }

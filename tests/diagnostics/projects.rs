@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use arrow::datatypes::{DataType, TimeUnit};
 use tagflow::catalog::{Start, TimestampFormat};
-use tagflow::config::{Connection, Secret, Store};
+use tagflow::config::{Connection, MysqlAddress, Store};
 use tagflow::project::load_with_env;
 use tagflow::tag::{Method, Status};
 
@@ -137,7 +137,7 @@ fn sound_project_is_loaded_whole() {
 fn variables_are_filled_in_and_passwords_escaped_for_the_address() {
     let (_root, loaded) = load(&shop(), Some("late"));
     let config = loaded.project.unwrap().config;
-    assert_eq!(config.store, Store::Mysql(Secret::new("mysql://tagflow:p%40ss%2Fw%25rd%20@db:3306/tags")));
+    assert_eq!(config.store, Store::Mysql(MysqlAddress::plain("mysql://tagflow:p%40ss%2Fw%25rd%20@db:3306/tags")));
     let Connection::Kafka { brokers, properties, registry } = &config.connections["shop"] else { panic!("not kafka") };
     assert_eq!(brokers, "kafka-1.example:9092");
     let registry = registry.as_ref().unwrap().expose();

@@ -9,6 +9,7 @@ mod kafka_source;
 mod mariadb;
 mod mysql_faults;
 mod mysql_sink;
+mod mysql_tls;
 mod on_error;
 mod proxy;
 mod replay;

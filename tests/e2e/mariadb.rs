@@ -90,6 +90,13 @@ impl Server {
         }
     }
 
+    /// Once more, with other options.
+    pub fn restart_with(&mut self, options: &[&str]) {
+        self.kill();
+        self.options = options.iter().map(|option| option.to_string()).collect();
+        self.start();
+    }
+
     pub fn has_ended(&mut self) -> bool {
         self.child.as_mut().is_none_or(|child| child.try_wait().unwrap().is_some())
     }

@@ -9,7 +9,7 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::tagflow::config::Secret;
+use super::tagflow::config::MysqlAddress;
 use super::tagflow::delta::Delta;
 use super::tagflow::sink::collapse::PendingChanges;
 use super::tagflow::sink::mysql::MysqlSink;
@@ -18,7 +18,7 @@ use super::{ZONE, contract};
 use crate::mariadb::Server;
 
 fn sink(server: &Server) -> MysqlSink {
-    MysqlSink::new(&Secret::new(server.url("crash")), ZONE).unwrap()
+    MysqlSink::new(&MysqlAddress::plain(server.url("crash")), ZONE).unwrap()
 }
 
 /// Calls until it succeeds; only passing errors may come in between.

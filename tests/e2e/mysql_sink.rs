@@ -10,14 +10,14 @@ use arrow::array::*;
 use arrow::datatypes::DataType;
 use chrono_tz::Tz;
 use mysql_async::prelude::Queryable;
-use tagflow::config::Secret;
+use tagflow::config::MysqlAddress;
 use tagflow::sink::mysql::MysqlSink;
 use tagflow::sink::{Sink, SinkError, TagChanges, TagTable, shadow_table};
 
 use self::contract::{Fixture, assert_rows, changes, none, progress, table_of};
 
 #[path = "sink_contract.rs"]
-mod contract;
+pub(crate) mod contract;
 
 #[path = "mysql_crash.rs"]
 mod crash;
@@ -47,7 +47,7 @@ impl Database {
     }
 
     fn sink(&self) -> MysqlSink {
-        MysqlSink::new(&Secret::new(&self.url), ZONE).unwrap()
+        MysqlSink::new(&MysqlAddress::plain(&self.url), ZONE).unwrap()
     }
 
     fn opened(&self) -> MysqlSink {
@@ -248,7 +248,7 @@ fn refused_accounts_and_servers_are_told_without_the_password() {
     let mut url = url::Url::parse(&database.url).unwrap();
     url.set_username("nobody").unwrap();
     url.set_password(Some("sEcReT%40x")).unwrap();
-    let error = MysqlSink::new(&Secret::new(url.as_str()), ZONE).unwrap().open(&contract::claim()).unwrap_err();
+    let error = MysqlSink::new(&MysqlAddress::plain(url.as_str()), ZONE).unwrap().open(&contract::claim()).unwrap_err();
     assert!(matches!(error, SinkError::Setup { .. }), "{error}");
     assert!(!format!("{error} {error:?}").contains("sEcReT"), "{error:?}");
     assert!(error.to_string().contains("Access denied for user 'nobody'"), "{error}");
@@ -256,17 +256,17 @@ fn refused_accounts_and_servers_are_told_without_the_password() {
     // A port that nobody listens on: bound and let go.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     url.set_port(Some(port)).unwrap();
-    let error = MysqlSink::new(&Secret::new(url.as_str()), ZONE).unwrap().open(&contract::claim()).unwrap_err();
+    let error = MysqlSink::new(&MysqlAddress::plain(url.as_str()), ZONE).unwrap().open(&contract::claim()).unwrap_err();
     assert!(error.is_retryable(), "{error}");
     assert!(!format!("{error} {error:?}").contains("sEcReT"), "{error:?}");
 
-    let error = MysqlSink::new(&Secret::new("mysql://u:sEcReT@h:1/"), ZONE).map(|_| ()).unwrap_err();
+    let error = MysqlSink::new(&MysqlAddress::plain("mysql://u:sEcReT@h:1/"), ZONE).map(|_| ()).unwrap_err();
     assert_eq!(
         error.to_string(),
         "store mysql://u@h:1/: the url names no database: mysql://user:password@host:port/database"
     );
     for wrong in ["mysql://u:sEcReT@h:port/db", "postgres://u:sEcReT@h/db", "mysql://u:sEcReT@h/db?what=1", "sEcReT"] {
-        let error = MysqlSink::new(&Secret::new(wrong), ZONE).map(|_| ()).unwrap_err();
+        let error = MysqlSink::new(&MysqlAddress::plain(wrong), ZONE).map(|_| ()).unwrap_err();
         assert!(!format!("{error} {error:?}").contains("sEcReT"), "{error:?}");
     }
 }

@@ -37,7 +37,7 @@ use super::read_back::{RawCell, display_text, table_from_cells, value_count};
 use super::registry::{self, COLUMN_COLUMNS, TAG_COLUMNS, is_shadow};
 use super::types::StoreType;
 use super::{CommitStats, Sink, SinkColumn, SinkError, TagChanges, TagProgress, TagRegistration, TagTable, TextRow};
-use crate::config::Secret;
+use crate::config::MysqlAddress;
 use crate::crash_point::crash_point;
 
 /// Tag tables in MySQL or MariaDB. Blocking: not to be used (or dropped) on a thread of an async runtime.
@@ -67,8 +67,8 @@ impl MysqlSink {
     ///
     /// # Errors
     /// When the URL cannot be read.
-    pub fn new(url: &Secret, timezone: Tz) -> Result<MysqlSink, SinkError> {
-        let server = Arc::new(Server::parse(url)?);
+    pub fn new(address: &MysqlAddress, timezone: Tz) -> Result<MysqlSink, SinkError> {
+        let server = Arc::new(Server::parse(address)?);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()

@@ -12,7 +12,8 @@ use mysql_async::{Conn, DriverError, Error, InfileData, IoError, Opts, OptsBuild
 use tokio::time::timeout;
 
 use super::encode::quote_name;
-use crate::config::Secret;
+use crate::config::MysqlAddress;
+use crate::mysql_options::mysql_options;
 use crate::sink::SinkError;
 use crate::sink::read_back::RawCell;
 
@@ -30,6 +31,9 @@ const SESSION_SETUP: [&str; 3] = [
      innodb_lock_wait_timeout = 5, lock_wait_timeout = 5, wait_timeout = 600, net_read_timeout = 60, \
      net_write_timeout = 60",
 ];
+
+const TLS_HINT: &str = "[store] `ca` names the authority that the server's certificate must come from, and the url's host is \
+     the one that it must be made out to";
 
 /// How text keys are compared by bytes on this server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +57,7 @@ pub(super) struct Abilities {
 /// One store's server, not connected.
 #[derive(Debug)]
 pub(super) struct Server {
-    opts: Opts,
+    address: MysqlAddress,
     pub name: String,
     pub database: String,
 }
@@ -68,9 +72,9 @@ pub(super) struct Session {
 }
 
 impl Server {
-    pub fn parse(url: &Secret) -> Result<Server, SinkError> {
+    pub fn parse(address: &MysqlAddress) -> Result<Server, SinkError> {
         let setup = |store: &str, message: String| SinkError::Setup { store: store.to_string(), message };
-        let opts = Opts::from_url(url.expose()).map_err(|error| {
+        let opts = Opts::from_url(address.url.expose()).map_err(|error| {
             setup("mysql", format!("{error}; a store's url is mysql://user:password@host:port/database"))
         })?;
         let name = format!(
@@ -87,23 +91,22 @@ impl Server {
                 "the url names no database: mysql://user:password@host:port/database".to_string(),
             ));
         }
-        // The server's idea of its socket is often wrong in containers, and another account may be meant there.
-        let opts = OptsBuilder::from_opts(opts).prefer_socket(false).tcp_keepalive(Some(Duration::from_secs(10)));
-        Ok(Server { opts: opts.into(), name, database })
+        Ok(Server { address: address.clone(), name, database })
     }
 
     /// Connects and sets the session up; creates the database where it is missing and the account may.
     pub async fn connect(self: &Arc<Self>) -> Result<Session, SinkError> {
-        let conn = match self.connect_with(self.opts.clone()).await {
+        let opts: OptsBuilder = mysql_options(&self.address).map_err(|message| self.setup(message))?;
+        let conn = match self.connect_with(opts.clone().into()).await {
             Err(Error::Server(error)) if error.code == 1049 => {
-                let without = OptsBuilder::from_opts(self.opts.clone()).db_name(None::<String>);
+                let without = opts.clone().db_name(None::<String>);
                 let mut conn = self.connect_with(without.into()).await.map_err(|error| self.error(error, None))?;
                 let create = format!(
                     "CREATE DATABASE IF NOT EXISTS {} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
                     quote_name(&self.database)
                 );
                 conn.query_drop(create).await.map_err(|error| self.error(error, None))?;
-                self.connect_with(self.opts.clone()).await
+                self.connect_with(opts.into()).await
             }
             other => other,
         };
@@ -158,7 +161,8 @@ impl Server {
                 self.setup(format!("{message}; `tagflow run` makes the _tagflow_* tables"))
             }
             (Error::Server(_), None) => self.setup(message),
-            (Error::Io(IoError::Tls(_)) | Error::Url(_), _) => self.setup(message),
+            (Error::Io(IoError::Tls(_)), _) => self.setup(format!("{message}; {TLS_HINT}")),
+            (Error::Url(_), _) => self.setup(message),
             (
                 Error::Driver(
                     DriverError::UnknownAuthPlugin { .. }

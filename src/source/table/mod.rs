@@ -245,8 +245,8 @@ impl Watcher {
             (Kind::File, Connection::File { path, .. }) => {
                 Box::new(file::FileTable::new(path.join(&self.stream.topic), &self.stream))
             }
-            (Kind::Mysql { polls, resync }, Connection::Mysql { url }) => {
-                Box::new(mysql::MysqlTable::new(url, &self.stream, polls.as_ref(), *resync))
+            (Kind::Mysql { polls, resync }, Connection::Mysql(address)) => {
+                Box::new(mysql::MysqlTable::new(address, &self.stream, polls.as_ref(), *resync))
             }
             _ => {
                 let message = format!("the connection {:?} has no such tables", self.stream.connection);

@@ -12,15 +12,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Error, Opts, OptsBuilder, Row, Value};
+use mysql_async::{Conn, Error, Row, Value};
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
 use super::differ::{Differ, json_text};
 use super::{Looked, Outside, Setback};
 use crate::catalog::{Polls, Stream};
-use crate::config::Secret;
+use crate::config::MysqlAddress;
 use crate::diagnostic::nearest;
+use crate::mysql_options::mysql_options;
 
 const CONNECT_DEADLINE: Duration = Duration::from_secs(15);
 const STATEMENT_DEADLINE: Duration = Duration::from_secs(600);
@@ -56,7 +57,7 @@ const BINARY: [&str; 16] = [
 const NUMBERS: [&str; 9] = ["tinyint", "smallint", "mediumint", "int", "bigint", "decimal", "float", "double", "year"];
 
 pub(super) struct MysqlTable {
-    url: Secret,
+    address: MysqlAddress,
     stream: Arc<Stream>,
     polls: Option<Polls>,
     resync: Duration,
@@ -86,10 +87,10 @@ struct TableColumn {
 }
 
 impl MysqlTable {
-    pub(super) fn new(url: &Secret, stream: &Arc<Stream>, polls: Option<&Polls>, resync: Duration) -> Self {
+    pub(super) fn new(address: &MysqlAddress, stream: &Arc<Stream>, polls: Option<&Polls>, resync: Duration) -> Self {
         let now = Instant::now();
         MysqlTable {
-            url: url.clone(),
+            address: address.clone(),
             stream: Arc::clone(stream),
             polls: polls.cloned(),
             resync,
@@ -103,7 +104,7 @@ impl MysqlTable {
 
     async fn session(&mut self) -> Result<&mut Session, Setback> {
         if self.session.is_none() {
-            let session = connect(&self.url, &self.stream, self.polls.as_ref()).await?;
+            let session = connect(&self.address, &self.stream, self.polls.as_ref()).await?;
             self.session = Some(session);
         }
         self.session.as_mut().ok_or(Setback::Stopped)
@@ -187,10 +188,9 @@ impl Outside for MysqlTable {
     }
 }
 
-async fn connect(url: &Secret, stream: &Stream, polls: Option<&Polls>) -> Result<Session, Setback> {
+async fn connect(address: &MysqlAddress, stream: &Stream, polls: Option<&Polls>) -> Result<Session, Setback> {
     let setup = |message: String| Setback::Failed(format!("connection {:?}: {message}", stream.connection));
-    let opts = Opts::from_url(url.expose()).map_err(|error| setup(error.to_string()))?;
-    let opts = OptsBuilder::from_opts(opts).prefer_socket(false).tcp_keepalive(Some(Duration::from_secs(10)));
+    let opts = mysql_options(address).map_err(setup)?;
     let conn = match timeout(CONNECT_DEADLINE, Conn::new(opts)).await {
         Ok(conn) => conn.map_err(|error| setback(stream, &error))?,
         Err(_) => {
