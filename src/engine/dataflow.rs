@@ -53,6 +53,9 @@ pub struct Dataflow {
     pub clock: Clock,
     /// The watermarks of the last epoch; they never go back.
     pub watermarks: Watermarks,
+    /// Up to when, in event time, the streams are known of which that can be told, milliseconds since the Unix epoch. For
+    /// people: no operator reads it.
+    event_times: BTreeMap<String, i64>,
     /// What they are from the next epoch on.
     ahead: Watermarks,
     /// The number of the last epoch.
@@ -86,6 +89,7 @@ impl Dataflow {
             offsets: Offsets::default(),
             clock: 0,
             watermarks: Watermarks::new(),
+            event_times: BTreeMap::new(),
             ahead: Watermarks::new(),
             epoch: 0,
             outputs: BTreeMap::new(),
@@ -198,7 +202,21 @@ impl Dataflow {
     pub fn keep_streams(&mut self, keeps: impl Fn(&str) -> bool) {
         self.offsets.0.retain(|partition, _| keeps(&partition.stream));
         self.watermarks.retain(|stream, _| keeps(stream));
+        self.event_times.retain(|stream, _| keeps(stream));
         self.ahead.retain(|stream, _| keeps(stream));
+    }
+
+    /// Takes note of how far event time has come.
+    pub fn note_event_times(&mut self, times: BTreeMap<String, i64>) {
+        for (stream, time) in times {
+            let known = self.event_times.entry(stream).or_insert(time);
+            *known = time.max(*known);
+        }
+    }
+
+    /// Up to when, in event time, these streams are known: the least of those of which that can be told.
+    pub fn event_time(&self, streams: &BTreeSet<String>) -> Option<i64> {
+        least_of(&self.event_times, streams)
     }
 
     /// Where the next step takes the watermarks.
@@ -274,7 +292,7 @@ impl Dataflow {
         let mut changes = Vec::new();
         let mut faults = Vec::new();
         for (tag, output) in &mut self.outputs {
-            match output.drain(tag, self.epoch, &self.offsets, self.clock, &self.watermarks) {
+            match output.drain(tag, self.epoch, &self.offsets, self.clock, &self.watermarks, &self.event_times) {
                 Ok(drained) => changes.push(drained),
                 Err(error) => faults.push(TagFault::lasting(tag, error)),
             }
@@ -334,6 +352,7 @@ impl Dataflow {
         }
         self.clock = self.clock.max(filled.clock);
         self.watermarks.extend(filled.watermarks);
+        self.note_event_times(filled.event_times);
         self.ahead.extend(filled.ahead);
         self.epoch = self.epoch.max(filled.epoch);
         Ok(())
@@ -359,6 +378,10 @@ fn raise(watermarks: &mut Watermarks, stream: &str, watermark: i64) {
         Some(known) => *known = watermark.max(*known),
         None => drop(watermarks.insert(stream.to_string(), watermark)),
     }
+}
+
+fn least_of(times: &BTreeMap<String, i64>, streams: &BTreeSet<String>) -> Option<i64> {
+    times.iter().filter(|(stream, _)| streams.contains(*stream)).map(|(_, time)| *time).min()
 }
 
 /// Those of the watermarks that are of these streams.
@@ -387,6 +410,7 @@ impl TagOutput {
         offsets: &Offsets,
         clock: Clock,
         watermarks: &Watermarks,
+        event_times: &BTreeMap<String, i64>,
     ) -> Result<TagChanges, CollapseError> {
         let net = self.pending.drain()?;
         self.rows = self.rows.saturating_add_signed(net.rows_delta);
@@ -402,6 +426,7 @@ impl TagOutput {
                 offsets: Offsets(own.map(|(partition, next)| (partition.clone(), *next)).collect()),
                 clock,
                 watermarks: of_streams(watermarks, &self.streams),
+                event_time: least_of(event_times, &self.streams),
                 rows: self.rows,
             },
         })

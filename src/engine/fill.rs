@@ -277,6 +277,7 @@ impl Run {
         if arrived.rows > 0 {
             self.rows += arrived.rows as u64;
             dataflow.graph.note_partitions(intake.announced_partitions());
+            dataflow.note_event_times(intake.watermarks());
             let mut faults = dataflow.step(&arrived.events, clock);
             arrived.name_records(&mut faults);
             self.report(faults);

@@ -95,6 +95,10 @@ pub struct TagProgress {
     /// The watermarks of that epoch, of the streams that the tag reads.
     #[serde(default)]
     pub watermarks: Watermarks,
+    /// Up to when the table is true in event time, milliseconds since the Unix epoch, where that is known. Told to readers
+    /// and not read back.
+    #[serde(default)]
+    pub event_time: Option<i64>,
     /// Rows in the table.
     pub rows: u64,
 }

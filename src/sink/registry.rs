@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `_tagflow_meta` | one row: `id` = 1, `layout`, `generation` of the writer that owns the store, `next_retired` |
 //! | `_tagflow_lease` | MySQL only, one row: `id` = 1, `owner` (random), `host` and `pid` of the daemon that writes, its `generation`, `expires_at` (UTC, by the database's clock) |
-//! | `_tagflow_tags` | `tag`, `folder` (`consumption/money`), `folder_titles` (JSON list), `entity`, `version`, `git_commit`, `file`, `title`, `description`, `owner`, `method`, `status`, `table_name`, `sql_text`, `timezone`, `complete_from`, `row_count`, `true_at`, `updated_at` |
+//! | `_tagflow_tags` | `tag`, `folder` (`consumption/money`), `folder_titles` (JSON list), `entity`, `version`, `git_commit`, `file`, `title`, `description`, `owner`, `method`, `status`, `table_name`, `sql_text`, `timezone`, `complete_from`, `row_count`, `true_at`, `updated_at`, `true_offsets` (JSON), `event_time` |
 //! | `_tagflow_columns` | `tag`, `position` from 0, `name`, `sql_type`, `is_key`, `title`, `unit`, `default_value`, `labels` (JSON object) |
 //! | `_tagflow_progress` | `tag`, `table_name` (a tag that is being filled has a second row), `fingerprint`, `epoch`, `clock_ns`, `offsets` (JSON), `row_count`, `watermarks` (JSON, nanoseconds as the column of event time counts) |
 //! | `_tagflow_retired` | `table_name`, `tag`, `retired_at` (UTC): tables kept aside until their grace period ends |
@@ -15,6 +15,9 @@
 //!
 //! `complete_from`, `true_at` and `updated_at` are DATETIME(3) in the time zone that `timezone` names: from when on the
 //! answer is complete (NULL: always), the engine's clock that the rows show, and when the registration was written.
+//! What the table of a tag shows is told by `true_at`, `true_offsets` (the next record of every partition) and `event_time`
+//! (DATETIME(3) too: of each of its streams the newest event less the lateness, and of these the least; NULL where no stream
+//! has an event time that the tag reads). Commits write them with the rows.
 //! `row_count` counts the tag's answer; rows whose key the index refused are in it.
 
 use std::collections::BTreeMap;
@@ -26,7 +29,7 @@ use super::cells::wall_time_text;
 use super::{ColumnRegistration, SHADOW_PREFIX, TagProgress, TagRegistration};
 
 /// Counts up when the `_tagflow_*` tables change their shape.
-pub const LAYOUT: u64 = 3;
+pub const LAYOUT: u64 = 4;
 
 /// The values of a quoted column with the number of their rows. Some collations take `a` and `a ` as equal, which are
 /// two values.
@@ -123,9 +126,19 @@ pub fn column_rows(registration: &TagRegistration) -> Vec<Texts> {
     registration.columns.iter().enumerate().map(row).collect()
 }
 
+/// What the registry tells of how far a tag's table is: its `true_at`, `true_offsets` and `event_time`, the last of which
+/// stays as it is where nothing newer is known.
+pub fn truth(progress: &TagProgress, zone: Tz) -> [Option<String>; 3] {
+    let event_time = progress.event_time.map(|millis| wall_time_text(millis.saturating_mul(1_000_000), zone));
+    [Some(wall_time_text(progress.clock, zone)), Some(offsets_text(progress)), event_time]
+}
+
+fn offsets_text(progress: &TagProgress) -> String {
+    serde_json::to_string(&progress.offsets).expect("offsets are a map of texts and numbers")
+}
+
 /// The row of `_tagflow_progress` for one table of the tag.
 pub fn progress_row(progress: &TagProgress, table: &str) -> Texts {
-    let offsets = serde_json::to_string(&progress.offsets).expect("offsets are a map of texts and numbers");
     let watermarks = serde_json::to_string(&progress.watermarks).expect("watermarks are a map of texts and numbers");
     vec![
         Some(progress.tag.clone()),
@@ -133,7 +146,7 @@ pub fn progress_row(progress: &TagProgress, table: &str) -> Texts {
         Some(progress.fingerprint.clone()),
         Some(progress.epoch.to_string()),
         Some(progress.clock.to_string()),
-        Some(offsets),
+        Some(offsets_text(progress)),
         Some(progress.rows.to_string()),
         Some(watermarks),
     ]
@@ -204,6 +217,7 @@ pub fn progress_from(mut row: Texts) -> Result<(String, TagProgress), String> {
         offsets: serde_json::from_str(&offsets).map_err(|error| format!("_tagflow_progress.offsets: {error}"))?,
         clock: number(&clock, "_tagflow_progress.clock_ns")?,
         watermarks: watermarks.map_err(|error| format!("_tagflow_progress.watermarks: {error}"))?.unwrap_or_default(),
+        event_time: None,
         rows: number(&rows, "_tagflow_progress.row_count")?,
     };
     Ok((table, progress))

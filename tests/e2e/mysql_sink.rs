@@ -180,15 +180,47 @@ fn other_programs_read_types_counts_and_wall_time() {
     let mut registration = contract::register("level", 1);
     registration.complete_from = Some(0);
     sink.register(std::slice::from_ref(&registration)).unwrap();
+    let mut change = changes(&table, &rows, &none(&table, &rows), 3);
+    change.progress.event_time = Some(3_600_000);
+    sink.commit(&[change]).unwrap();
+    // A daemon that has read no event since its start does not know better.
     sink.commit(&[changes(&table, &rows, &none(&table, &rows), 4)]).unwrap();
     // Registering anew keeps what commits have written.
     registration.version = 2;
     sink.register(&[registration]).unwrap();
     let tag = "SELECT version, table_name, row_count, true_at, complete_from, title FROM _tagflow_tags";
     assert_eq!(database.run(&[tag]), ["2|level|3|2024-03-01 20:00:00.000|1970-01-01 08:00:00.000|近30天消费"]);
+    let truth = "SELECT true_offsets, event_time FROM _tagflow_tags";
+    assert_eq!(database.run(&[truth]), ["{\"orders\":{\"3\":40}}|1970-01-01 09:00:00.000"]);
     assert_eq!(database.run(&["SELECT DISTINCT _updated_at FROM level"]), ["2024-03-01 20:00:00.000"]);
     let offsets = "SELECT tag, table_name, epoch, clock_ns, offsets, row_count FROM _tagflow_progress";
     assert_eq!(database.run(&[offsets]), ["level|level|4|1709294400000000000|{\"orders\":{\"3\":40}}|3"]);
+}
+
+#[test]
+fn tables_of_an_older_layout_are_brought_up_to_date() {
+    let database = Database::new();
+    let rows = levels(0..3, "gold");
+    let table = table_of("level", 1, &rows);
+    let mut sink = database.opened();
+    sink.create_table(&table).unwrap();
+    sink.register(&[contract::register("level", 1)]).unwrap();
+    drop(sink);
+    // As a daemon of the first layout had made them, and one that was stopped while it brought them up to date.
+    database.run(&[
+        "ALTER TABLE _tagflow_tags DROP COLUMN event_time",
+        "ALTER TABLE _tagflow_progress DROP COLUMN watermarks",
+        "DROP TABLE _tagflow_lease",
+        "UPDATE _tagflow_meta SET layout = 1",
+    ]);
+    let mut sink = database.opened();
+    let mut change = changes(&table, &rows, &none(&table, &rows), 1);
+    change.progress.event_time = Some(0);
+    sink.commit(&[change]).unwrap();
+    assert_eq!(sink.progress().unwrap(), [progress("level", 1, 3)]);
+    assert_eq!(database.run(&["SELECT layout FROM _tagflow_meta"]), ["4"]);
+    assert_eq!(database.run(&["SELECT event_time FROM _tagflow_tags"]), ["1970-01-01 08:00:00.000"]);
+    sink.renew().unwrap();
 }
 
 #[test]

@@ -94,7 +94,16 @@ pub fn progress(tag: &str, epoch: u64, rows: u64) -> TagProgress {
     let mut offsets = Offsets::default();
     offsets.advance(&Partition { stream: "orders".to_string(), number: 3 }, epoch as i64 * 10);
     let watermarks = Watermarks::from([("orders".to_string(), -(epoch as i64))]);
-    TagProgress { tag: tag.to_string(), fingerprint: "f1".to_string(), epoch, offsets, clock: CLOCK, watermarks, rows }
+    TagProgress {
+        tag: tag.to_string(),
+        fingerprint: "f1".to_string(),
+        epoch,
+        offsets,
+        clock: CLOCK,
+        watermarks,
+        event_time: None,
+        rows,
+    }
 }
 
 /// Upserts and deletes of `table` at an epoch.

@@ -311,13 +311,15 @@ impl Daemon {
         let registration = self.registration(planned, version, complete_from)?;
         let streams = reads([planned.plan.as_ref()]);
         let own = filled.dataflow.offsets.0.iter().filter(|(partition, _)| streams.contains_key(&partition.stream));
+        let names: BTreeSet<String> = streams.keys().cloned().collect();
         let progress = TagProgress {
             tag: tag.clone(),
             fingerprint: planned.plan.fingerprint.clone(),
             epoch: self.dataflow.epoch,
             offsets: Offsets(own.map(|(partition, next)| (partition.clone(), *next)).collect()),
             clock: self.dataflow.clock,
-            watermarks: of_streams(&filled.dataflow.watermarks, &streams.keys().cloned().collect()),
+            watermarks: of_streams(&filled.dataflow.watermarks, &names),
+            event_time: filled.dataflow.event_time(&names),
             rows: filled.dataflow.rows(&tag),
         };
         let shadow = planned.shadow.table.clone();

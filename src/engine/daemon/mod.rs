@@ -308,6 +308,7 @@ impl Daemon {
         }
         self.events += arrived.rows as u64;
         self.dataflow.graph.note_partitions(self.intake.announced_partitions());
+        self.dataflow.note_event_times(self.intake.watermarks());
         let mut faults = self.dataflow.step(&arrived.events, clock);
         arrived.name_records(&mut faults);
         keep_left_out(&self.dataflow.graph, &self.world.context.dead_letters);

@@ -15,10 +15,12 @@ const CHAR_BYTES: usize = 4;
 /// MySQL's longest VARCHAR that an index of one column takes is a little below `KEY_BYTES / CHAR_BYTES`.
 const LENGTH_BYTES: usize = 2;
 
-/// Layout 1 lacks a column; its daemon may have been stopped before the new layout was noted.
-pub(super) const HAS_WATERMARKS: &str = "SELECT COUNT(*) FROM information_schema.columns WHERE table_schema = DATABASE() \
-     AND table_name = '_tagflow_progress' AND column_name = 'watermarks'";
-pub(super) const ADD_WATERMARKS: &str = "ALTER TABLE `_tagflow_progress` ADD COLUMN `watermarks` LONGTEXT NULL";
+/// Columns that older layouts lack: table, column, type.
+pub(super) const LATER_COLUMNS: [(&str, &str, &str); 3] = [
+    ("_tagflow_progress", "watermarks", "LONGTEXT"),
+    ("_tagflow_tags", "true_offsets", "LONGTEXT"),
+    ("_tagflow_tags", "event_time", "DATETIME(3)"),
+];
 
 /// The `_tagflow_*` tables; see [`registry`](crate::sink::registry) for their meaning.
 pub(super) const META_TABLES: [&str; 7] = [
@@ -36,7 +38,8 @@ pub(super) const META_TABLES: [&str; 7] = [
         `file` TEXT NOT NULL, `title` TEXT NULL, `description` LONGTEXT NULL, `owner` TEXT NULL,
         `method` VARCHAR(32) NULL, `status` VARCHAR(32) NOT NULL, `table_name` VARCHAR(64) NOT NULL,
         `sql_text` LONGTEXT NOT NULL, `timezone` VARCHAR(64) NOT NULL, `complete_from` DATETIME(3) NULL,
-        `row_count` BIGINT UNSIGNED NOT NULL DEFAULT 0, `true_at` DATETIME(3) NULL, `updated_at` DATETIME(3) NOT NULL
+        `row_count` BIGINT UNSIGNED NOT NULL DEFAULT 0, `true_at` DATETIME(3) NULL, `updated_at` DATETIME(3) NOT NULL,
+        `true_offsets` LONGTEXT NULL, `event_time` DATETIME(3) NULL
     ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin
       COMMENT='tagflow: every tag and up to when it is true'",
     "CREATE TABLE IF NOT EXISTS `_tagflow_columns` (

@@ -7,11 +7,51 @@ use std::collections::BTreeMap;
 
 use chrono_tz::Tz;
 
-use super::encode::{quote_row, quote_text};
+use super::encode::{quote_optional, quote_row, quote_text};
 use super::server::Session;
-use crate::sink::cells::wall_time_text;
+use super::{Store, layout, number};
 use crate::sink::registry::{self, COLUMN_COLUMNS, PROGRESS_COLUMNS, TAG_COLUMNS, is_shadow};
 use crate::sink::{SinkError, TagProgress, TagRegistration};
+
+impl Store {
+    /// The `_tagflow_*` tables as this version lays them out.
+    pub(super) async fn make_meta_tables(&mut self) -> Result<(), SinkError> {
+        let session = self.session().await?;
+        for statement in layout::META_TABLES {
+            session.execute(statement, None).await?;
+        }
+        let first = format!(
+            "INSERT IGNORE INTO `_tagflow_meta` (`id`, `layout`, `generation`, `next_retired`) VALUES (1, {}, 0, 1)",
+            registry::LAYOUT
+        );
+        session.execute(first, None).await?;
+        let found = session.row("SELECT `layout` FROM `_tagflow_meta` WHERE `id` = 1").await?;
+        let server = session.server().clone();
+        let found = number(&found, 0, &server)?;
+        if found > registry::LAYOUT {
+            return Err(server.setup("the _tagflow_* tables are those of a newer tagflow; install that one"));
+        }
+        if found == registry::LAYOUT {
+            return Ok(());
+        }
+        // A daemon may have been stopped in the middle of this: what is there is asked, not guessed.
+        for (table, column, definition) in layout::LATER_COLUMNS {
+            let known = format!(
+                "SELECT COUNT(*) FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() \
+                 AND TABLE_NAME = {} AND COLUMN_NAME = {}",
+                quote_text(table),
+                quote_text(column)
+            );
+            if number(&session.row(&known).await?, 0, &server)? == 0 {
+                let add = format!("ALTER TABLE `{table}` ADD COLUMN `{column}` {definition} NULL");
+                session.execute(add, None).await?;
+            }
+        }
+        session
+            .execute(format!("UPDATE `_tagflow_meta` SET `layout` = {} WHERE `id` = 1", registry::LAYOUT), None)
+            .await
+    }
+}
 
 /// Progress rows of these tables, and what the registry shows of them.
 pub(super) async fn write_progress(
@@ -39,10 +79,14 @@ pub(super) async fn write_progress(
         format!("CASE `tag` {} END", whens.join(" "))
     };
     let tags: Vec<String> = live.iter().map(|progress| quote_text(&progress.tag)).collect();
+    let truth = |index: usize| case(&|progress| quote_optional(registry::truth(progress, zone)[index].as_deref()));
     let sql = format!(
-        "UPDATE `_tagflow_tags` SET `row_count` = {}, `true_at` = {} WHERE `tag` IN ({})",
+        "UPDATE `_tagflow_tags` SET `row_count` = {}, `true_at` = {}, `true_offsets` = {}, \
+         `event_time` = COALESCE({}, `event_time`) WHERE `tag` IN ({})",
         case(&|progress| progress.rows.to_string()),
-        case(&|progress| quote_text(&wall_time_text(progress.clock, zone))),
+        truth(0),
+        truth(1),
+        truth(2),
         tags.join(", ")
     );
     session.execute(sql, None).await

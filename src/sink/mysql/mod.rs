@@ -245,38 +245,6 @@ impl Store {
         .await
     }
 
-    /// The `_tagflow_*` tables as this version lays them out.
-    async fn make_meta_tables(&mut self) -> Result<(), SinkError> {
-        let session = self.session().await?;
-        for statement in layout::META_TABLES {
-            session.execute(statement, None).await?;
-        }
-        session
-            .execute(
-                format!(
-                    "INSERT IGNORE INTO `_tagflow_meta` (`id`, `layout`, `generation`, `next_retired`) \
-                     VALUES (1, {}, 0, 1)",
-                    registry::LAYOUT
-                ),
-                None,
-            )
-            .await?;
-        let layout = session.row("SELECT `layout` FROM `_tagflow_meta` WHERE `id` = 1").await?;
-        let server = session.server().clone();
-        if number(&layout, 0, &server)? > registry::LAYOUT {
-            return Err(server.setup("the _tagflow_* tables are those of a newer tagflow; install that one"));
-        }
-        if number(&layout, 0, &server)? < registry::LAYOUT {
-            let known = session.row(layout::HAS_WATERMARKS).await?;
-            if number(&known, 0, &server)? == 0 {
-                session.execute(layout::ADD_WATERMARKS, None).await?;
-            }
-            let now = format!("UPDATE `_tagflow_meta` SET `layout` = {} WHERE `id` = 1", registry::LAYOUT);
-            session.execute(now, None).await?;
-        }
-        Ok(())
-    }
-
     /// Runs `body` under the store's named lock, which orders DDL between daemons: DDL cannot be fenced by a transaction.
     /// The server gives the lock back when the connection ends.
     async fn locked<T>(&mut self, body: impl AsyncFnOnce(&mut Store) -> Result<T, SinkError>) -> Result<T, SinkError> {

@@ -17,7 +17,8 @@ pub(super) const META_TABLES: &str = "
         tag TEXT NOT NULL PRIMARY KEY, folder TEXT NOT NULL, folder_titles TEXT NOT NULL, entity TEXT NOT NULL,
         version INTEGER NOT NULL, git_commit TEXT, file TEXT NOT NULL, title TEXT, description TEXT, owner TEXT,
         method TEXT, status TEXT NOT NULL, table_name TEXT NOT NULL, sql_text TEXT NOT NULL, timezone TEXT NOT NULL,
-        complete_from TEXT, row_count INTEGER NOT NULL DEFAULT 0, true_at TEXT, updated_at TEXT NOT NULL
+        complete_from TEXT, row_count INTEGER NOT NULL DEFAULT 0, true_at TEXT, updated_at TEXT NOT NULL,
+        true_offsets TEXT, event_time TEXT
     ) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS _tagflow_columns (
         tag TEXT NOT NULL, position INTEGER NOT NULL, name TEXT NOT NULL, sql_type TEXT NOT NULL,
@@ -33,6 +34,12 @@ pub(super) const META_TABLES: &str = "
         table_name TEXT NOT NULL PRIMARY KEY, tag TEXT NOT NULL, retired_at TEXT NOT NULL
     ) WITHOUT ROWID;
 ";
+
+/// What makes the tables of an older layout those of this one: the layout that lacks it, and how it is added.
+pub(super) const LATER_COLUMNS: [(u64, &str); 2] = [
+    (1, "ALTER TABLE _tagflow_progress ADD COLUMN watermarks TEXT"),
+    (3, "ALTER TABLE _tagflow_tags ADD COLUMN true_offsets TEXT; ALTER TABLE _tagflow_tags ADD COLUMN event_time TEXT"),
+];
 
 /// A name in double quotes.
 pub(super) fn quote_name(name: &str) -> String {

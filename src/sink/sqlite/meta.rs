@@ -7,7 +7,6 @@ use chrono_tz::Tz;
 use rusqlite::{Transaction, params_from_iter};
 
 use super::layout::{quote_name, upsert_sql};
-use crate::sink::cells::wall_time_text;
 use crate::sink::registry::{self, COLUMN_COLUMNS, PROGRESS_COLUMNS, TAG_COLUMNS, is_shadow};
 use crate::sink::{TagProgress, TagRegistration};
 
@@ -22,9 +21,13 @@ pub(super) fn write_progress(
     let sql = upsert_sql("_tagflow_progress", &PROGRESS_COLUMNS, "tag, table_name");
     transaction.prepare_cached(&sql)?.execute(params_from_iter(row))?;
     if !is_shadow(table) {
+        let [true_at, true_offsets, event_time] = registry::truth(progress, zone);
         transaction
-            .prepare_cached("UPDATE _tagflow_tags SET row_count = ?1, true_at = ?2 WHERE tag = ?3")?
-            .execute((progress.rows, wall_time_text(progress.clock, zone), &progress.tag))?;
+            .prepare_cached(
+                "UPDATE _tagflow_tags SET row_count = ?1, true_at = ?2, true_offsets = ?3, \
+                 event_time = COALESCE(?4, event_time) WHERE tag = ?5",
+            )?
+            .execute((progress.rows, true_at, true_offsets, event_time, &progress.tag))?;
     }
     Ok(())
 }

@@ -192,8 +192,7 @@ impl Sink for SqliteSink {
             return Err(store.setup("the _tagflow_* tables are those of a newer tagflow; install that one"));
         }
         if layout < registry::LAYOUT {
-            if layout < 2 {
-                let add = "ALTER TABLE _tagflow_progress ADD COLUMN watermarks TEXT";
+            for (_, add) in layout::LATER_COLUMNS.iter().filter(|(last, _)| layout <= *last) {
                 transaction.execute_batch(add).map_err(store.error(None))?;
             }
             transaction
