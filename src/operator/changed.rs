@@ -79,10 +79,11 @@ impl ChangedRows {
         rows.insert(self.scratch.as_slice().into());
     }
 
-    /// What was noted, `None` for everything; notes begin anew.
-    pub fn take(&mut self) -> Option<NotedRows> {
-        let rows = self.rows.as_mut()?;
-        Some(NotedRows(std::mem::take(rows)))
+    /// What was noted, `None` for everything; notes begin anew, over so many rows as there are now.
+    pub fn take(&mut self, rows: usize) -> Option<NotedRows> {
+        let noted = self.rows.as_mut()?;
+        self.most = rows;
+        Some(NotedRows(std::mem::take(noted)))
     }
 
     /// Whether a checkpoint holds what is here now, which is so many rows.
@@ -128,13 +129,13 @@ mod tests {
         for row in [b"a", b"b", b"a"] {
             changed.note(b"key", row);
         }
-        let noted = changed.take().unwrap();
+        let noted = changed.take(2).unwrap();
         let mut noted: Vec<_> = noted.iter().collect();
         noted.sort_unstable();
         assert_eq!(noted, [(&b"key"[..], &b"a"[..]), (b"key", b"b")]);
         for row in [b"a", b"b", b"c"] {
             changed.note(b"key", row);
         }
-        assert!(changed.take().is_none());
+        assert!(changed.take(3).is_none());
     }
 }

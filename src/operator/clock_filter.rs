@@ -217,7 +217,7 @@ impl Stateful for ClockFilter {
     }
 
     fn changes(&mut self) -> Result<Vec<StatePart>, OperatorError> {
-        let noted: Option<Vec<NotedRows>> = self.changed.iter_mut().map(ChangedRows::take).collect();
+        let noted: Option<Vec<NotedRows>> = self.changed.iter_mut().map(|changed| changed.take(self.stored)).collect();
         let Some(noted) = noted else {
             let all = self.snapshot();
             self.set_saved(true);

@@ -209,7 +209,7 @@ impl Stateful for ClockFlags {
     }
 
     fn changes(&mut self) -> Result<Vec<StatePart>, OperatorError> {
-        let Some(noted) = self.changed.take() else {
+        let Some(noted) = self.changed.take(self.stored) else {
             let all = self.snapshot();
             self.set_saved(true);
             return all;

@@ -28,6 +28,8 @@ const MOST_PAIRS: usize = 100_000;
 #[derive(Debug, Default)]
 struct Shard {
     keys: HashMap<Bytes, KeyRows>,
+    /// How many there are of the left and of the right.
+    rows: [usize; 2],
     /// Of the left and of the right.
     changed: [ChangedRows; 2],
 }
@@ -157,6 +159,7 @@ impl Join {
         }
         for (key, rows) in news.iter() {
             let known = &mut shard.keys.entry(key.into()).or_default().left;
+            let before = known.len();
             for (row, weight) in rows {
                 shard.changed[LEFT].note(key, row);
                 let found = met.gained_by_left.get(&(key.into(), row.clone())).copied().unwrap_or_default();
@@ -165,6 +168,7 @@ impl Join {
                     out.left.push((row.clone(), partners != 0, *weight));
                 }
             }
+            shard.rows[LEFT] = shard.rows[LEFT] + known.len() - before;
         }
         Ok(())
     }
@@ -197,6 +201,7 @@ impl Join {
         }
         for (key, rows) in news.iter() {
             let known = &mut shard.keys.entry(key.into()).or_default().right;
+            let before = known.len();
             for (row, weight) in rows {
                 shard.changed[RIGHT].note(key, row);
                 let found = met.gained_by_right.get(&(key.into(), row.clone())).copied().unwrap_or_default();
@@ -205,6 +210,7 @@ impl Join {
                     out.right.push((row.clone(), *weight));
                 }
             }
+            shard.rows[RIGHT] = shard.rows[RIGHT] + known.len() - before;
         }
         Ok(())
     }
@@ -320,8 +326,9 @@ impl Stateful for Join {
     }
 
     fn changes(&mut self) -> Result<Vec<StatePart>, OperatorError> {
-        let noted =
-            self.shards.iter_mut().map(|shard| Some([shard.changed[LEFT].take()?, shard.changed[RIGHT].take()?]));
+        let noted = self.shards.iter_mut().map(|shard| {
+            Some([shard.changed[LEFT].take(shard.rows[LEFT])?, shard.changed[RIGHT].take(shard.rows[RIGHT])?])
+        });
         let Some(noted) = noted.collect::<Option<Vec<_>>>() else {
             let all = self.snapshot();
             self.set_saved(true);
@@ -348,7 +355,8 @@ impl Stateful for Join {
         for side in [LEFT, RIGHT] {
             side::each(parts, TABLES[side], |key, row, entry| {
                 let shard = &mut self.shards[rows::shard_of(rows::hash_bytes(key), shards)];
-                shard.keys.entry(key.into()).or_default().side_mut(side).insert(row.into(), entry);
+                let known = shard.keys.entry(key.into()).or_default().side_mut(side).insert(row.into(), entry);
+                shard.rows[side] += usize::from(known.is_none());
             })?;
         }
         Ok(())
@@ -357,8 +365,7 @@ impl Stateful for Join {
     fn set_saved(&mut self, is_saved: bool) {
         for shard in &mut self.shards {
             for side in [LEFT, RIGHT] {
-                let rows = shard.keys.values().map(|rows| rows.side(side).len()).sum();
-                shard.changed[side].set_saved(is_saved, rows);
+                shard.changed[side].set_saved(is_saved, shard.rows[side]);
             }
         }
     }

@@ -124,6 +124,8 @@ impl Placed {
 #[derive(Debug, Default)]
 pub struct Shard {
     partitions: HashMap<Box<[u8]>, Partition>,
+    /// Rows of all partitions.
+    rows: usize,
     changed: ChangedRows,
 }
 
@@ -136,13 +138,18 @@ impl Shard {
     /// Adds `weight` to a row.
     pub fn add(&mut self, key: &[u8], row: &[u8], weight: i64) {
         self.changed.note(key, row);
-        rows::add(self.partitions.entry(key.into()).or_default(), row, weight);
+        let partition = self.partitions.entry(key.into()).or_default();
+        let before = partition.len();
+        rows::add(partition, row, weight);
+        self.rows = self.rows + partition.len() - before;
     }
 
     /// Changes a partition; `change` is to note the rows that it touches.
     pub fn change(&mut self, key: &[u8], change: impl FnOnce(&mut Partition, &mut dyn FnMut(&[u8]))) {
         if let Some(partition) = self.partitions.get_mut(key) {
+            let before = partition.len();
             change(partition, &mut |row| self.changed.note(key, row));
+            self.rows = self.rows + partition.len() - before;
         }
     }
 
@@ -156,10 +163,6 @@ impl Shard {
     fn rows(&self) -> impl Iterator<Item = (&[u8], &[u8], i64)> {
         let by_key = self.partitions.iter();
         by_key.flat_map(|(key, rows)| rows.iter().map(move |(row, weight)| (key.as_ref(), row.as_ref(), *weight)))
-    }
-
-    fn len(&self) -> usize {
-        self.partitions.values().map(Partition::len).sum()
     }
 }
 
@@ -179,7 +182,7 @@ impl Partitions {
     /// Rows kept, and the bytes they take, estimated.
     pub fn size(&self) -> (usize, usize) {
         let partitions = || self.shards.iter().flat_map(|shard| &shard.partitions);
-        let count = self.shards.iter().map(Shard::len).sum();
+        let count = self.shards.iter().map(|shard| shard.rows).sum();
         let bytes = |rows: &Partition| rows.keys().map(|row| row.len() + 32).sum::<usize>();
         (count, partitions().map(|(key, rows)| key.len() + 64 + bytes(rows)).sum())
     }
@@ -202,7 +205,8 @@ impl Stateful for Partitions {
     }
 
     fn changes(&mut self) -> Result<Vec<StatePart>, OperatorError> {
-        let noted: Option<Vec<NotedRows>> = self.shards.iter_mut().map(|shard| shard.changed.take()).collect();
+        let noted: Option<Vec<NotedRows>> =
+            self.shards.iter_mut().map(|shard| shard.changed.take(shard.rows)).collect();
         let Some(noted) = noted else {
             let all = self.snapshot();
             self.set_saved(true);
@@ -229,7 +233,9 @@ impl Stateful for Partitions {
             for row in 0..batch.num_rows() {
                 let key = keys.value(row);
                 let shard = &mut self.shards[rows::shard_of(rows::hash_bytes(key), shards)];
-                shard.partitions.entry(key.into()).or_default().insert(kept.value(row).into(), weights.value(row));
+                let known =
+                    shard.partitions.entry(key.into()).or_default().insert(kept.value(row).into(), weights.value(row));
+                shard.rows += usize::from(known.is_none());
             }
         }
         Ok(())
@@ -237,8 +243,7 @@ impl Stateful for Partitions {
 
     fn set_saved(&mut self, is_saved: bool) {
         for shard in &mut self.shards {
-            let rows = shard.len();
-            shard.changed.set_saved(is_saved, rows);
+            shard.changed.set_saved(is_saved, shard.rows);
         }
     }
 }

@@ -47,6 +47,7 @@ pub struct CheckpointThread {
     saved: Receiver<Saved>,
     thread: Option<JoinHandle<()>>,
     trouble: Arc<Mutex<Option<String>>>,
+    stop: Arc<Stop>,
     is_busy: bool,
 }
 
@@ -61,7 +62,8 @@ impl CheckpointThread {
         let (messages, received) = channel();
         let (done, saved) = channel();
         let trouble = Arc::new(Mutex::new(None));
-        let place = Patient { place: Arc::clone(&checkpoints.place), stop, trouble: Arc::clone(&trouble) };
+        let (place, waits) = (Arc::clone(&checkpoints.place), Arc::clone(&stop));
+        let place = Patient { place, stop: waits, trouble: Arc::clone(&trouble) };
         let thread = std::thread::Builder::new().name("checkpoints".to_string()).spawn(move || {
             let stop = Arc::clone(&place.stop);
             let checkpoints = Checkpoints { place: Arc::new(place) };
@@ -71,7 +73,7 @@ impl CheckpointThread {
                 error!(%error, "no more checkpoints are written");
             }
         })?;
-        Ok(CheckpointThread { messages: Some(messages), saved, thread: Some(thread), trouble, is_busy: false })
+        Ok(CheckpointThread { messages: Some(messages), saved, thread: Some(thread), trouble, stop, is_busy: false })
     }
 
     /// True while a checkpoint is on its way.
@@ -116,9 +118,12 @@ impl CheckpointThread {
 impl Drop for CheckpointThread {
     fn drop(&mut self) {
         self.messages = None;
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
+        let Some(thread) = self.thread.take() else { return };
+        // A server that does not answer keeps no daemon from ending: what it is asked for is not needed.
+        while !thread.is_finished() && !self.stop.is_over() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        if thread.is_finished() && thread.join().is_err() {
             error!("the thread that writes checkpoints panicked");
         }
     }

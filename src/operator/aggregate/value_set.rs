@@ -84,7 +84,7 @@ impl ValueCounts {
             let found = self.table.find(hash(slot, value), |known| known.slot == slot && *known.value == *value);
             found.map_or(0, |known| known.weight)
         };
-        self.changed.take().map(|noted| entries_of(&noted, weight))
+        self.changed.take(self.table.len()).map(|noted| entries_of(&noted, weight))
     }
 
     /// Whether a checkpoint holds what is here now.
@@ -110,6 +110,8 @@ fn entries_of(noted: &NotedRows, weight: impl Fn(u32, &[u8]) -> i64) -> Entries 
 #[derive(Debug, Default)]
 pub struct Multisets {
     by_slot: Vec<Multiset>,
+    /// Values of all slots.
+    values: usize,
     changed: ChangedRows,
 }
 
@@ -122,7 +124,10 @@ impl Multisets {
     /// Adds `weight` occurrences.
     pub fn add(&mut self, slot: usize, value: &[u8], weight: i64) {
         self.changed.note(&(slot as u32).to_le_bytes(), value);
-        rows::add(&mut self.by_slot[slot], value, weight);
+        let values = &mut self.by_slot[slot];
+        let before = values.len();
+        rows::add(values, value, weight);
+        self.values = self.values + values.len() - before;
     }
 
     /// The values of a slot.
@@ -132,6 +137,7 @@ impl Multisets {
 
     /// Forgets a slot.
     pub fn clear(&mut self, slot: usize) {
+        self.values -= self.by_slot[slot].len();
         self.by_slot[slot].clear();
     }
 
@@ -148,12 +154,12 @@ impl Multisets {
         let weight = |slot: u32, value: &[u8]| {
             self.by_slot.get(slot as usize).and_then(|values| values.get(value)).copied().unwrap_or(0)
         };
-        self.changed.take().map(|noted| entries_of(&noted, weight))
+        self.changed.take(self.values).map(|noted| entries_of(&noted, weight))
     }
 
     /// Whether a checkpoint holds what is here now.
     pub fn set_saved(&mut self, is_saved: bool) {
-        self.changed.set_saved(is_saved, self.by_slot.iter().map(Multiset::len).sum());
+        self.changed.set_saved(is_saved, self.values);
     }
 
     /// Bytes in use, estimated.
