@@ -16,7 +16,9 @@ use datafusion::common::{Column, DataFusionError};
 use datafusion::datasource::{MemTable, ViewTable, provider_as_source};
 use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::expr::Sort;
-use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, LogicalPlanBuilder, TableSource, Window};
+use datafusion::logical_expr::{
+    Aggregate, EmptyRelation, Expr, LogicalPlan, LogicalPlanBuilder, TableSource, Union, Window,
+};
 use datafusion::optimizer::Optimizer;
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion::physical_plan::collect;
@@ -149,7 +151,15 @@ fn with_total_orders(plan: LogicalPlan) -> Result<LogicalPlan, DataFusionError> 
     Ok(replaced.data)
 }
 
-/// Lets the values themselves break ties in the order of an aggregate.
+/// The same rows, of which no order is known. DataFusion takes what it makes of sorted rows by grouping sets as sorted too, which
+/// it is not, and finds the groups above twice.
+fn unsorted(input: Arc<LogicalPlan>) -> Arc<LogicalPlan> {
+    let schema = Arc::clone(input.schema());
+    let nothing = LogicalPlan::EmptyRelation(EmptyRelation { produce_one_row: false, schema: Arc::clone(&schema) });
+    Arc::new(LogicalPlan::Union(Union { inputs: vec![input, Arc::new(nothing)], schema }))
+}
+
+/// Lets the values themselves break ties in the order of an aggregate; grouping sets get their rows unsorted.
 fn with_ordered_aggregates(plan: LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
     let replaced = plan.transform_up_with_subqueries(|plan| match plan {
         LogicalPlan::Aggregate(aggregate) => {
@@ -170,6 +180,11 @@ fn with_ordered_aggregates(plan: LogicalPlan) -> Result<LogicalPlan, DataFusionE
             };
             let aggregates = aggregate.aggr_expr.iter().map(ordered).collect();
             let Aggregate { input, group_expr, schema, .. } = aggregate;
+            let input = if group_expr.iter().any(|expr| matches!(expr, Expr::GroupingSet(_))) {
+                unsorted(input)
+            } else {
+                input
+            };
             let total = Aggregate::try_new_with_schema(input, group_expr, aggregates, schema)?;
             Ok(Transformed::yes(LogicalPlan::Aggregate(total)))
         }

@@ -15,7 +15,7 @@ use crate::operator::state::{find_parts, primitive_column};
 use crate::operator::{OperatorError, StatePart, Stateful};
 use crate::plan::clock::{as_integers, nanoseconds};
 use crate::plan::flow::Punctuality;
-use crate::plan::watermark::MOST_AHEAD;
+use crate::plan::watermark::is_near;
 
 /// The one table of the state.
 const TABLE: &str = "newest";
@@ -97,8 +97,8 @@ impl Punctual {
             let late = newest.filter(|newest| time < newest.saturating_sub(late_after));
             behind.extend(late);
             punctual.push(late.is_none());
-            let is_near = arrived.is_null(row) || time / 1_000_000 <= arrived.value(row).saturating_add(MOST_AHEAD);
-            let moved = if is_near { newest.max(Some(time)) } else { newest };
+            let arrived = arrived.is_valid(row).then(|| arrived.value(row));
+            let moved = if is_near(time, arrived) { newest.max(Some(time)) } else { newest };
             current = moved.map(|newest| (number, newest));
         }
         if let Some((known, newest)) = current {

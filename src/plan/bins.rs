@@ -1,5 +1,5 @@
 //! `date_bin` of instants, by the project's zone: DataFusion's own counts from 1970-01-01 00:00 UTC, so that a day would begin at
-//! eight in the morning of Shanghai.
+//! eight in the morning of Shanghai. Of wall time too, of which DataFusion's gives NULL beyond the year 2262.
 //!
 //! Bins of days and of months begin at a midnight of the zone, also where a day has 23 or 25 hours. Shorter ones all have
 //! the length that was asked for, and one of them begins at a midnight. Takes the place of `date_bin` with `zone::ZoneCasts`.
@@ -15,7 +15,7 @@ use datafusion::logical_expr::{
     ColumnarValue, Expr, ExprSchemable, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 
-use crate::plan::zone::{Offsets, per_second};
+use crate::plan::zone::{Offsets, details, named_zone, per_second};
 
 /// Name of the function from instants to the beginning of their bin.
 pub const BIN: &str = "zone_bin";
@@ -24,6 +24,8 @@ const DAY: i64 = 86_400;
 const DAY_NANOS: i64 = DAY * 1_000_000_000;
 /// 2024-01-01, a day on which shorter bins begin: as far as is known zones keep the offset of their winters.
 const FIRST_DAY: i64 = 19_723;
+/// Shorter bins of wall time begin with 1970.
+const FIRST_DAY_OF_WALL_TIME: i64 = 0;
 
 /// `date_bin(interval, instant)` as this function; `None` for every other expression, and for an interval that it leaves
 /// to DataFusion to refuse.
@@ -34,10 +36,12 @@ pub(super) fn replaced(expr: &Expr, schema: &DFSchema) -> Result<Option<Expr>> {
     else {
         return Ok(None);
     };
-    let DataType::Timestamp(unit, Some(zone)) = time.get_type(schema)? else { return Ok(None) };
+    let DataType::Timestamp(unit, zone) = time.get_type(schema)? else { return Ok(None) };
     let Some(length) = Length::of(*interval) else { return Ok(None) };
-    let zone: Tz = zone.parse().map_err(|_| DataFusionError::Plan(format!("`{zone}` is no time zone by name")))?;
-    Ok(Some(ScalarUDF::from(ZoneBin::new(length, zone, unit)).call(args.clone())))
+    let zone = zone.as_deref().map(named_zone).transpose()?;
+    let details = details(unit, zone.map_or("", |zone| zone.name()));
+    let args = args.iter().cloned().chain([details]).collect();
+    Ok(Some(ScalarUDF::from(ZoneBin::new(length, zone, unit)).call(args)))
 }
 
 /// True for a bin that begins at a midnight, of the call's arguments.
@@ -68,24 +72,26 @@ impl Length {
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct ZoneBin {
     length: Length,
-    zone: Tz,
+    /// `None` of wall time.
+    zone: Option<Tz>,
     unit: TimeUnit,
     signature: Signature,
 }
 
 impl ZoneBin {
-    fn new(length: Length, zone: Tz, unit: TimeUnit) -> Self {
-        ZoneBin { length, zone, unit, signature: Signature::any(2, Volatility::Immutable) }
+    fn new(length: Length, zone: Option<Tz>, unit: TimeUnit) -> Self {
+        ZoneBin { length, zone, unit, signature: Signature::any(3, Volatility::Immutable) }
     }
 
     fn output(&self) -> DataType {
-        DataType::Timestamp(self.unit, Some(self.zone.name().into()))
+        DataType::Timestamp(self.unit, self.zone.map(|zone| zone.name().into()))
     }
 
     /// The beginnings of the bins of instants, which are ticks of the unit.
     fn beginnings(&self, instants: &Int64Array) -> Int64Array {
         let per_second = per_second(self.unit);
-        let (mut to_wall_time, mut to_instant) = (Offsets::new(self.zone, false), Offsets::new(self.zone, true));
+        let zone = self.zone.unwrap_or(Tz::UTC);
+        let (mut to_wall_time, mut to_instant) = (Offsets::new(zone, false), Offsets::new(zone, true));
         // What lies outside of the calendar's years has no beginning in them, and is its own.
         let mut day = |tick: i64| {
             let second = tick.div_euclid(per_second);
@@ -103,7 +109,9 @@ impl ZoneBin {
                 .collect();
         };
         let in_nanos = i128::from(1_000_000_000 / per_second);
-        let origin = i128::from(midnight(FIRST_DAY).unwrap_or_default()) * in_nanos;
+        let origin = i128::from(
+            midnight(if self.zone.is_some() { FIRST_DAY } else { FIRST_DAY_OF_WALL_TIME }).unwrap_or_default(),
+        ) * in_nanos;
         let begin = |tick: i64| {
             let nanos = i128::from(tick) * in_nanos - origin;
             let beginning = nanos.div_euclid(i128::from(length)) * i128::from(length) + origin;
@@ -175,7 +183,7 @@ mod tests {
 
     fn begins(zone: &str, length: IntervalMonthDayNano, instant: &str) -> String {
         let millis = DateTime::parse_from_rfc3339(instant).unwrap().timestamp_millis();
-        let bin = ZoneBin::new(Length::of(length).unwrap(), zone.parse().unwrap(), TimeUnit::Millisecond);
+        let bin = ZoneBin::new(Length::of(length).unwrap(), Some(zone.parse().unwrap()), TimeUnit::Millisecond);
         let array: ArrayRef = Arc::new(TimestampMillisecondArray::from(vec![millis]).with_timezone(zone));
         let begun = cast(&bin.of(&array).unwrap(), &DataType::Int64).unwrap();
         let begun = DateTime::from_timestamp_millis(begun.as_primitive::<Int64Type>().value(0)).unwrap();
@@ -233,7 +241,7 @@ mod tests {
 
     #[test]
     fn an_instant_out_of_all_calendars_is_its_own_beginning() {
-        let bin = ZoneBin::new(Length::Days(1), chrono_tz::Asia::Shanghai, TimeUnit::Second);
+        let bin = ZoneBin::new(Length::Days(1), Some(chrono_tz::Asia::Shanghai), TimeUnit::Second);
         assert_eq!(bin.beginnings(&Int64Array::from(vec![i64::MAX, i64::MIN])).values(), &[i64::MAX, i64::MIN]);
     }
 }

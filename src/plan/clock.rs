@@ -19,7 +19,7 @@ use datafusion::physical_expr::PhysicalExpr;
 
 use crate::delta::Clock;
 use crate::plan::flow::Scalar;
-use crate::plan::{bins, watermark, zone};
+use crate::plan::{bins, watermark, zone, zone_days};
 
 /// Name of the column of instants (`Timestamp(ns, project zone)`) in the batch that a clock side is evaluated over.
 const CLOCK_COLUMN: &str = "__clock";
@@ -154,7 +154,13 @@ fn step_of(expr: &Expr) -> Result<Step, String> {
         Expr::Literal(..) => Ok(Step::Days),
         Expr::Alias(alias) => step_of(&alias.expr),
         Expr::Cast(cast) => match cast.field.data_type() {
-            DataType::Date32 | DataType::Date64 => step_of(&cast.expr).map(|_| Step::Days),
+            DataType::Date32 | DataType::Date64 => match cast.expr.as_ref() {
+                // The date of another zone, as CURRENT_DATE is that of the project's.
+                Expr::ScalarFunction(function) if function.name() == zone::WALL_TIME && !function.args.is_empty() => {
+                    step_of(&function.args[0]).map(|_| Step::Days)
+                }
+                inner => step_of(inner).map(|_| Step::Days),
+            },
             DataType::Timestamp(..) => step_of(&cast.expr),
             _ => unknown(),
         },
@@ -170,16 +176,16 @@ fn step_of(expr: &Expr) -> Result<Step, String> {
                     inner
                 })
             }
-            (zone::INSTANT | zone::FINER, [value]) => step_of(value),
-            (zone::WALL_TIME, [value]) => match step_of(value)? {
+            (zone::INSTANT | zone::FINER, [value, ..]) => step_of(value),
+            (zone::WALL_TIME, [value, ..]) => match step_of(value)? {
                 Step::Days => Ok(Step::Days),
                 Step::Finer => Err(format!(
                     "`{}` is wall time, which goes back when clocks are put back: compare with NOW() itself",
                     with_plain_intervals(&expr.to_string())
                 )),
             },
-            (bins::BIN, [interval, value]) if bins::is_of_days(interval) => step_of(value).map(|_| Step::Days),
-            ("date_bin" | bins::BIN, [Expr::Literal(..), value]) => step_of(value).map(|_| Step::Finer),
+            (bins::BIN, [interval, value, ..]) if bins::is_of_days(interval) => step_of(value).map(|_| Step::Days),
+            ("date_bin" | bins::BIN, [Expr::Literal(..), value, ..]) => step_of(value).map(|_| Step::Finer),
             ("to_timestamp" | "to_timestamp_millis" | "to_timestamp_micros" | "to_timestamp_seconds", [value]) => {
                 step_of(value)
             }
@@ -294,7 +300,8 @@ pub fn rise(expr: &Expr) -> Option<i64> {
             _ => None,
         },
         Expr::ScalarFunction(function) => match (function.name(), function.args.as_slice()) {
-            (zone::INSTANT | zone::FINER, [time]) | ("date_trunc", [Expr::Literal(..), time]) => rise(time),
+            (zone::INSTANT | zone::FINER, [time, ..]) | ("date_trunc", [Expr::Literal(..), time]) => rise(time),
+            (zone_days::LATER, [time, interval, ..]) => rise(time)?.checked_add(interval_range(interval)?.1),
             _ => None,
         },
         Expr::BinaryExpr(BinaryExpr { left, op: Operator::Plus, right }) => match interval_range(right) {

@@ -71,6 +71,8 @@ codes! {
     pub const POPULATION: &str = "T0707";
     /// A value of the clock, which moves every row.
     pub const CLOCK_VALUE: &str = "T0708";
+    /// An instant as a key, in a zone in which an hour comes twice.
+    pub const INSTANT_KEY: &str = "T0709";
     /// A spelling of Hive or MySQL.
     pub const FOREIGN: &str = "T0710";
     /// A date format of Java.

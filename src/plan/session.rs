@@ -16,7 +16,9 @@ use crate::catalog::Catalog;
 use crate::plan::changes::{self, CHANGES};
 use crate::plan::clock::with_fixed_days;
 use crate::plan::exact::ExactPercentiles;
+use crate::plan::far_times;
 use crate::plan::limits::Limits;
+use crate::plan::mixed_times::MixedTimes;
 use crate::plan::signed::SignedDifferences;
 use crate::plan::spans::Spans;
 use crate::plan::unique::{self, UNIQUE, UniqueRule};
@@ -39,6 +41,8 @@ pub fn session_state(catalog: &Catalog, timezone: Tz) -> Result<SessionState, Da
     rules.insert(0, Arc::new(SignedDifferences));
     rules.insert(0, Arc::new(ExactPercentiles));
     rules.insert(0, Arc::new(Spans));
+    // Before what looks at the types of times.
+    rules.insert(0, Arc::new(MixedTimes));
     rules.insert(0, Arc::new(LateralUnnests));
     rules.insert(0, Arc::new(Limits));
     let builder = SessionStateBuilder::new().with_config(config).with_default_features();
@@ -46,6 +50,9 @@ pub fn session_state(catalog: &Catalog, timezone: Tz) -> Result<SessionState, Da
     state.add_analyzer_rule(Arc::new(ZoneCasts));
     datafusion_functions_json::register_all(&mut state)?;
     state.register_udf(Arc::new(watermark::closes()))?;
+    if let Some(near) = state.scalar_functions().get("date_trunc").cloned() {
+        state.register_udf(Arc::new(far_times::date_trunc(near)))?;
+    }
     let context = SessionContext::new_with_state(state);
     if let Some(catalog) = context.catalog(&context.copied_config().options().catalog.default_catalog) {
         catalog.register_schema(CHANGES, Arc::new(MemorySchemaProvider::new()))?;

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, TimeUnit};
+use arrow::datatypes::DataType;
 use datafusion::catalog::TableProvider;
 use datafusion::common::{Column, DataFusionError, ScalarValue, TableReference};
 use datafusion::datasource::empty::EmptyTable;
@@ -15,10 +15,12 @@ use datafusion::functions_window::expr_fn::lag;
 use datafusion::logical_expr::expr::WindowFunction;
 use datafusion::logical_expr::{
     Expr, ExprFunctionExt, LogicalPlanBuilder, WindowFrame, WindowFrameBound, WindowFrameUnits,
-    WindowFunctionDefinition, cast, lit,
+    WindowFunctionDefinition, cast, lit, when,
 };
 
 use crate::catalog::Stream;
+use crate::plan::clock::nanoseconds;
+use crate::plan::watermark;
 
 /// The schema of the views, each by the name of its stream.
 pub const UNIQUE: &str = "unique";
@@ -26,7 +28,8 @@ pub const UNIQUE: &str = "unique";
 /// Which records of a stream are dropped. Distances are in the unit of the event time.
 ///
 /// 1. A record is too late when its event time lies more than `patience` behind the newest before it of its own
-///    partition: whether it is a resent one cannot be told any more.
+///    partition: whether it is a resent one cannot be told any more. Times too far ahead are not looked at, as in
+///    [`watermark::MOST_AHEAD`].
 /// 2. Of the others that are alike in `columns`, by event time, partition and offset, one is resent when it lies at most
 ///    `within` behind the one before it, whether that is dropped or not.
 ///
@@ -41,6 +44,8 @@ pub struct UniqueRule {
     pub within: i64,
     /// `within`, and as much as events may be late.
     pub patience: i64,
+    /// Nanoseconds of a unit.
+    pub unit: i64,
 }
 
 impl UniqueRule {
@@ -48,22 +53,17 @@ impl UniqueRule {
     pub fn of(stream: &Stream) -> Option<Self> {
         let (unique, time) = (stream.unique.as_ref()?, stream.time.as_ref()?);
         let column = stream.columns.iter().find(|column| column.name == time.column)?;
-        let DataType::Timestamp(unit, _) = column.data_type else { return None };
+        let unit = nanoseconds(&column.data_type)?;
         let in_unit = |duration: std::time::Duration| {
-            let nanos_a_unit: u128 = match unit {
-                TimeUnit::Second => 1_000_000_000,
-                TimeUnit::Millisecond => 1_000_000,
-                TimeUnit::Microsecond => 1_000,
-                TimeUnit::Nanosecond => 1,
-            };
             // Rounded down: distances of whole units that are longer are longer than the exact duration too.
-            i64::try_from(duration.as_nanos() / nanos_a_unit).unwrap_or(i64::MAX)
+            i64::try_from(duration.as_nanos() / u128::from(unit.unsigned_abs())).unwrap_or(i64::MAX)
         };
         Some(UniqueRule {
             columns: unique.columns.clone(),
             time: time.column.clone(),
             within: in_unit(unique.within),
             patience: in_unit(unique.within.saturating_add(time.lateness)),
+            unit,
         })
     }
 }
@@ -84,7 +84,8 @@ pub fn view(stream: &Stream, rule: &UniqueRule, records: &Arc<EmptyTable>) -> Re
         WindowFrameBound::Preceding(ScalarValue::UInt64(None)),
         WindowFrameBound::Preceding(ScalarValue::UInt64(Some(1))),
     );
-    let newest = Expr::from(WindowFunction::new(WindowFunctionDefinition::AggregateUDF(max_udaf()), vec![time()]))
+    let moving = when(watermark::is_near_expr(&column(&rule.time), &column("_timestamp")), time()).end()?;
+    let newest = Expr::from(WindowFunction::new(WindowFunctionDefinition::AggregateUDF(max_udaf()), vec![moving]))
         .partition_by(vec![column("_partition")])
         .order_by(vec![ascending("_offset")])
         .window_frame(all_before)

@@ -45,6 +45,19 @@ pub const PUNCTUAL: &str = "#punctual";
 /// hours ahead of UTC.
 pub const MOST_AHEAD: i64 = 86_400_000;
 
+/// True of an event time (nanoseconds) that may move the newest of its partition, beside the broker's time of its record
+/// (milliseconds), if there is one.
+pub fn is_near(time: i64, arrived: Option<i64>) -> bool {
+    arrived.is_none_or(|arrived| time / 1_000_000 <= arrived.saturating_add(MOST_AHEAD))
+}
+
+/// The same of two columns, for DataFusion.
+pub fn is_near_expr(time: &Expr, timestamp: &Expr) -> Expr {
+    let millis = cast(cast(time.clone(), DataType::Timestamp(TimeUnit::Millisecond, None)), DataType::Int64);
+    let near = millis.lt_eq(cast(timestamp.clone(), DataType::Int64) + lit(MOST_AHEAD));
+    timestamp.clone().is_null().or(near)
+}
+
 /// A function that stands for something in a plan and is never evaluated.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Placeholder {
@@ -337,10 +350,7 @@ pub fn punctual(records: LogicalPlan, is_punctual: Expr) -> Result<LogicalPlan> 
         WindowFrameBound::Preceding(ScalarValue::UInt64(None)),
         WindowFrameBound::Preceding(ScalarValue::UInt64(Some(1))),
     );
-    let millis =
-        |time: &Expr| cast(cast(time.clone(), DataType::Timestamp(TimeUnit::Millisecond, None)), DataType::Int64);
-    let is_near = millis(time).lt_eq(cast(timestamp.clone(), DataType::Int64) + lit(MOST_AHEAD));
-    let moving = when(timestamp.clone().is_null().or(is_near), time.clone()).end()?;
+    let moving = when(is_near_expr(time, timestamp), time.clone()).end()?;
     let newest = WindowFunction::new(WindowFunctionDefinition::AggregateUDF(max_udaf()), vec![moving]);
     let newest = Expr::WindowFunction(Box::new(newest))
         .partition_by(vec![partition.clone()])

@@ -19,11 +19,11 @@ use datafusion::common::{DFSchema, DataFusionError, Result};
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
     Cast, ColumnarValue, Expr, ExprSchemable, LogicalPlan, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
-    Volatility,
+    Volatility, lit,
 };
 use datafusion::optimizer::AnalyzerRule;
 
-use crate::plan::bins;
+use crate::plan::{bins, zone_days};
 
 /// Name of the function from instants to wall time.
 pub const WALL_TIME: &str = "wall_time";
@@ -32,7 +32,8 @@ pub const INSTANT: &str = "instant";
 /// Name of the function from a timestamp to one of a finer unit.
 pub const FINER: &str = "finer_timestamp";
 
-/// Puts [`WALL_TIME`] and [`INSTANT`] in the place of casts, and [`bins::BIN`] in that of `date_bin`; runs after type coercion.
+/// Puts [`WALL_TIME`] and [`INSTANT`] in the place of casts, [`bins::BIN`] in that of `date_bin`, and [`zone_days::LATER`] in that of days and months
+/// added to instants; runs after type coercion.
 #[derive(Debug)]
 pub struct ZoneCasts;
 
@@ -68,14 +69,16 @@ fn replace_cast(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     if let Some(bin) = bins::replaced(&expr, schema)? {
         return Ok(Transformed::yes(bin));
     }
+    if let Some(later) = zone_days::replaced(&expr, schema)? {
+        return Ok(Transformed::yes(later));
+    }
     let (inner, to) = match &expr {
         Expr::Cast(cast) => (&cast.expr, cast.field.data_type()),
         Expr::TryCast(cast) => (&cast.expr, cast.field.data_type()),
         _ => return Ok(Transformed::no(expr)),
     };
     let from = inner.get_type(schema)?;
-    let call =
-        |function: ZoneFunction, argument: Expr| Ok(Transformed::yes(ScalarUDF::from(function).call(vec![argument])));
+    let call = |function: ZoneFunction, argument: Expr| Ok(Transformed::yes(function.of(argument)));
     match (&from, to) {
         (DataType::Timestamp(_, Some(zone)), DataType::Timestamp(unit, None)) => {
             call(ZoneFunction::new(WALL_TIME, zone, *unit), inner.as_ref().clone())
@@ -97,6 +100,23 @@ fn replace_cast(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     }
 }
 
+/// An argument that is not looked at: operators are known by the text of their expressions, which must tell two calls apart
+/// that give another unit or read another zone.
+pub(super) fn details(unit: TimeUnit, zone: &str) -> Expr {
+    let unit = match unit {
+        TimeUnit::Second => "s",
+        TimeUnit::Millisecond => "ms",
+        TimeUnit::Microsecond => "us",
+        TimeUnit::Nanosecond => "ns",
+    };
+    lit(format!("{unit} {zone}").trim_end())
+}
+
+/// The zone of that name.
+pub(super) fn named_zone(name: &str) -> Result<Tz> {
+    name.parse().map_err(|_| DataFusionError::Plan(format!("`{name}` is no time zone by name")))
+}
+
 /// Ticks of a unit in a second.
 pub(super) fn per_second(unit: TimeUnit) -> i64 {
     match unit {
@@ -109,7 +129,7 @@ pub(super) fn per_second(unit: TimeUnit) -> i64 {
 
 /// One of the casts.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct ZoneFunction {
+pub(super) struct ZoneFunction {
     name: &'static str,
     zone: Arc<str>,
     unit: TimeUnit,
@@ -117,8 +137,14 @@ struct ZoneFunction {
 }
 
 impl ZoneFunction {
-    fn new(name: &'static str, zone: &Arc<str>, unit: TimeUnit) -> Self {
-        ZoneFunction { name, zone: Arc::clone(zone), unit, signature: Signature::any(1, Volatility::Immutable) }
+    pub(super) fn new(name: &'static str, zone: &Arc<str>, unit: TimeUnit) -> Self {
+        ZoneFunction { name, zone: Arc::clone(zone), unit, signature: Signature::any(2, Volatility::Immutable) }
+    }
+
+    /// The call.
+    pub(super) fn of(self, time: Expr) -> Expr {
+        let details = details(self.unit, &self.zone);
+        ScalarUDF::from(self).call(vec![time, details])
     }
 
     fn output(&self) -> DataType {
@@ -161,11 +187,7 @@ impl ZoneFunction {
         let converted = if self.name == FINER {
             values
         } else {
-            let zone: Tz = self
-                .zone
-                .parse()
-                .map_err(|_| DataFusionError::Execution(format!("`{}` is no time zone by name", self.zone)))?;
-            Offsets::new(zone, self.name == INSTANT).convert(&values, per_second(self.unit))
+            Offsets::new(named_zone(&self.zone)?, self.name == INSTANT).convert(&values, per_second(self.unit))
         };
         // The values are those of the result already: only their type is to be named.
         let data = converted.to_data().into_builder().data_type(self.output()).build()?;

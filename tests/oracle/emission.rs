@@ -208,4 +208,6 @@ fn groups_are_asked_whether_they_have_closed_and_not_their_events() {
         assert!(waits_for_groups(tag), "{}", tagflow::plan::explain::describe(tag, run.plan(tag), &[], &[]));
     }
     assert!(!waits_for_groups("rows_of_closed_windows"));
+    let keeps_tiles = |tag: &str| run.plan(tag).nodes.iter().any(|node| matches!(node.kind, NodeKind::Tiles(_)));
+    assert!(keeps_tiles("recent_closed_days"), "a bound by the day keeps the events of closed windows");
 }

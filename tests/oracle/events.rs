@@ -135,13 +135,18 @@ fn payments(timezone: Tz) -> Arc<Stream> {
 }
 
 /// Payments every ten minutes, each about twice: exact copies, copies that differ, close and far ones, at the edge of
-/// two hours and behind it, in any partition and out of order; some are too late to tell.
+/// two hours and behind it, in any partition and out of order; some are too late to tell, and some lie so far ahead of
+/// their records that they must not make others late.
 fn payment_batch(stream: &Stream, rows: usize, first_offset: i64, random: &mut StdRng) -> RecordBatch {
     const MINUTE: i64 = 60_000;
     let ids: Vec<i64> =
         (0..rows as i64).map(|row| (first_offset + row) / 2 - (random.random::<f64>().powi(4) * 60.0) as i64).collect();
+    let sent = |id: i64| 1_790_000_000_000 + id * 10 * MINUTE;
     let time = |id: i64, random: &mut StdRng| {
-        let sent = 1_790_000_000_000 + id * 10 * MINUTE;
+        let sent = sent(id);
+        if random.random_bool(0.02) {
+            return Some(sent + [DAY, DAY + 1, 40 * DAY][random.random_range(0..3)]);
+        }
         match random.random_range(0..20) {
             0 => None,
             1 | 2 => Some(sent + 120 * MINUTE),
@@ -167,7 +172,10 @@ fn payment_batch(stream: &Stream, rows: usize, first_offset: i64, random: &mut S
         Arc::new(StringArray::from(vec![stream.topic.as_str(); rows])),
         Arc::new(Int32Array::from_iter_values((0..rows).map(|_| random.random_range(0..PARTITIONS)))),
         Arc::new(Int64Array::from_iter_values((0..rows as i64).map(|row| first_offset + row))),
-        Arc::new(times.iter().copied().collect::<TimestampMillisecondArray>().with_timezone(stream.timezone.name())),
+        Arc::new(
+            TimestampMillisecondArray::from_iter_values(ids.iter().map(|id| sent(*id)))
+                .with_timezone(stream.timezone.name()),
+        ),
         Arc::new(StringArray::from(vec![Some("key"); rows])),
     ];
     RecordBatch::try_new(stream.schema(), columns).unwrap()

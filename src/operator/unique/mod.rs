@@ -32,7 +32,9 @@ use self::seen::{Changes, Shard};
 use crate::delta::Delta;
 use crate::operator::aggregate::keys::{BatchKeys, KeyLayout};
 use crate::operator::{OperatorError, rows};
+use crate::plan::clock::as_integers;
 use crate::plan::unique::UniqueRule;
+use crate::plan::watermark::is_near;
 
 /// Keys are looked through for what can be forgotten after so many new records, or half as many as are remembered.
 const SWEEP_RECORDS: usize = 4096;
@@ -81,6 +83,8 @@ struct Records<'a> {
     times: Int64Array,
     partitions: &'a Int32Array,
     offsets: &'a Int64Array,
+    /// The broker's times, in milliseconds.
+    arrived: Int64Array,
     keys: BatchKeys,
     /// Where the event time and all columns of the key have a value; `None` for everywhere.
     comparable: Option<NullBuffer>,
@@ -142,7 +146,9 @@ impl Unique {
         for (row, shown) in shown.iter_mut().enumerate() {
             let time = records.times.is_valid(row).then(|| records.times.value(row));
             let is_late = time.is_some_and(|time| {
-                let late = self.partitions.pass(records.partitions.value(row), time, self.rule.patience);
+                let arrived = records.arrived.is_valid(row).then(|| records.arrived.value(row));
+                let moves = is_near(time.saturating_mul(self.rule.unit), arrived);
+                let late = self.partitions.pass(records.partitions.value(row), time, moves, self.rule.patience);
                 late || time < self.forgotten
             });
             if records.comparable.as_ref().is_some_and(|comparable| comparable.is_null(row)) {
@@ -220,6 +226,7 @@ impl Unique {
             times: times.as_primitive::<Int64Type>().clone(),
             partitions,
             offsets,
+            arrived: as_integers(column(batch, "_timestamp")?)?,
             keys: self.layout.prepare(&keys)?,
             comparable: NullBuffer::union_many(nulls.iter().map(Option::as_ref)),
         })
@@ -238,12 +245,13 @@ impl Unique {
 }
 
 impl Partitions {
-    /// Takes the next record of a partition; true when it is too late.
-    fn pass(&mut self, partition: i32, time: i64, patience: i64) -> bool {
-        let newest = self.newest.entry(partition).or_insert(time);
-        let is_late = time < newest.saturating_sub(patience);
-        *newest = time.max(*newest);
-        is_late
+    /// Takes the next record of a partition, which may move its newest time; true when it is too late.
+    fn pass(&mut self, partition: i32, time: i64, moves: bool, patience: i64) -> bool {
+        let newest = self.newest.get(&partition).copied();
+        if moves && newest.is_none_or(|newest| newest < time) {
+            self.newest.insert(partition, time);
+        }
+        newest.is_some_and(|newest| time < newest.saturating_sub(patience))
     }
 
     /// The event time up to which every partition has come, if it is known.

@@ -13,6 +13,7 @@ use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Join, Operator};
 use super::{Compiler, Relation};
 use crate::plan::clock::{self, Comparison};
 use crate::plan::flow::JoinKind;
+use crate::plan::zone_days;
 
 const DAY: i64 = 86_400_000_000_000;
 
@@ -147,6 +148,14 @@ fn shifted_column(expr: &Expr) -> Option<(&Expr, (i64, i64))> {
             let (column, (least, most)) = shifted_column(time)?;
             Some((column, (least.checked_add(interval.0)?, most.checked_add(interval.1)?)))
         }
+        Expr::ScalarFunction(function) => match (function.name(), function.args.as_slice()) {
+            (zone_days::LATER, [time, interval, ..]) => {
+                let interval = clock::interval_range(interval)?;
+                let (column, (least, most)) = shifted_column(time)?;
+                Some((column, (least.checked_add(interval.0)?, most.checked_add(interval.1)?)))
+            }
+            _ => None,
+        },
         Expr::BinaryExpr(BinaryExpr { left, op: Operator::Minus, right }) => {
             let interval = clock::interval_range(right)?;
             let (column, (least, most)) = shifted_column(left)?;

@@ -27,10 +27,14 @@ impl Compiler<'_> {
         let fields = aggregate.schema.fields().iter();
         let fields: Vec<Field> =
             fields.map(|field| Field::new(readable(field.name()), field.data_type().clone(), true)).collect();
-        if sets.is_none()
-            && let Some(node) = self.tiled(&relation, &schema, exprs.split_at(keys.len()), &fields)?
-        {
-            return Ok(self.whole(node));
+        let mut bounds = Vec::new();
+        if sets.is_none() {
+            let resolved = exprs[..keys.len()].iter().map(|key| substitute(key, &schema, &relation.columns));
+            let resolved = resolved.collect::<Result<Vec<_>, _>>()?;
+            bounds = Self::bounds_of_groups(&mut relation, &resolved);
+            if let Some(node) = self.tiled(&relation, &schema, exprs.split_at(keys.len()), &fields)? {
+                return Ok(Relation { bounds, ..self.whole(node) });
+            }
         }
         relation = self.settled(relation)?;
         if exprs.iter().any(clock::reads_clock) {
@@ -46,9 +50,6 @@ impl Compiler<'_> {
         if let Some(sets) = &sets {
             return self.grouped_by_sets(&relation, schema, sets, group_expr, aggr_expr, fields);
         }
-        let keys = group_expr.iter().map(|expr| substitute(expr, schema, &relation.columns));
-        let keys = keys.collect::<Result<Vec<_>, _>>()?;
-        let bounds = Self::bounds_of_groups(&mut relation, &keys);
         let node = self.grouped(relation, schema, group_expr, aggr_expr, fields)?;
         Ok(Relation { bounds, ..self.whole(node) })
     }

@@ -276,7 +276,8 @@ impl Compiler<'_> {
         if unique.is_some() {
             // What is kept of a record must not depend on what the tags read of it, so that they share it.
             let declared = 0..stream.columns.len();
-            columns.extend(declared.chain(["_partition", "_offset"].iter().flat_map(|name| schema.index_of(name))));
+            let system = ["_partition", "_offset", "_timestamp"];
+            columns.extend(declared.chain(system.iter().flat_map(|name| schema.index_of(name))));
         }
         let kept = columns.clone();
         let mut identity = format!(

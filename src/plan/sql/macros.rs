@@ -17,9 +17,9 @@ use datafusion::sql::sqlparser::tokenizer::Tokenizer;
 
 use crate::diagnostic::Diagnostic;
 use crate::plan::codes;
-use crate::plan::sql::arrows;
 use crate::plan::sql::text::SqlText;
 use crate::plan::sql::views::{self, Next, Reads};
+use crate::plan::sql::{arrows, times};
 
 /// The longest text of a function with all that it calls, and of a query with its functions.
 const LONGEST: usize = 20_000;
@@ -133,6 +133,7 @@ fn read(file: &Path, text: &str) -> Result<(String, Macro), Diagnostic> {
     let parsed = Parser::new(&GenericDialect {}).with_tokens(tokens).parse_statements();
     let mut statements = parsed.map_err(|error| problem(error.to_string().replace("sql parser error: ", "")))?;
     arrows::bind(&mut statements);
+    times::write_out(&mut statements);
     let [Statement::CreateFunction(CreateFunction { name, args, return_type, function_body, .. })] =
         statements.as_slice()
     else {

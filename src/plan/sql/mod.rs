@@ -11,11 +11,13 @@ mod epoch;
 mod foreign;
 mod functions;
 mod grouping;
+mod instants;
 mod macros;
 mod names;
 mod planning_error;
 mod text;
 mod ties;
+mod times;
 mod unsupported;
 mod views;
 mod windows;
@@ -422,6 +424,7 @@ pub fn plan_tag(
             let sql = SqlText::new(&tag.file, &tag.text);
             warnings.extend(grouping::nobodys(&sql, &planned.plan, &flow));
             warnings.extend(costs::of(&sql, &flow, &tag.header, timezone));
+            warnings.extend(instants::as_keys(&sql, &flow, timezone));
             Ok(PlannedTagQuery { logical: planned.plan, flow, warnings })
         }
         Err(Refusal { code, message, help, word }) => {

@@ -12,7 +12,7 @@ use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, Tokenizer};
 use crate::diagnostic::Diagnostic;
 use crate::diagnostic::codes::NO_SQL;
 use crate::plan::codes;
-use crate::plan::sql::{arrows, windows};
+use crate::plan::sql::{arrows, times, windows};
 
 /// What to write instead of a variable of another tool.
 pub(crate) const WITHOUT_VARIABLES: &str = "write the value itself; NOW() and CURRENT_DATE are the clock";
@@ -168,6 +168,7 @@ impl<'a> SqlText<'a> {
         let parsed = Parser::new(&GenericDialect {}).with_tokens_with_locations(tokens).parse_statements();
         let mut statements = parsed.map_err(|error| vec![self.syntax_error(&error)])?;
         arrows::bind(&mut statements);
+        times::write_out(&mut statements);
         let mut statements = statements.into_iter();
         match (statements.next(), statements.next()) {
             (None, _) => Err(vec![
