@@ -1,6 +1,7 @@
-//! Wall time, instants, dates and texts beside each other, each in the meaning that SQL gives it.
+//! Wall time, instants, dates, texts and numbers beside each other, each in the meaning that SQL gives it.
 //!
-//! DataFusion subtracts a wall time from an instant as if it were UTC; makes `AT TIME ZONE` an instant that is shown in
+//! DataFusion drops the hours of an interval that is added to a date; takes `to_timestamp` of a number as wall time of UTC;
+//! reads a text that is compared with a number as one, and fails at the first that is none; subtracts a wall time from an instant as if it were UTC; makes `AT TIME ZONE` an instant that is shown in
 //! another zone, where SQL makes wall time of an instant and an instant of wall time; and reads a text beside a timestamp,
 //! or the date of `date_trunc`, in nanoseconds, which end in 2262. Runs before type coercion.
 
@@ -38,7 +39,20 @@ impl AnalyzerRule for MixedTimes {
 
 fn rewritten(expr: Expr, schema: &DFSchema, project: &Arc<str>) -> Result<Transformed<Expr>> {
     let type_of = |expr: &Expr| expr.get_type(schema).ok();
+    refuse_texts_as_numbers(&expr, schema)?;
     match expr {
+        Expr::BinaryExpr(BinaryExpr { left, op: op @ (Operator::Plus | Operator::Minus), right })
+            if is_date(type_of(&left)) && has_hours(&right) =>
+        {
+            let left = as_type(left, MIDNIGHT);
+            Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op, right })))
+        }
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Plus, right })
+            if is_date(type_of(&right)) && has_hours(&left) =>
+        {
+            let right = as_type(right, MIDNIGHT);
+            Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op: Operator::Plus, right })))
+        }
         Expr::Cast(Cast { expr, field }) => match field.data_type() {
             DataType::Timestamp(_, Some(zone)) if zone.starts_with(AT) => {
                 let zone: Arc<str> = zone[AT.len()..].into();
@@ -74,19 +88,52 @@ fn rewritten(expr: Expr, schema: &DFSchema, project: &Arc<str>) -> Result<Transf
             let list = list.into_iter().map(|(item, _)| *item).collect();
             Ok(Transformed::new_transformed(Expr::InList(InList { expr, list, negated }), changed))
         }
-        Expr::ScalarFunction(ScalarFunction { func, mut args }) => {
-            let is_date = |time: &&mut Expr| {
-                matches!(type_of(time), Some(DataType::Date32 | DataType::Date64)) && !reads_clock(time)
-            };
-            let dates = func.name() == "date_trunc";
-            let Some(time) = args.get_mut(1).filter(|_| dates).filter(is_date) else {
-                return Ok(Transformed::no(Expr::ScalarFunction(ScalarFunction { func, args })));
-            };
-            let midnight = DataType::Timestamp(TimeUnit::Millisecond, None);
-            *time = Expr::Cast(Cast::new(Box::new(time.clone()), midnight));
-            Ok(Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, args })))
-        }
+        Expr::ScalarFunction(ScalarFunction { func, mut args }) => match (func.name(), args.as_mut_slice()) {
+            ("date_trunc", [_, time]) if is_date(type_of(time)) && !reads_clock(time) => {
+                *time = Expr::Cast(Cast::new(Box::new(time.clone()), MIDNIGHT));
+                Ok(Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, args })))
+            }
+            ("to_timestamp", [seconds]) if type_of(seconds).is_some_and(|found| found.is_integer()) => {
+                let instant = DataType::Timestamp(TimeUnit::Second, Some(Arc::clone(project)));
+                let seconds = Expr::Cast(Cast::new(Box::new(seconds.clone()), DataType::Int64));
+                Ok(Transformed::yes(Expr::Cast(Cast::new(Box::new(seconds), instant))))
+            }
+            _ => Ok(Transformed::no(Expr::ScalarFunction(ScalarFunction { func, args }))),
+        },
         other => Ok(Transformed::no(other)),
+    }
+}
+
+/// The time at which a date begins.
+const MIDNIGHT: DataType = DataType::Timestamp(TimeUnit::Millisecond, None);
+
+fn is_date(data_type: Option<DataType>) -> bool {
+    matches!(data_type, Some(DataType::Date32 | DataType::Date64))
+}
+
+/// True for an interval that is no number of days.
+fn has_hours(expr: &Expr) -> bool {
+    matches!(expr, Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(interval)), _) if interval.nanoseconds != 0)
+}
+
+/// An error where a text is compared with a number; a text in quotes is read as the number that it is.
+fn refuse_texts_as_numbers(expr: &Expr, schema: &DFSchema) -> Result<()> {
+    let is_text = |expr: &Expr| {
+        !matches!(expr, Expr::Literal(..))
+            && matches!(expr.get_type(schema), Ok(DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View))
+    };
+    let is_number = |expr: &Expr| expr.get_type(schema).is_ok_and(|found| found.is_numeric());
+    let compared: Vec<(&Expr, &Expr)> = match expr {
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) if op.supports_propagation() => {
+            vec![(left, right), (right, left)]
+        }
+        Expr::Between(Between { expr, low, high, .. }) => vec![(expr, low), (expr, high), (low, expr), (high, expr)],
+        Expr::InList(InList { expr, list, .. }) => list.iter().map(|item| (expr.as_ref(), item)).collect(),
+        _ => return Ok(()),
+    };
+    match compared.into_iter().find(|(text, number)| is_text(text) && is_number(number)) {
+        Some((text, _)) => plan_err!("text is compared with a number: {text}"),
+        None => Ok(()),
     }
 }
 
