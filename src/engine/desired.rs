@@ -14,8 +14,9 @@ use crate::engine::intake::Reads;
 use crate::engine::replays::{self, Replays};
 use crate::plan::codes;
 use crate::plan::flow::FlowPlan;
-use crate::plan::sql::{PlannedTagQuery, QueryPlanner, plan_tag};
+use crate::plan::sql::{PlannedTagQuery, QueryPlanner, place_of, plan_tag};
 use crate::project::Project;
+use crate::sink::types::{StoreType, Unstorable};
 use crate::sink::{ColumnRegistration, SinkColumn, TagRegistration, TagTable, shadow_table};
 use crate::tag::TagDefinition;
 
@@ -101,7 +102,10 @@ fn plan_all(project: &Project) -> (Desired, Vec<Diagnostic>) {
         match plan_tag(&planner, &project.catalog, timezone, definition, entity) {
             Ok(PlannedTagQuery { logical, flow, warnings }) => {
                 diagnostics.extend(warnings);
-                if definition.runs() {
+                let unstorable = unstorable(definition, &flow);
+                let is_storable = unstorable.is_empty();
+                diagnostics.extend(unstorable);
+                if definition.runs() && is_storable {
                     tags.insert(name.clone(), planned(project, definition, logical, flow.replayed(&replays)));
                 }
             }
@@ -109,6 +113,20 @@ fn plan_all(project: &Project) -> (Desired, Vec<Diagnostic>) {
         }
     }
     (Desired { project: project.clone(), tags, replays }, diagnostics)
+}
+
+/// Columns that no store can hold.
+fn unstorable(tag: &TagDefinition, flow: &FlowPlan) -> Vec<Diagnostic> {
+    let keys = flow.key.iter().map(|column| (column, StoreType::of_key(&column.data_type)));
+    let columns = flow.columns.iter().map(|column| (column, StoreType::of(&column.data_type)));
+    keys.chain(columns)
+        .filter_map(|(column, kind)| {
+            let Unstorable { message, help } = kind.err()?;
+            let message = format!("column `{}`: {message}", column.name);
+            let place = place_of(tag, &column.name);
+            Some(Diagnostic::error(codes::COLUMN_TYPE, &tag.file, place, message).help(help))
+        })
+        .collect()
 }
 
 /// True when a project with these diagnostics is accepted.

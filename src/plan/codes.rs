@@ -73,9 +73,9 @@ codes! {
     pub const CLOCK_VALUE: &str = "T0708";
     /// An instant as a key, in a zone in which an hour comes twice.
     pub const INSTANT_KEY: &str = "T0709";
-    /// A spelling of Hive or MySQL.
+    /// A spelling of another database.
     pub const FOREIGN: &str = "T0710";
-    /// A date format of Java.
+    /// A date format of another language.
     pub const DATE_FORMAT: &str = "T0711";
     /// Anything else that DataFusion does not plan.
     pub const NOT_PLANNED: &str = "T0800";
@@ -105,4 +105,6 @@ codes! {
     pub const AGGREGATE_PLACE: &str = "T0819";
     /// A function of the project.
     pub const FUNCTION: &str = "T0820";
+    /// A column of a type that no database has.
+    pub const COLUMN_TYPE: &str = "T0821";
 }

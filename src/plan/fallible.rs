@@ -7,6 +7,7 @@ use datafusion::common::DFSchema;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Operator};
 
+use crate::plan::casts::TOLD_APART;
 use crate::plan::guards::is_guard;
 
 /// True unless the expression is known never to fail.
@@ -89,6 +90,7 @@ fn is_safe_node(expr: &Expr, schema: &DFSchema) -> bool {
                 | "starts_with"
                 | "ends_with"
                 | "contains"
+                | TOLD_APART
         ),
         _ => false,
     }

@@ -1,9 +1,9 @@
-//! Wall time, instants, dates, texts and numbers beside each other, each in the meaning that SQL gives it.
+//! Wall time, instants, dates, texts and numbers of times beside each other, each in the meaning that SQL gives it.
 //!
 //! DataFusion drops the hours of an interval that is added to a date; takes `to_timestamp` of a number as wall time of UTC;
-//! reads a text that is compared with a number as one, and fails at the first that is none; subtracts a wall time from an instant as if it were UTC; makes `AT TIME ZONE` an instant that is shown in
-//! another zone, where SQL makes wall time of an instant and an instant of wall time; and reads a text beside a timestamp,
-//! or the date of `date_trunc`, in nanoseconds, which end in 2262. Runs before type coercion.
+//! subtracts a wall time from an instant as if it were UTC; makes `AT TIME ZONE` an instant that is shown in another zone,
+//! where SQL makes wall time of an instant and an instant of wall time; and reads a text beside a timestamp, or the date of
+//! `date_trunc`, in nanoseconds, which end in 2262. Runs before type coercion.
 
 use std::sync::Arc;
 
@@ -39,7 +39,6 @@ impl AnalyzerRule for MixedTimes {
 
 fn rewritten(expr: Expr, schema: &DFSchema, project: &Arc<str>) -> Result<Transformed<Expr>> {
     let type_of = |expr: &Expr| expr.get_type(schema).ok();
-    refuse_texts_as_numbers(&expr, schema)?;
     match expr {
         Expr::BinaryExpr(BinaryExpr { left, op: op @ (Operator::Plus | Operator::Minus), right })
             if is_date(type_of(&left)) && has_hours(&right) =>
@@ -114,27 +113,6 @@ fn is_date(data_type: Option<DataType>) -> bool {
 /// True for an interval that is no number of days.
 fn has_hours(expr: &Expr) -> bool {
     matches!(expr, Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(interval)), _) if interval.nanoseconds != 0)
-}
-
-/// An error where a text is compared with a number; a text in quotes is read as the number that it is.
-fn refuse_texts_as_numbers(expr: &Expr, schema: &DFSchema) -> Result<()> {
-    let is_text = |expr: &Expr| {
-        !matches!(expr, Expr::Literal(..))
-            && matches!(expr.get_type(schema), Ok(DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View))
-    };
-    let is_number = |expr: &Expr| expr.get_type(schema).is_ok_and(|found| found.is_numeric());
-    let compared: Vec<(&Expr, &Expr)> = match expr {
-        Expr::BinaryExpr(BinaryExpr { left, op, right }) if op.supports_propagation() => {
-            vec![(left, right), (right, left)]
-        }
-        Expr::Between(Between { expr, low, high, .. }) => vec![(expr, low), (expr, high), (low, expr), (high, expr)],
-        Expr::InList(InList { expr, list, .. }) => list.iter().map(|item| (expr.as_ref(), item)).collect(),
-        _ => return Ok(()),
-    };
-    match compared.into_iter().find(|(text, number)| is_text(text) && is_number(number)) {
-        Some((text, _)) => plan_err!("text is compared with a number: {text}"),
-        None => Ok(()),
-    }
 }
 
 fn as_type(expr: Box<Expr>, data_type: DataType) -> Box<Expr> {

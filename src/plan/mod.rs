@@ -4,6 +4,7 @@
 //! DataFusion parses, resolves, coerces and optimises; `compile` turns its logical plan into incremental operators.
 
 pub mod bins;
+mod casts;
 pub mod changes;
 pub mod clock;
 pub mod codes;

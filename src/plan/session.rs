@@ -13,6 +13,7 @@ use datafusion::optimizer::{Analyzer, Optimizer, OptimizerContext};
 use datafusion::prelude::SessionConfig;
 
 use crate::catalog::Catalog;
+use crate::plan::casts;
 use crate::plan::changes::{self, CHANGES};
 use crate::plan::clock::with_fixed_days;
 use crate::plan::exact::ExactPercentiles;
@@ -53,6 +54,7 @@ pub fn session_state(catalog: &Catalog, timezone: Tz) -> Result<SessionState, Da
     if let Some(near) = state.scalar_functions().get("date_trunc").cloned() {
         state.register_udf(Arc::new(far_times::date_trunc(near)))?;
     }
+    state.register_udf(Arc::new(casts::told_apart()))?;
     let context = SessionContext::new_with_state(state);
     if let Some(catalog) = context.catalog(&context.copied_config().options().catalog.default_catalog) {
         catalog.register_schema(CHANGES, Arc::new(MemorySchemaProvider::new()))?;

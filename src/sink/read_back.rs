@@ -68,7 +68,7 @@ fn array_from_cells(data_type: &DataType, cells: Vec<RawCell>, zone: Tz) -> Resu
     if *data_type == DataType::Null {
         return Ok(new_null_array(data_type, cells.len()));
     }
-    let store_type = StoreType::of(data_type)?;
+    let store_type = StoreType::of(data_type).map_err(|error| error.to_string())?;
     if store_type == StoreType::Bytes {
         let bytes: ArrayRef = Arc::new(BinaryArray::from_iter(cells));
         return cast(&bytes, data_type).map_err(|error| error.to_string());
@@ -161,7 +161,7 @@ fn cell_from_json(data_type: &DataType, text: &str) -> Result<RawCell, String> {
         true => serde_json::from_str::<String>(text).map_err(|error| error.to_string())?,
         false => text.to_string(),
     };
-    Ok(Some(match StoreType::of(data_type)? {
+    Ok(Some(match StoreType::of(data_type).map_err(|error| error.to_string())? {
         StoreType::Boolean => if text == "true" { "1" } else { "0" }.into(),
         StoreType::Bytes => unquoted.as_bytes().chunks(2).map(byte_from_hex).collect::<Result<_, _>>()?,
         _ => unquoted.into_bytes(),

@@ -50,12 +50,28 @@ pub enum StoreType {
     Json,
 }
 
+/// A type that no store holds.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}; {help}")]
+pub struct Unstorable {
+    /// Which, and why not.
+    pub message: String,
+    /// What the author should write instead.
+    pub help: String,
+}
+
+impl Unstorable {
+    fn new(message: impl Into<String>, help: impl Into<String>) -> Self {
+        Unstorable { message: message.into(), help: help.into() }
+    }
+}
+
 impl StoreType {
     /// The kind that holds values of an arrow type.
     ///
     /// # Errors
     /// What cannot be stored, and what to write instead.
-    pub fn of(data_type: &DataType) -> Result<StoreType, String> {
+    pub fn of(data_type: &DataType) -> Result<StoreType, Unstorable> {
         let int = |bits, unsigned| Ok(StoreType::Int { bits, unsigned });
         match data_type {
             DataType::Null | DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Ok(StoreType::Text),
@@ -89,10 +105,14 @@ impl StoreType {
                 fields.iter().try_for_each(|field| StoreType::of(field.data_type()).map(|_| ()))?;
                 Ok(StoreType::Json)
             }
-            DataType::Interval(_) | DataType::Duration(_) => Err(format!(
-                "a value of type {data_type} has no column type in a database; cast it to a number of seconds or days"
+            DataType::Interval(_) | DataType::Duration(_) => Err(Unstorable::new(
+                "a length of time has no column type in a database",
+                "write `EXTRACT(EPOCH FROM (a - b))` for its seconds, or `CAST(a AS DATE) - CAST(b AS DATE)` for days",
             )),
-            other => Err(format!("a value of type {other} has no column type in a database; cast it to VARCHAR")),
+            other => Err(Unstorable::new(
+                format!("a value of type {other} has no column type in a database"),
+                "cast it to VARCHAR",
+            )),
         }
     }
 
@@ -100,25 +120,26 @@ impl StoreType {
     ///
     /// # Errors
     /// As [`StoreType::of`], and for what no primary key can hold.
-    pub fn of_key(data_type: &DataType) -> Result<StoreType, String> {
+    pub fn of_key(data_type: &DataType) -> Result<StoreType, Unstorable> {
         match StoreType::of(data_type)? {
             StoreType::Json => {
-                Err(format!("a value of type {data_type} cannot be a key; take a column of plain values"))
+                let message = format!("a value of type {data_type} cannot be a key");
+                Err(Unstorable::new(message, "take a column of plain values"))
             }
             kind => Ok(kind),
         }
     }
 }
 
-fn decimal(precision: u8, scale: i8) -> Result<StoreType, String> {
-    let hint = "cast it, for example to DECIMAL(38, 10)";
+fn decimal(precision: u8, scale: i8) -> Result<StoreType, Unstorable> {
+    let refused = |why: String| Unstorable::new(why, "cast it, for example to DECIMAL(38, 10)");
     if scale < 0 {
-        return Err(format!("DECIMAL({precision}, {scale}) has a negative scale, which no database takes; {hint}"));
+        return Err(refused(format!("DECIMAL({precision}, {scale}) has a negative scale, which no database takes")));
     }
     if scale > MAX_DECIMAL_SCALE || precision > MAX_DECIMAL_PRECISION {
-        return Err(format!(
-            "DECIMAL({precision}, {scale}) is wider than MySQL's DECIMAL({MAX_DECIMAL_PRECISION}, {MAX_DECIMAL_SCALE}); {hint}"
-        ));
+        return Err(refused(format!(
+            "DECIMAL({precision}, {scale}) is wider than MySQL's DECIMAL({MAX_DECIMAL_PRECISION}, {MAX_DECIMAL_SCALE})"
+        )));
     }
     Ok(StoreType::Decimal { precision, scale: scale.unsigned_abs() })
 }

@@ -570,8 +570,8 @@ pub fn types_that_cannot_be_stored_are_refused(fixture: &impl Fixture) {
     );
     assert_eq!(
         refusal(DataType::Int64, DataType::Duration(TimeUnit::Second)),
-        "table `t`: column `v`: a value of type Duration(s) has no column type in a database; \
-         cast it to a number of seconds or days"
+        "table `t`: column `v`: a length of time has no column type in a database; \
+         write `EXTRACT(EPOCH FROM (a - b))` for its seconds, or `CAST(a AS DATE) - CAST(b AS DATE)` for days"
     );
     let list = DataType::new_list(DataType::Int64, true);
     assert_eq!(

@@ -7,6 +7,8 @@ use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Ope
 use datafusion::sql::sqlparser::ast::{self, BinaryOperator, Query, Visit, VisitMut, Visitor, VisitorMut};
 use datafusion::sql::sqlparser::parser::Parser;
 
+use crate::plan::sql::dialect::Bound;
+
 /// Divisions of one query that are looked at.
 const MOST_DIVISIONS: usize = 50;
 
@@ -90,8 +92,7 @@ impl VisitorMut for CastLeft {
 }
 
 fn cast_to_double(expr: &ast::Expr) -> Option<ast::Expr> {
-    let dialect = datafusion::sql::sqlparser::dialect::GenericDialect {};
-    let mut cast = Parser::new(&dialect).try_with_sql("CAST(NULL AS DOUBLE)").ok()?.parse_expr().ok()?;
+    let mut cast = Parser::new(&Bound).try_with_sql("CAST(NULL AS DOUBLE)").ok()?.parse_expr().ok()?;
     if let ast::Expr::Cast { expr: inner, .. } = &mut cast {
         **inner = expr.clone();
     }

@@ -1,9 +1,11 @@
 //! Spellings of Hive and MySQL that people paste, and what streams instead.
 
-use chrono::format::{Item, StrftimeItems};
 use datafusion::sql::sqlparser::ast::{
-    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Value, ValueWithSpan,
+    DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause, FunctionArguments, Value,
+    ValueWithSpan,
 };
+
+use crate::plan::sql::date_formats;
 
 /// The arguments of a call, as they are written.
 pub(crate) fn arguments(function: &Function) -> Vec<&Expr> {
@@ -31,7 +33,7 @@ pub(crate) fn instead_of(name: &str, function: &Function) -> Option<String> {
         // Intervals cannot be multiplied.
         _ => format!("write `{value} {sign} CAST(concat({}, ' {unit}') AS INTERVAL)`", in_our_words(amount)),
     };
-    let part = |part: &str, value: &str| format!("write `date_part('{part}', {value})`");
+    let part = |part: &str, value: &str| format!("write `date_part('{part}', {})`", of_today(part, value));
     Some(match (name, text.as_slice()) {
         ("if" | "iff", [condition, yes, no]) => format!("write `CASE WHEN {condition} THEN {yes} ELSE {no} END`"),
         ("if" | "iff", [condition, yes]) => format!("write `CASE WHEN {condition} THEN {yes} END`"),
@@ -42,17 +44,23 @@ pub(crate) fn instead_of(name: &str, function: &Function) -> Option<String> {
             "write `CAST({later} AS DATE) - CAST({earlier} AS DATE)`; to compare with today, better put the column alone on one \
              side: `{earlier} >= CURRENT_DATE - INTERVAL '7' DAY`"
         ),
-        ("get_json_object" | "json_extract" | "json_value" | "json_unquote", [value, _]) => {
-            let keys = literal(arguments[1]).and_then(json_keys)?;
-            format!(
-                "write `json_get_str({value}, {keys})`; json_get_int, json_get_float and json_get_bool give other types"
-            )
-        }
+        (
+            "get_json_object"
+            | "json_extract"
+            | "json_value"
+            | "json_extract_scalar"
+            | "json_extract_string"
+            | "get_json_string",
+            [value, _],
+        ) => format!("write `{}`", json_path(value, literal(arguments[1])?)?),
+        // Its argument is JSON_EXTRACT, whose text is without quotes already.
+        ("json_unquote", [value]) if value.contains("->>") => format!("write `{value}`"),
         ("explode" | "flatten", [value]) => format!("write `unnest({value})`"),
         ("count_if" | "countif", [condition]) => format!("write `COUNT(*) FILTER (WHERE {condition})`"),
         ("every", [condition]) => format!("write `BOOL_AND({condition})`"),
         ("max_by" | "arg_max", [value, by]) => format!("write `LAST_VALUE({value} ORDER BY {by} NULLS FIRST)`"),
         ("min_by" | "arg_min", [value, by]) => format!("write `FIRST_VALUE({value} ORDER BY {by})`"),
+        ("date", [value]) if is_now(value) => "write `CURRENT_DATE`".to_string(),
         ("date", [value]) => format!("write `CAST({value} AS DATE)`"),
         ("last_day", [value]) => {
             format!("write `CAST(date_trunc('month', {value}) + INTERVAL '1' MONTH - INTERVAL '1' DAY AS DATE)`")
@@ -61,36 +69,46 @@ pub(crate) fn instead_of(name: &str, function: &Function) -> Option<String> {
             "write `(date_part('year', {later}) - date_part('year', {earlier})) * 12 + date_part('month', {later}) - \
              date_part('month', {earlier})`"
         ),
-        ("timestampdiff", [_, earlier, later]) => {
-            format!("write `CAST({later} AS DATE) - CAST({earlier} AS DATE)` for the days between them")
+        ("timestampdiff", [unit, earlier, later]) => {
+            let seconds = match unit.to_lowercase().as_str() {
+                "second" => 1,
+                "minute" => 60,
+                "hour" => 3_600,
+                _ => 86_400,
+            };
+            format!("write `floor(EXTRACT(EPOCH FROM ({later} - {earlier})) / {seconds})`")
         }
-        ("collect_set", [value]) => format!("write `ARRAY_AGG(DISTINCT {value})`"),
-        ("collect_list", [value]) => format!("write `ARRAY_AGG({value})`, with ORDER BY behind the value for an order"),
-        ("group_concat" | "wm_concat", [value, ..]) => {
-            format!("write `STRING_AGG({value}, ',')`, with ORDER BY behind the comma for an order")
+        ("size", [_]) if is_call(arguments[0], "collect_set") => {
+            let Expr::Function(set) = arguments[0] else { return None };
+            format!("write `COUNT(DISTINCT {})`", in_our_words(self::arguments(set).first()?))
         }
+        ("collect_set", [value]) => format!(
+            "write `ARRAY_AGG(DISTINCT {value}) FILTER (WHERE {value} IS NOT NULL)`; for one text `STRING_AGG(DISTINCT {value}, \
+             ',' ORDER BY {value})`"
+        ),
+        ("collect_list", [value]) => format!(
+            "write `ARRAY_AGG({value} ORDER BY …) FILTER (WHERE {value} IS NOT NULL)`; for one text `STRING_AGG({value}, ',' \
+             ORDER BY …)`"
+        ),
+        ("group_concat" | "wm_concat" | "listagg", [..]) => format!("write `{}`", string_agg(function)?),
         // A TIMESTAMP is wall time: only as an instant has it seconds since 1970.
         ("unix_timestamp" | "to_unix_timestamp", [value]) => {
             part("epoch", &format!("CAST({value} AS TIMESTAMP WITH TIME ZONE)"))
         }
         ("unix_timestamp" | "to_unix_timestamp", [value, _]) => {
-            let format =
-                literal(arguments[1]).map_or_else(|| text[1].to_string(), |format| format!("'{}'", strftime(format)));
-            part("epoch", &format!("to_timestamp({value}, {format})"))
+            part("epoch", &format!("to_timestamp({value}, {})", format_of(arguments[1])))
         }
         ("unix_timestamp", []) => {
             "the clock can only be compared with in WHERE: `column >= NOW() - INTERVAL '7' DAY`".to_string()
         }
         ("from_unixtime", [value]) => format!("write `to_timestamp_seconds({value})`"),
         ("from_unixtime", [value, _]) => {
-            let format =
-                literal(arguments[1]).map_or_else(|| text[1].to_string(), |format| format!("'{}'", strftime(format)));
-            format!("write `to_char(to_timestamp_seconds({value}), {format})`")
+            format!("write `to_char(to_timestamp_seconds({value}), {})`", format_of(arguments[1]))
         }
         ("year" | "month" | "day" | "hour" | "minute" | "second" | "quarter", [value]) => part(name, value),
         ("dayofmonth", [value]) => part("day", value),
-        ("dayofweek", [value]) => format!("write `date_part('dow', {value}) + 1`"),
-        ("weekday", [value]) => format!("write `date_part('isodow', {value}) - 1`"),
+        ("dayofweek", [value]) => format!("write `date_part('dow', {}) + 1`", of_today("dow", value)),
+        ("weekday", [value]) => format!("write `date_part('isodow', {}) - 1`", of_today("isodow", value)),
         ("dayofyear", [value]) => part("doy", value),
         ("weekofyear", [value]) => part("week", value),
         ("curdate" | "current_day", []) => "write `CURRENT_DATE`".to_string(),
@@ -99,9 +117,21 @@ pub(crate) fn instead_of(name: &str, function: &Function) -> Option<String> {
         ("instr" | "charindex", [value, part]) => format!("write `strpos({value}, {part})`"),
         ("locate", [part, value]) => format!("write `strpos({value}, {part})`"),
         ("size", [value]) => format!("write `cardinality({value})`"),
+        ("sign", [value]) => format!("write `signum({value})`"),
+        ("lcase", [value]) => format!("write `lower({value})`"),
+        ("ucase", [value]) => format!("write `upper({value})`"),
+        ("ceiling", [value]) => format!("write `ceil({value})`"),
+        ("truncate", [value, digits]) => format!("write `trunc({value}, {digits})`"),
+        ("split", [value, separator]) => format!("write `string_to_array({value}, {separator})`"),
+        ("std", [value]) => format!("write `STDDEV_POP({value})`"),
+        ("variance", [value]) => {
+            format!(
+                "write `VAR_POP({value})`, which Hive and MySQL mean, or `VAR_SAMP({value})`, which PostgreSQL does"
+            )
+        }
         ("len", [value]) => format!("write `length({value})`"),
         ("regexp" | "rlike", [value, pattern]) => format!("write `regexp_like({value}, {pattern})`"),
-        ("str_to_date", [value, format]) => format!("write `to_date({value}, {format})`"),
+        ("str_to_date", [value, _]) => format!("write `to_date({value}, {})`", format_of(arguments[1])),
         ("percentile" | "percentile_approx", [value, part]) => {
             format!("write `PERCENTILE_CONT({part}) WITHIN GROUP (ORDER BY {value})`")
         }
@@ -109,23 +139,99 @@ pub(crate) fn instead_of(name: &str, function: &Function) -> Option<String> {
     })
 }
 
-/// `$.a.b[0]` as the keys that lead there: `'a', 'b', 0`.
-fn json_keys(path: &str) -> Option<String> {
+/// The value at the path `$.a[0].b` of a JSON text: `payload->'a'->0->>'b'`.
+pub(crate) fn json_path(value: &str, path: &str) -> Option<String> {
+    arrows(value, &json_keys(path)?)
+}
+
+/// The keys of a path: `'a', 0, 'b'`. Paths to several values are not known.
+pub(crate) fn json_keys(path: &str) -> Option<Vec<String>> {
     let mut keys = Vec::new();
     let mut rest = path.strip_prefix('$')?;
     while !rest.is_empty() {
-        if let Some(after) = rest.strip_prefix('[') {
-            let (index, after) = after.split_once(']')?;
-            keys.push(index.parse::<u32>().map_or_else(|_| index.replace('"', "'"), |index| index.to_string()));
-            rest = after;
+        let (key, after) = if let Some(quoted) = rest.strip_prefix(".\"") {
+            quoted.split_once('"')?
+        } else if let Some(inner) = rest.strip_prefix('[') {
+            inner.split_once(']')?
         } else {
-            let after = rest.strip_prefix('.')?;
-            let end = after.find(['.', '[']).unwrap_or(after.len());
-            keys.push(format!("'{}'", &after[..end]));
-            rest = &after[end..];
+            let named = rest.strip_prefix('.')?;
+            named.split_at(named.find(['.', '[']).unwrap_or(named.len()))
+        };
+        if key.is_empty() || key.contains('*') {
+            return None;
+        }
+        keys.push(match key.parse::<u32>() {
+            Ok(index) if rest.starts_with('[') => index.to_string(),
+            _ => json_key(key.trim_matches(['"', '\''])),
+        });
+        rest = after;
+    }
+    (!keys.is_empty()).then_some(keys)
+}
+
+/// A key as a literal.
+pub(crate) fn json_key(key: &str) -> String {
+    format!("'{}'", key.replace('\'', "''"))
+}
+
+/// `payload->'a'->>'b'`: objects by `->`, the text at last by `->>`.
+pub(crate) fn arrows(value: &str, keys: &[String]) -> Option<String> {
+    let (last, before) = keys.split_last()?;
+    let before: String = before.iter().map(|key| format!("->{key}")).collect();
+    let is_name = value.chars().all(|letter| letter.is_alphanumeric() || matches!(letter, '_' | '.' | '"' | '`'));
+    let value = if is_name { value.to_string() } else { format!("({value})") };
+    Some(format!("{value}{before}->>{last}"))
+}
+
+/// GROUP_CONCAT and LISTAGG with all that is said in them.
+fn string_agg(function: &Function) -> Option<String> {
+    let FunctionArguments::List(list) = &function.args else { return None };
+    let distinct = if list.duplicate_treatment == Some(DuplicateTreatment::Distinct) { "DISTINCT " } else { "" };
+    let mut separator = "','".to_string();
+    let mut order: Vec<String> = function.within_group.iter().map(ToString::to_string).collect();
+    for clause in &list.clauses {
+        match clause {
+            FunctionArgumentClause::OrderBy(by) => order = by.iter().map(ToString::to_string).collect(),
+            FunctionArgumentClause::Separator(text) => separator = text.to_string(),
+            _ => return None,
         }
     }
-    (!keys.is_empty()).then(|| keys.join(", "))
+    let mut values = arguments(function);
+    // MySQL puts several values together, the others have the separator second.
+    if !is_call_named(function, "group_concat") && values.len() == 2 {
+        separator = values.pop()?.to_string();
+    }
+    let value = match values.as_slice() {
+        [] => return None,
+        [one] => in_our_words(one),
+        several => format!("concat({})", several.iter().map(|one| in_our_words(one)).collect::<Vec<_>>().join(", ")),
+    };
+    let order = if order.is_empty() { String::new() } else { format!(" ORDER BY {}", order.join(", ")) };
+    Some(format!("STRING_AGG({distinct}{value}, {separator}{order})"))
+}
+
+fn is_call_named(function: &Function, name: &str) -> bool {
+    function.name.to_string().eq_ignore_ascii_case(name)
+}
+
+fn is_call(expr: &Expr, name: &str) -> bool {
+    matches!(expr, Expr::Function(function) if is_call_named(function, name))
+}
+
+fn is_now(value: &str) -> bool {
+    matches!(value.to_lowercase().as_str(), "now()" | "current_timestamp" | "current_timestamp()")
+}
+
+/// The clock by the day where a part of it moves by days: NOW() cannot be taken apart.
+fn of_today<'a>(part: &str, value: &'a str) -> &'a str {
+    let is_of_time = matches!(part, "hour" | "minute" | "second" | "epoch");
+    if is_now(value) && !is_of_time { "CURRENT_DATE" } else { value }
+}
+
+/// A format of dates as an argument, in the way that DataFusion reads where it is known.
+fn format_of(format: &Expr) -> String {
+    let ours = literal(format).and_then(|format| date_formats::in_ours(format, false));
+    ours.map_or_else(|| format.to_string(), |ours| format!("'{ours}'"))
 }
 
 /// The text of a string literal.
@@ -149,124 +255,20 @@ fn in_our_words(expr: &Expr) -> String {
     expr.to_string()
 }
 
-/// Whose format of dates a text is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Format {
-    /// One that DataFusion reads.
-    Ours,
-    /// `yyyy-MM-dd`, which Hive and Spark have from Java.
-    Java,
-    /// `%Y-%m-%d %H:%i:%s`.
-    Mysql,
-    /// None that is known.
-    Unknown,
-}
-
-/// Whose format of dates a text is.
-pub(crate) fn format_language(format: &str) -> Format {
-    if !format.contains('%') {
-        let java = ["yyyy", "yy", "MM", "dd", "HH", "mm", "ss"].iter().any(|part| format.contains(part));
-        return if java { Format::Java } else { Format::Ours };
-    }
-    // Minutes: every MySQL format of a time has them, and no other knows them.
-    if format.contains("%i") {
-        return Format::Mysql;
-    }
-    let known = StrftimeItems::new(format).all(|item| item != Item::Error);
-    if known { Format::Ours } else { Format::Unknown }
-}
-
-/// A date format of Java or MySQL, in the way that DataFusion reads.
-pub(crate) fn strftime(format: &str) -> String {
-    match format_language(format) {
-        Format::Ours | Format::Unknown => format.to_string(),
-        Format::Java => java_to_strftime(format),
-        Format::Mysql => mysql_to_strftime(format),
-    }
-}
-
-fn java_to_strftime(format: &str) -> String {
-    const PARTS: [(&str, &str); 12] = [
-        ("yyyy", "%Y"),
-        ("yy", "%y"),
-        ("MMMM", "%B"),
-        ("MMM", "%b"),
-        ("MM", "%m"),
-        ("dd", "%d"),
-        ("HH", "%H"),
-        ("hh", "%I"),
-        ("mm", "%M"),
-        ("SSS", "%3f"),
-        ("ss", "%S"),
-        ("EEEE", "%A"),
-    ];
-    let mut ours = String::new();
-    let mut rest = format;
-    while let Some(next) = rest.chars().next() {
-        let part = PARTS.iter().find(|(theirs, _)| rest.starts_with(theirs));
-        let length = part.map_or(next.len_utf8(), |(theirs, _)| theirs.len());
-        match part {
-            Some((_, part)) => ours.push_str(part),
-            None if next == '\'' => {}
-            None => ours.push(next),
-        }
-        rest = &rest[length..];
-    }
-    ours
-}
-
-fn mysql_to_strftime(format: &str) -> String {
-    let mut ours = String::new();
-    let mut letters = format.chars();
-    while let Some(letter) = letters.next() {
-        if letter != '%' {
-            ours.push(letter);
-            continue;
-        }
-        match letters.next() {
-            Some('i') => ours.push_str("%M"),
-            Some('s') => ours.push_str("%S"),
-            Some('h') => ours.push_str("%I"),
-            Some('M') => ours.push_str("%B"),
-            Some('W') => ours.push_str("%A"),
-            Some('c') => ours.push_str("%-m"),
-            Some('r') => ours.push_str("%I:%M:%S %p"),
-            Some('f') => ours.push_str("%6f"),
-            Some(other) => ours.extend(['%', other]),
-            None => ours.push('%'),
-        }
-    }
-    ours
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn json_paths_become_keys() {
-        for (path, keys) in [("$.a.b", "'a', 'b'"), ("$.a[0].b", "'a', 0, 'b'"), ("$[\"a b\"]", "'a b'")] {
-            assert_eq!(json_keys(path).as_deref(), Some(keys), "{path}");
+        for (path, keys) in [
+            ("$.a.b", "payload->'a'->>'b'"),
+            ("$.a[0].b", "payload->'a'->0->>'b'"),
+            ("$[\"a b\"]", "payload->>'a b'"),
+            ("$.\"it's\"", "payload->>'it''s'"),
+        ] {
+            assert_eq!(json_path("payload", path).as_deref(), Some(keys), "{path}");
         }
-        assert_eq!((json_keys("a.b"), json_keys("$")), (None, None));
-    }
-
-    #[test]
-    fn formats_of_java_and_mysql_become_ours() {
-        let cases = [
-            ("yyyy-MM-dd HH:mm:ss.SSS", "%Y-%m-%d %H:%M:%S.%3f"),
-            ("yyyyMMddHHmmss", "%Y%m%d%H%M%S"),
-            ("ssSSS", "%S%3f"),
-            ("yy/MM", "%y/%m"),
-            ("yyyy-MM-dd'T'HH", "%Y-%m-%dT%H"),
-            ("%Y-%m-%d %H:%i:%s", "%Y-%m-%d %H:%M:%S"),
-            ("%h:%i %p", "%I:%M %p"),
-            ("%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M:%S"),
-        ];
-        for (theirs, ours) in cases {
-            assert_eq!(strftime(theirs), ours, "{theirs}");
-            assert_eq!(format_language(ours), Format::Ours, "{ours}");
-        }
-        assert_eq!(format_language("%Y-%J"), Format::Unknown);
+        assert_eq!((json_path("p", "a.b"), json_path("p", "$"), json_path("p", "$.a[*]")), (None, None, None));
     }
 }

@@ -5,6 +5,7 @@ use datafusion::sql::sqlparser::ast::{Function, ObjectNamePart, Spanned};
 
 use crate::diagnostic::{Diagnostic, nearest};
 use crate::plan::codes;
+use crate::plan::sql::date_formats::{self, Foreign};
 use crate::plan::sql::foreign;
 use crate::plan::sql::text::SqlText;
 
@@ -59,15 +60,21 @@ pub(crate) fn date_format(text: &SqlText<'_>, function: &Function) -> Option<Dia
     let (argument, format) =
         arguments.iter().skip(1).find_map(|argument| Some((argument, foreign::literal(argument)?)))?;
     let span = text.expr(argument);
-    let language = match foreign::format_language(format) {
-        foreign::Format::Ours => return None,
-        foreign::Format::Java => "Java",
-        foreign::Format::Mysql => "MySQL",
-        foreign::Format::Unknown => {
-            let error = text.error(codes::DATE_FORMAT, span, format!("'{format}' is no date format"));
-            return Some(error.help("%Y %m %d are the date, %H %M %S the time: '%Y-%m-%d %H:%M:%S'"));
+    let is_mysqls = name == "date_format";
+    let error = |message: String| text.error(codes::DATE_FORMAT, span.clone(), message);
+    const OURS: &str = "%Y %m %d are the date, %H %M %S the time: '%Y-%m-%d %H:%M:%S'";
+    Some(match date_formats::foreign(format, is_mysqls)? {
+        Foreign::Unknown => error(format!("'{format}' is no date format")).help(OURS),
+        Foreign::Of(whose, None) => error(format!("'{format}' is a date format of {whose}")).help(format!(
+            "{OURS}; quarters and days of the week are `date_part('quarter', …)`, `date_part('dow', …)`"
+        )),
+        // The letters of C in MySQL's function would be taken for MySQL's again.
+        Foreign::Of(whose, Some(ours)) if is_mysqls && date_formats::foreign(&ours, true).is_some() => {
+            error(format!("'{format}' is a date format of {whose}"))
+                .help(format!("write `to_char({}, '{ours}')`", arguments[0]))
         }
-    };
-    let message = format!("'{format}' is a date format of {language}");
-    Some(text.error(codes::DATE_FORMAT, span, message).help(format!("write '{}'", foreign::strftime(format))))
+        Foreign::Of(whose, Some(ours)) => {
+            error(format!("'{format}' is a date format of {whose}")).help(format!("write '{ours}'"))
+        }
+    })
 }

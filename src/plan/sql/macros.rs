@@ -11,15 +11,15 @@ use datafusion::sql::sqlparser::ast::{
     CastKind, CreateFunction, CreateFunctionBody, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
     FunctionArguments, FunctionReturnType, Query, Spanned, Statement, VisitMut, VisitorMut, visit_expressions,
 };
-use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::Tokenizer;
 
 use crate::diagnostic::Diagnostic;
 use crate::plan::codes;
+use crate::plan::sql::dialect::Bound;
 use crate::plan::sql::text::SqlText;
+use crate::plan::sql::times;
 use crate::plan::sql::views::{self, Next, Reads};
-use crate::plan::sql::{arrows, times};
 
 /// The longest text of a function with all that it calls, and of a query with its functions.
 const LONGEST: usize = 20_000;
@@ -128,11 +128,10 @@ fn read(file: &Path, text: &str) -> Result<(String, Macro), Diagnostic> {
     let sql = SqlText::new(file, text);
     let problem = |message: String| sql.error(codes::FUNCTION, sql.first_word(), message).help(FORM);
     // Without places: those of another file would mean nothing in a tag's.
-    let tokens = Tokenizer::new(&GenericDialect {}, sql.text()).tokenize();
+    let tokens = Tokenizer::new(&Bound, sql.text()).tokenize();
     let tokens = tokens.map_err(|error| problem(error.to_string()))?;
-    let parsed = Parser::new(&GenericDialect {}).with_tokens(tokens).parse_statements();
+    let parsed = Parser::new(&Bound).with_tokens(tokens).parse_statements();
     let mut statements = parsed.map_err(|error| problem(error.to_string().replace("sql parser error: ", "")))?;
-    arrows::bind(&mut statements);
     times::write_out(&mut statements);
     let [Statement::CreateFunction(CreateFunction { name, args, return_type, function_body, .. })] =
         statements.as_slice()

@@ -3,9 +3,10 @@
 //! The syntax tree gives the places of problems, DataFusion their meaning. All problems of a file are told at once,
 //! as far as one does not hide the next.
 
-mod arrows;
 mod costs;
 mod culprit;
+mod date_formats;
+mod dialect;
 mod division;
 mod epoch;
 mod foreign;
@@ -13,8 +14,13 @@ mod functions;
 mod grouping;
 mod instants;
 mod macros;
+mod misread;
 mod names;
+mod null_keys;
 mod planning_error;
+mod relations;
+mod similar;
+mod stars;
 mod text;
 mod ties;
 mod times;
@@ -29,8 +35,7 @@ use std::sync::Arc;
 
 use chrono_tz::Tz;
 use datafusion::catalog::MemorySchemaProvider;
-use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{DataFusionError, JoinType};
+use datafusion::common::DataFusionError;
 use datafusion::datasource::{TableProvider, ViewTable};
 use datafusion::execution::context::{SessionContext, SessionState};
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
@@ -44,6 +49,7 @@ use self::views::{Next, Reads};
 use crate::catalog::{Catalog, MARKS};
 use crate::config::Entity;
 use crate::diagnostic::{Diagnostic, Severity};
+use crate::plan::casts;
 use crate::plan::codes;
 use crate::plan::compile::{KeyRequirement, Refusal, compile};
 use crate::plan::flow::FlowPlan;
@@ -123,6 +129,7 @@ impl QueryPlanner {
             let names = fields.fields().iter().map(|field| field.name().clone());
             names.filter(|name| !MARKS.contains(&name.as_str())).collect()
         };
+        let streams = catalog.streams.keys().cloned().collect();
         let sound = catalog.streams.iter().map(|(name, stream)| (name.clone(), columns(stream))).collect();
         // A view is sound once it is planned.
         let broken = readable.iter().map(|(name, readable)| (name.clone(), readable.file.to_path_buf())).collect();
@@ -134,7 +141,7 @@ impl QueryPlanner {
         let (macros, view_problems) = Macros::new(functions);
         let mut planner = QueryPlanner {
             state,
-            tables: Tables { sound, broken },
+            tables: Tables { sound, streams, broken },
             macros,
             catalog: catalog.clone(),
             view_problems,
@@ -168,6 +175,10 @@ impl QueryPlanner {
             let text = SqlText::new(file, &trial);
             let planned = text.parse().and_then(|mut query| {
                 self.macros.inline(&text, &mut query).map_err(|problem| vec![problem])?;
+                let unsound = similar::write_out(&text, &mut query);
+                if !unsound.is_empty() {
+                    return Err(unsound);
+                }
                 let problem = |message: String| Diagnostic::error(codes::FUNCTION, file, None, message);
                 let outcome = self.plan(query).and_then(|plan| optimise(&self.state, plan));
                 outcome.map(drop).map_err(|error| {
@@ -247,6 +258,7 @@ impl QueryPlanner {
         let mut query = sql.parse()?;
         self.macros.inline(sql, &mut query).map_err(|problem| vec![problem])?;
         let mut problems = unsupported::find(sql, &query, &self.state);
+        problems.extend(similar::write_out(sql, &mut query));
         problems.extend(names::resolve(sql, &mut query, &self.tables, &self.state).problems);
         problems.sort_by_key(|problem| problem.span.as_ref().map(|span| span.start));
         // A window in FROM is written out with its column several times.
@@ -258,7 +270,15 @@ impl QueryPlanner {
         if problems.iter().any(|problem| problem.severity == Severity::Error) {
             return Err(problems);
         }
-        let planned = self.plan(query.clone()).and_then(|plan| {
+        let mut plan = self.plan(query.clone());
+        if plan.as_ref().is_err_and(casts::may_be_cause) {
+            let mut told_apart = query.clone();
+            casts::tell_apart(&mut told_apart);
+            if let Ok(mended) = self.plan(told_apart.clone()) {
+                (query, plan) = (told_apart, Ok(mended));
+            }
+        }
+        let planned = plan.and_then(|plan| {
             let headed = match header.map(|header| self.as_headed(plan.clone(), header)).transpose()? {
                 None => plan,
                 Some(Ok(headed)) => headed,
@@ -284,6 +304,10 @@ impl QueryPlanner {
                 return Err(problems);
             }
         };
+        problems.extend(misread::find(sql, &headed));
+        if problems.iter().any(|problem| problem.severity == Severity::Error) {
+            return Err(problems);
+        }
         for division in division::of_integers(&query, &headed, |query| self.plan(query).ok()) {
             let message = "an integer divided by an integer gives an integer: 1 / 3 = 0";
             let warning = sql.warning(codes::INTEGER_DIVISION, sql.expr(&division), message);
@@ -368,42 +392,10 @@ fn cannot_skip(sql: &SqlText<'_>, no_record: &NoRecord) -> Diagnostic {
     )
 }
 
-/// Says that rows without a key are left out, where the key may be NULL and no condition looks at it.
-fn null_key(plan: &LogicalPlan, tag: &TagDefinition, key: &str) -> Option<Diagnostic> {
-    let field = plan.schema().fields().iter().find(|field| field.name().eq_ignore_ascii_case(key))?;
-    if !field.is_nullable() {
-        return None;
-    }
-    // The key and the columns that became it under another name.
-    let mut names = BTreeSet::from([key.to_lowercase()]);
-    let mut looked_at = BTreeSet::new();
-    let mut merges = false;
-    let walked = plan.apply_with_subqueries(|plan| {
-        plan.apply_expressions(|expr| {
-            if let Expr::Alias(alias) = expr
-                && alias.name.eq_ignore_ascii_case(key)
-            {
-                names.extend(alias.expr.column_refs().iter().map(|column| column.name.to_lowercase()));
-            }
-            Ok(TreeNodeRecursion::Continue)
-        })?;
-        // Either side of a FULL JOIN has NULLs where the other one alone has a row; COALESCE takes them away.
-        merges |= matches!(plan, LogicalPlan::Join(join) if join.join_type == JoinType::Full);
-        if let LogicalPlan::Filter(filter) = plan {
-            looked_at.extend(filter.predicate.column_refs().iter().map(|column| column.name.to_lowercase()));
-        }
-        Ok(TreeNodeRecursion::Continue)
-    });
-    if merges || !names.is_disjoint(&looked_at) || walked.is_err() {
-        return None;
-    }
+/// Where a column of a tag is first spoken of.
+pub(crate) fn place_of(tag: &TagDefinition, column: &str) -> Range<usize> {
     let sql = SqlText::new(&tag.file, &tag.text);
-    let span = sql.find_word(&[key]).unwrap_or_else(|| sql.first_word());
-    let message = format!("`{key}` may be NULL; such rows are nobody's tag and are left out");
-    Some(
-        sql.warning(codes::NULL_KEY, span, message)
-            .help(format!("say so with `WHERE {key} IS NOT NULL`, which also saves their state")),
-    )
+    sql.find_word(&[column]).unwrap_or_else(|| sql.first_word())
 }
 
 /// Plans a tag and compiles it to operators.
@@ -420,9 +412,12 @@ pub fn plan_tag(
     match compile(&planned.plan, catalog, timezone, &key) {
         Ok(flow) => {
             let mut warnings = planned.warnings;
-            warnings.extend(null_key(&planned.plan, tag, &entity.key));
             let sql = SqlText::new(&tag.file, &tag.text);
-            warnings.extend(grouping::nobodys(&sql, &planned.plan, &flow));
+            let of_sets = grouping::nobodys(&sql, &planned.plan, &flow);
+            // Of the other keys one warning is enough.
+            let key = if of_sets.is_some() { &flow.key[..1] } else { &flow.key };
+            warnings.extend(null_keys::left_out(&sql, &planned.plan, key));
+            warnings.extend(of_sets);
             warnings.extend(costs::of(&sql, &flow, &tag.header, timezone));
             warnings.extend(instants::as_keys(&sql, &flow, timezone));
             Ok(PlannedTagQuery { logical: planned.plan, flow, warnings })

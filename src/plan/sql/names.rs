@@ -10,19 +10,23 @@ use std::path::PathBuf;
 use datafusion::execution::context::SessionState;
 use datafusion::sql::sqlparser::ast::{
     Expr, GroupByExpr, Ident, ObjectName, ObjectNamePart, Query, Select, SelectItem, SelectItemQualifiedWildcardKind,
-    SetExpr, Spanned, TableAlias, TableFactor, VisitMut, VisitorMut, WildcardAdditionalOptions,
+    SetExpr, Spanned, TableFactor, VisitMut, VisitorMut, WildcardAdditionalOptions,
 };
 
+use crate::catalog::SYSTEM_COLUMNS;
 use crate::diagnostic::{Diagnostic, nearest};
 use crate::plan::codes;
-use crate::plan::sql::functions;
+use crate::plan::sql::relations::{Columns, Relation, declared, find, renamed, respell};
 use crate::plan::sql::text::{SqlText, WITHOUT_VARIABLES};
+use crate::plan::sql::{functions, stars};
 
 /// What a query may read.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Tables {
     /// Streams and views with their columns, in the catalog's spelling.
     pub(crate) sound: BTreeMap<String, Vec<String>>,
+    /// The streams among them.
+    pub(crate) streams: BTreeSet<String>,
     /// Views that cannot be read, with their files.
     pub(crate) broken: BTreeMap<String, PathBuf>,
 }
@@ -41,43 +45,6 @@ pub(crate) fn resolve(text: &SqlText<'_>, query: &mut Query, tables: &Tables, st
     let mut resolver = Resolver { text, tables, state, ctes: Vec::new(), outer: Vec::new(), resolved };
     resolver.query(query);
     resolver.resolved
-}
-
-/// The columns of a relation, by the names that DataFusion gives them.
-#[derive(Debug, Clone, Default)]
-struct Columns {
-    names: Vec<String>,
-    /// There may be columns besides, whose names are not known here.
-    open: bool,
-}
-
-#[derive(Debug, Clone)]
-struct Relation {
-    /// As columns are qualified by it.
-    name: Option<String>,
-    columns: Columns,
-}
-
-/// The name that DataFusion gives to what is called so.
-fn declared(ident: &Ident) -> String {
-    if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
-}
-
-/// Writes an identifier so that DataFusion reads exactly this name.
-fn respell(ident: &mut Ident, name: &str) {
-    let plain = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-    ident.quote_style = (!plain || ident.quote_style.is_some()).then_some('"');
-    name.clone_into(&mut ident.value);
-}
-
-/// The name among `known` that is meant: written so, or the only one that differs in case alone.
-fn find<'a>(ident: &Ident, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let alike: BTreeSet<&str> = known.filter(|known| known.to_lowercase() == ident.value.to_lowercase()).collect();
-    let declared = declared(ident);
-    [ident.value.as_str(), declared.as_str()]
-        .into_iter()
-        .find_map(|name| alike.get(name).copied())
-        .or_else(|| if alike.len() == 1 { alike.first().copied() } else { None })
 }
 
 struct Resolver<'a> {
@@ -102,7 +69,7 @@ impl Resolver<'_> {
             let (cte, recursive) = cte;
             let name = Some(declared(&cte.alias.name));
             if recursive {
-                let columns = Columns { names: Vec::new(), open: true };
+                let columns = Columns::unknown();
                 self.ctes.push(Relation { name: name.clone(), columns });
             }
             let columns = renamed(self.query(&mut cte.query), &cte.alias);
@@ -124,7 +91,7 @@ impl Resolver<'_> {
                     self.body(right);
                     body = left;
                 }
-                _ => return Columns { names: Vec::new(), open: true },
+                _ => return Columns::unknown(),
             }
         }
     }
@@ -142,6 +109,8 @@ impl Resolver<'_> {
         for item in &mut select.projection {
             self.item(item, &relations, &mut output);
         }
+        let items = std::mem::take(&mut select.projection);
+        select.projection = stars::meant(self.text, items, &relations, &select.from);
         let aliases: Vec<String> = (select.projection.iter())
             .filter_map(|item| match item {
                 SelectItem::ExprWithAlias { alias, .. } => Some(declared(alias)),
@@ -166,10 +135,8 @@ impl Resolver<'_> {
     fn item(&mut self, item: &mut SelectItem, relations: &[Relation], output: &mut Columns) {
         match item {
             SelectItem::Wildcard(options) => {
-                for relation in relations {
-                    output.names.extend(relation.columns.names.iter().cloned());
-                    output.open |= relation.columns.open;
-                }
+                let with_hidden = !stars::is_authors(self.text, options);
+                relations.iter().for_each(|relation| output.take(&relation.columns, with_hidden));
                 output.open |= changes_names(options);
             }
             SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), options) => {
@@ -178,7 +145,7 @@ impl Resolver<'_> {
                     _ => None,
                 };
                 match found {
-                    Some(relation) => output.names.extend(relation.columns.names.iter().cloned()),
+                    Some(relation) => output.take(&relation.columns, !stars::is_authors(self.text, options)),
                     None => output.open = true,
                 }
                 output.open |= changes_names(options);
@@ -235,20 +202,22 @@ impl Resolver<'_> {
             }
             TableFactor::UNNEST { array_exprs, alias, .. } => {
                 self.names(array_exprs, before, &[]);
-                let unnamed = Columns { names: Vec::new(), open: true };
-                let Some(alias) = alias else { return vec![Relation { name: None, columns: unnamed }] };
+                let Some(alias) = alias else {
+                    return vec![Relation { name: None, columns: Columns::unknown() }];
+                };
                 let names: Vec<String> = alias.columns.iter().map(|column| declared(&column.name)).collect();
                 let open = names.len() < array_exprs.len();
-                vec![Relation { name: Some(declared(&alias.name)), columns: Columns { names, open } }]
+                let columns = Columns { open, ..Columns::known(names) };
+                vec![Relation { name: Some(declared(&alias.name)), columns }]
             }
             // Refused elsewhere; what it gives is not known.
-            _ => vec![Relation { name: None, columns: Columns { names: Vec::new(), open: true } }],
+            _ => vec![Relation { name: None, columns: Columns::unknown() }],
         }
     }
 
     /// The name and the columns of a table in FROM.
     fn table(&mut self, name: &mut ObjectName) -> (Option<String>, Columns) {
-        let unknown = Columns { names: Vec::new(), open: true };
+        let unknown = Columns::unknown();
         let span = self.text.span(name.span());
         let ident = match name.0.as_mut_slice() {
             [ObjectNamePart::Identifier(ident)] => ident,
@@ -273,7 +242,12 @@ impl Resolver<'_> {
         if let Some(found) = find(ident, self.tables.sound.keys().map(String::as_str)) {
             respell(ident, found);
             self.resolved.reads.entry(found.to_string()).or_insert(span);
-            return (Some(found.to_string()), Columns { names: self.tables.sound[found].clone(), open: false });
+            let mut columns = Columns::known(self.tables.sound[found].clone());
+            if self.tables.streams.contains(found) {
+                let is_system = |name: &&String| SYSTEM_COLUMNS.contains(&name.as_str());
+                columns.hidden = columns.names.iter().filter(is_system).cloned().collect();
+            }
+            return (Some(found.to_string()), columns);
         }
         if let Some(found) = find(ident, self.tables.broken.keys().map(String::as_str)) {
             self.resolved.reads.entry(found.to_string()).or_insert_with(|| span.clone());
@@ -308,18 +282,18 @@ impl Resolver<'_> {
                 None => "a tag is named by its file below tags/, without .sql".to_string(),
             };
             self.resolved.problems.push(error.help(help));
-            return (Some(ident.value.to_lowercase()), Columns { names: Vec::new(), open: true });
+            return (Some(ident.value.to_lowercase()), Columns::unknown());
         };
         respell(ident, &found);
         let name = format!("tags.{found}");
         self.resolved.reads.entry(name.clone()).or_insert_with(|| span.clone());
         if let Some(columns) = self.tables.sound.get(&name) {
-            return (Some(found), Columns { names: columns.clone(), open: false });
+            return (Some(found), Columns::known(columns.clone()));
         }
         let message = format!("tag `{found}` cannot be read: its own file has errors");
         let help = format!("mend {}", self.tables.broken[&name].display());
         self.resolved.problems.push(self.text.error(codes::BROKEN_VIEW, span, message).help(help));
-        (Some(found), Columns { names: Vec::new(), open: true })
+        (Some(found), Columns::unknown())
     }
 
     /// Streams have no database before their name.
@@ -459,18 +433,6 @@ fn changes_names(options: &WildcardAdditionalOptions) -> bool {
         || options.opt_rename.is_some()
         || options.opt_ilike.is_some()
         || options.opt_alias.is_some()
-}
-
-/// `AS name (first, second)`.
-fn renamed(mut columns: Columns, alias: &TableAlias) -> Columns {
-    let new = alias.columns.iter().map(|column| declared(&column.name));
-    for (at, name) in new.enumerate() {
-        match columns.names.get_mut(at) {
-            Some(column) if !columns.open => *column = name,
-            _ => columns.names.push(name),
-        }
-    }
-    columns
 }
 
 /// The names in the expressions of one SELECT. Sub-queries inside expressions have names of their own.

@@ -127,12 +127,6 @@ fn in_other_words(message: &str) -> Option<(&'static str, String, &'static str)>
                     ROW_NUMBER() OVER (PARTITION BY user_id ORDER BY …) = 1, by the equality";
         return Some((codes::SUBQUERY, "a sub-query that is tied to the row must give one value".to_string(), help));
     }
-    if let Some(compared) = between(message, "text is compared with a number: ", "") {
-        let short = compared.rsplit('.').next().unwrap_or(compared);
-        let help =
-            "make a number of it, TRY_CAST(… AS DOUBLE), which is NULL where it is none; or put the number into quotes";
-        return Some((codes::TYPES, format!("`{short}` is text and is compared with a number"), help));
-    }
     if said("months are no length of time") {
         let help = "compare with days or hours: INTERVAL '30' DAY";
         return Some((codes::TYPES, "a difference of times is compared with months".to_string(), help));

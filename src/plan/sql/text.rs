@@ -4,7 +4,6 @@ use std::ops::Range;
 use std::path::Path;
 
 use datafusion::sql::sqlparser::ast::{Expr, FunctionArguments, Query, Spanned, Statement};
-use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, Tokenizer};
@@ -12,7 +11,8 @@ use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, Tokenizer};
 use crate::diagnostic::Diagnostic;
 use crate::diagnostic::codes::NO_SQL;
 use crate::plan::codes;
-use crate::plan::sql::{arrows, times, windows};
+use crate::plan::sql::dialect::Bound;
+use crate::plan::sql::{times, windows};
 
 /// What to write instead of a variable of another tool.
 pub(crate) const WITHOUT_VARIABLES: &str = "write the value itself; NOW() and CURRENT_DATE are the clock";
@@ -162,12 +162,11 @@ impl<'a> SqlText<'a> {
                 .help("name parts of it in WITH, or write IN (…) for many OR"),
             ]);
         }
-        let tokens = Tokenizer::new(&GenericDialect {}, &self.text).tokenize_with_location();
+        let tokens = Tokenizer::new(&Bound, &self.text).tokenize_with_location();
         let tokens = tokens.map_err(|error| vec![self.syntax_error(&error.into())])?;
         let tokens = windows::written_out(self, tokens).map_err(|error| vec![error])?;
-        let parsed = Parser::new(&GenericDialect {}).with_tokens_with_locations(tokens).parse_statements();
+        let parsed = Parser::new(&Bound).with_tokens_with_locations(tokens).parse_statements();
         let mut statements = parsed.map_err(|error| vec![self.syntax_error(&error)])?;
-        arrows::bind(&mut statements);
         times::write_out(&mut statements);
         let mut statements = statements.into_iter();
         match (statements.next(), statements.next()) {
@@ -196,7 +195,7 @@ impl<'a> SqlText<'a> {
     /// Where the query has too many operators: a chain of them is as deep as it is long, and every step of planning
     /// and evaluating it needs stack.
     fn too_long(&self) -> Option<Range<usize>> {
-        let tokens = Tokenizer::new(&GenericDialect {}, &self.text).tokenize_with_location().ok()?;
+        let tokens = Tokenizer::new(&Bound, &self.text).tokenize_with_location().ok()?;
         let (mut operators, mut logic, mut clauses, mut comparisons, mut joins) = (0, 0, 0, 0, 0);
         for token in tokens {
             let (count, most) = match &token.token {

@@ -21,6 +21,14 @@ pub(crate) fn find(text: &SqlText<'_>, query: &Query, state: &SessionState) -> V
     search.found
 }
 
+/// How JSON is read.
+const KEYS: &str = "write `payload->'a'->>'b'`, one key behind another; elements of a list are numbers";
+
+/// A path of MySQL, Hive or BigQuery: `$.a.b`.
+fn is_json_path(text: &str) -> bool {
+    text.starts_with("$.") || text.starts_with("$[")
+}
+
 struct Search<'a> {
     text: &'a SqlText<'a>,
     state: &'a SessionState,
@@ -137,6 +145,55 @@ impl Search<'_> {
             return;
         }
         self.found.extend(functions::date_format(self.text, function));
+        let arguments = foreign::arguments(function);
+        let path = arguments.iter().skip(1).find(|argument| foreign::literal(argument).is_some_and(is_json_path));
+        let is_json = name.starts_with("json_") && self.state.scalar_functions().contains_key(&name);
+        if let (true, Some(path), Some(json)) = (is_json, path, arguments.first()) {
+            let keys = foreign::literal(path).and_then(foreign::json_keys).map(|keys| keys.join(", "));
+            let help = keys.map_or_else(|| KEYS.to_string(), |keys| format!("write `{name}({json}, {keys})`"));
+            self.refuse_at(codes::FOREIGN, self.text.expr(path), "JSON is read by keys here, not by a path", help);
+        }
+    }
+
+    /// A place from the end, which Hive and MySQL have, and the place before the first.
+    fn substring(&mut self, value: &Expr, from: &Expr, length: Option<&Expr>) {
+        let mut place = self.text.expr(from);
+        // The parser's place is that of the number.
+        place.start -= usize::from(self.text.text()[..place.start].ends_with('-'));
+        let from = from.to_string();
+        match (from.strip_prefix('-').map(|back| back.trim().parse::<u64>()), length) {
+            (Some(Ok(back)), length) => {
+                let help = match length {
+                    None => format!("write `right({value}, {back})`"),
+                    Some(length) => format!("write `left(right({value}, {back}), {length})`"),
+                };
+                let message = "a place from the end is not known here: the whole text would be taken";
+                self.refuse_at(codes::FOREIGN, place, message, help);
+            }
+            _ if from == "0" => {
+                let help = "write 1 for the first letter";
+                self.refuse_at(codes::FOREIGN, place, "the first letter is 1, and 0 the one before it", help);
+            }
+            _ => {}
+        }
+    }
+
+    /// Paths where keys stand: they would be looked for as keys, and never be found.
+    fn json_arrow(&mut self, json: &Expr, op: &BinaryOperator, path: &Expr) {
+        let Some(path_text) = foreign::literal(path) else { return };
+        let json_text = json.to_string();
+        let instead = match op {
+            BinaryOperator::Arrow | BinaryOperator::LongArrow if is_json_path(path_text) => {
+                foreign::json_path(&json_text, path_text)
+            }
+            BinaryOperator::HashArrow | BinaryOperator::HashLongArrow => {
+                let keys = path_text.trim_matches(['{', '}']).split(',').map(|key| foreign::json_key(key.trim()));
+                foreign::arrows(&json_text, &keys.collect::<Vec<_>>())
+            }
+            _ => return,
+        };
+        let help = instead.map_or_else(|| KEYS.to_string(), |instead| format!("write `{instead}`"));
+        self.refuse_at(codes::FOREIGN, self.text.expr(path), "JSON is read by keys here, not by a path", help);
     }
 }
 
@@ -191,6 +248,11 @@ impl Visitor for Search<'_> {
             );
         }
         for join in select.from.iter().flat_map(|from| &from.joins) {
+            if is_natural(&join.join_operator) {
+                let message = "NATURAL JOIN ties by all names that both sides have, also `_offset` and its like";
+                let help = "say by which: JOIN … USING (user_id)";
+                self.refuse_word(codes::JOIN, "natural", message, help);
+            }
             if matches!(join.relation, TableFactor::UNNEST { .. }) && !keeps_pairs(&join.join_operator) {
                 let message = "this join with UNNEST does not stream";
                 let help = "write CROSS JOIN UNNEST(items) AS t(item), or LEFT JOIN … ON TRUE to keep rows without elements; \
@@ -295,7 +357,23 @@ impl Visitor for Search<'_> {
                 self.found.push(error.help(WITHOUT_VARIABLES));
             }
             Expr::Function(function) => self.function(function),
+            Expr::Substring { expr: value, substring_from: Some(from), substring_for, .. } => {
+                self.substring(value, from, substring_for.as_deref());
+            }
             Expr::Exists { .. } => self.is_exists = true,
+            Expr::BinaryOp {
+                op:
+                    op @ (BinaryOperator::Arrow
+                    | BinaryOperator::LongArrow
+                    | BinaryOperator::HashArrow
+                    | BinaryOperator::HashLongArrow),
+                left,
+                right,
+            } => self.json_arrow(left, op, right),
+            Expr::BinaryOp { op: BinaryOperator::Spaceship, left, right } => {
+                let help = format!("write `{left} IS NOT DISTINCT FROM {right}`");
+                self.refuse_sign("<=>", left, right, "`<=>` is not known here", &help);
+            }
             Expr::BinaryOp { op: BinaryOperator::PGOverlap, left, right } => {
                 self.refuse_sign("&&", left, right, "`&&` is not known here", "for both conditions write AND");
             }
@@ -352,6 +430,19 @@ fn keeps_pairs(operator: &JoinOperator) -> bool {
         | JoinOperator::LeftOuter(constraint) => is_true(constraint),
         _ => false,
     }
+}
+
+fn is_natural(operator: &JoinOperator) -> bool {
+    matches!(
+        operator,
+        JoinOperator::Join(JoinConstraint::Natural)
+            | JoinOperator::Inner(JoinConstraint::Natural)
+            | JoinOperator::Left(JoinConstraint::Natural)
+            | JoinOperator::LeftOuter(JoinConstraint::Natural)
+            | JoinOperator::Right(JoinConstraint::Natural)
+            | JoinOperator::RightOuter(JoinConstraint::Natural)
+            | JoinOperator::FullOuter(JoinConstraint::Natural)
+    )
 }
 
 fn is_comparison(op: &BinaryOperator) -> bool {

@@ -8,11 +8,11 @@
 
 use std::ops::Range;
 
-use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan, Tokenizer};
 
 use crate::diagnostic::Diagnostic;
 use crate::plan::codes;
+use crate::plan::sql::dialect::Bound;
 use crate::plan::sql::text::SqlText;
 
 /// Windows that a row of a HOP may fall into.
@@ -211,7 +211,7 @@ impl Window<'_> {
     fn sql(&self, parts: &[Part<'_>]) -> Vec<TokenWithSpan> {
         let made = |sql: &str| {
             // The templates above are SQL.
-            let tokens = Tokenizer::new(&GenericDialect {}, sql).tokenize().unwrap_or_default();
+            let tokens = Tokenizer::new(&Bound, sql).tokenize().unwrap_or_default();
             tokens.into_iter().map(|token| TokenWithSpan::new(token, self.place)).collect::<Vec<_>>()
         };
         parts

@@ -5,7 +5,7 @@
 use super::encode::{quote_name, quote_text};
 use super::server::{Abilities, KeyText};
 use crate::sink::keys::KeyLimit;
-use crate::sink::types::StoreType;
+use crate::sink::types::{StoreType, Unstorable};
 use crate::sink::{SinkColumn, SinkError, TagTable};
 
 /// What InnoDB's index takes of one key in all, with the default page size and ROW_FORMAT=DYNAMIC.
@@ -76,15 +76,15 @@ pub(super) struct Declared {
 
 /// All columns of a tag's table but `_updated_at`.
 pub(super) fn declare(table: &TagTable, abilities: &Abilities) -> Result<Vec<Declared>, SinkError> {
-    let refuse = |column: &SinkColumn, message: String| SinkError::Table {
+    let refuse = |column: &SinkColumn, error: Unstorable| SinkError::Table {
         table: table.table.clone(),
-        message: format!("column `{}`: {message}", column.name),
+        message: format!("column `{}`: {error}", column.name),
     };
     let mut fixed = 0;
     let mut texts = 0;
     let mut kinds = Vec::new();
     for column in &table.key {
-        let kind = StoreType::of_key(&column.data_type).map_err(|message| refuse(column, message))?;
+        let kind = StoreType::of_key(&column.data_type).map_err(|error| refuse(column, error))?;
         match kind {
             StoreType::Text | StoreType::Bytes => texts += 1,
             _ => fixed += index_bytes(kind),
@@ -109,7 +109,7 @@ pub(super) fn declare(table: &TagTable, abilities: &Abilities) -> Result<Vec<Dec
         })
         .collect();
     for column in &table.columns {
-        let kind = StoreType::of(&column.data_type).map_err(|message| refuse(column, message))?;
+        let kind = StoreType::of(&column.data_type).map_err(|error| refuse(column, error))?;
         let collation = matches!(kind, StoreType::Text | StoreType::Json).then(|| "utf8mb4_bin".to_string());
         declared.push(Declared {
             name: column.name.clone(),

@@ -4,7 +4,7 @@
 
 use rusqlite::types::Value;
 
-use crate::sink::types::StoreType;
+use crate::sink::types::{StoreType, Unstorable};
 use crate::sink::{SinkColumn, SinkError, TagTable};
 
 /// The `_tagflow_*` tables; see [`registry`](crate::sink::registry) for their meaning.
@@ -53,15 +53,15 @@ pub(super) fn quote_text(text: &str) -> String {
 
 /// The declared type of every column, keys first; `ANY` is a column without affinity.
 pub(super) fn column_types(table: &TagTable) -> Result<Vec<String>, SinkError> {
-    let refuse = |column: &SinkColumn, message: String| SinkError::Table {
+    let refuse = |column: &SinkColumn, error: Unstorable| SinkError::Table {
         table: table.table.clone(),
-        message: format!("column `{}`: {message}", column.name),
+        message: format!("column `{}`: {error}", column.name),
     };
     let keys = table.key.iter().map(|column| (column, StoreType::of_key(&column.data_type)));
     let columns = table.columns.iter().map(|column| (column, StoreType::of(&column.data_type)));
     keys.chain(columns)
         .map(|(column, kind)| {
-            Ok(match kind.map_err(|message| refuse(column, message))? {
+            Ok(match kind.map_err(|error| refuse(column, error))? {
                 StoreType::Boolean => "BOOLEAN",
                 // INTEGER affinity would turn a text of 20 digits into a rounded REAL.
                 StoreType::Int { bits: 64, unsigned: true } => "ANY",
