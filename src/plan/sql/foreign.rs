@@ -1,8 +1,8 @@
 //! Spellings of Hive and MySQL that people paste, and what streams instead.
 
 use datafusion::sql::sqlparser::ast::{
-    DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause, FunctionArguments, Value,
-    ValueWithSpan,
+    DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause, FunctionArguments, Ident,
+    Value, ValueWithSpan,
 };
 
 use crate::plan::sql::date_formats;
@@ -65,18 +65,20 @@ pub(crate) fn instead_of(name: &str, function: &Function) -> Option<String> {
         ("last_day", [value]) => {
             format!("write `CAST(date_trunc('month', {value}) + INTERVAL '1' MONTH - INTERVAL '1' DAY AS DATE)`")
         }
-        ("months_between", [later, earlier]) => format!(
-            "write `(date_part('year', {later}) - date_part('year', {earlier})) * 12 + date_part('month', {later}) - \
-             date_part('month', {earlier})`"
-        ),
+        ("months_between", [later, earlier]) => format!("write `{}` for whole months", whole_months(later, earlier)),
         ("timestampdiff", [unit, earlier, later]) => {
-            let seconds = match unit.to_lowercase().as_str() {
-                "second" => 1,
-                "minute" => 60,
-                "hour" => 3_600,
-                _ => 86_400,
-            };
-            format!("write `floor(EXTRACT(EPOCH FROM ({later} - {earlier})) / {seconds})`")
+            let seconds = |of: u32| format!("write `floor(EXTRACT(EPOCH FROM ({later} - {earlier})) / {of})`");
+            match unit.to_lowercase().as_str() {
+                "second" => seconds(1),
+                "minute" => seconds(60),
+                "hour" => seconds(3_600),
+                "day" => seconds(86_400),
+                "week" => seconds(604_800),
+                "month" => format!("write `{}`", whole_months(later, earlier)),
+                "quarter" => format!("write `floor(({}) / 3.0)`", whole_months(later, earlier)),
+                "year" => format!("write `floor(({}) / 12.0)`", whole_months(later, earlier)),
+                _ => return None,
+            }
         }
         ("size", [_]) if is_call(arguments[0], "collect_set") => {
             let Expr::Function(set) = arguments[0] else { return None };
@@ -117,6 +119,15 @@ pub(crate) fn instead_of(name: &str, function: &Function) -> Option<String> {
         ("instr" | "charindex", [value, part]) => format!("write `strpos({value}, {part})`"),
         ("locate", [part, value]) => format!("write `strpos({value}, {part})`"),
         ("size", [value]) => format!("write `cardinality({value})`"),
+        ("mod", [value, by]) => format!("write `{value} % {by}`"),
+        ("pmod", [value, by]) => format!("write `({value} % {by} + {by}) % {by}`"),
+        ("safe_divide", [value, by]) => format!("write `{value} / NULLIF({by}, 0)`"),
+        ("regexp_extract", [value, pattern, ..]) => format!("write `regexp_match({value}, {pattern})[1]`"),
+        ("regexp_contains", [value, pattern]) => format!("write `regexp_like({value}, {pattern})`"),
+        ("sort_array", [value]) => format!("write `array_sort({value})`"),
+        ("dayname", [value]) => format!("write `to_char({value}, '%A')`"),
+        ("monthname", [value]) => format!("write `to_char({value}, '%B')`"),
+        ("approx_count_distinct", [value]) => format!("write `COUNT(DISTINCT {value})`"),
         ("sign", [value]) => format!("write `signum({value})`"),
         ("lcase", [value]) => format!("write `lower({value})`"),
         ("ucase", [value]) => format!("write `upper({value})`"),
@@ -181,6 +192,22 @@ pub(crate) fn arrows(value: &str, keys: &[String]) -> Option<String> {
     let is_name = value.chars().all(|letter| letter.is_alphanumeric() || matches!(letter, '_' | '.' | '"' | '`'));
     let value = if is_name { value.to_string() } else { format!("({value})") };
     Some(format!("{value}{before}->>{last}"))
+}
+
+/// The months from one time to another that are full: one that has begun counts from its day on.
+fn whole_months(later: &str, earlier: &str) -> String {
+    format!(
+        "(date_part('year', {later}) - date_part('year', {earlier})) * 12 + date_part('month', {later}) - date_part('month', \
+         {earlier}) - CASE WHEN date_part('day', {later}) < date_part('day', {earlier}) THEN 1 ELSE 0 END"
+    )
+}
+
+/// The word for a unit of time in `TIMESTAMPDIFF(MONTH, a, b)`, which is no column.
+pub(crate) fn unit(function: &Function) -> Option<&Ident> {
+    match arguments(function).first() {
+        Some(Expr::Identifier(unit)) if is_call_named(function, "timestampdiff") => Some(unit),
+        _ => None,
+    }
 }
 
 /// GROUP_CONCAT and LISTAGG with all that is said in them.

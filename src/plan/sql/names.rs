@@ -18,7 +18,7 @@ use crate::diagnostic::{Diagnostic, nearest};
 use crate::plan::codes;
 use crate::plan::sql::relations::{Columns, Relation, declared, find, renamed, respell};
 use crate::plan::sql::text::{SqlText, WITHOUT_VARIABLES};
-use crate::plan::sql::{functions, stars};
+use crate::plan::sql::{foreign, functions, stars};
 
 /// What a query may read.
 #[derive(Debug, Clone, Default)]
@@ -128,7 +128,7 @@ impl Resolver<'_> {
     }
 
     fn names<T: VisitMut>(&mut self, part: &mut T, relations: &[Relation], aliases: &[String]) {
-        let mut names = Names { resolver: self, relations, aliases, nested: 0 };
+        let mut names = Names { resolver: self, relations, aliases, unit: None, nested: 0 };
         let _ = VisitMut::visit(part, &mut names);
     }
 
@@ -441,6 +441,8 @@ struct Names<'r, 'a> {
     relations: &'r [Relation],
     /// Of the SELECT list, where they can be meant.
     aliases: &'r [String],
+    /// A unit of time that comes next, which is no column.
+    unit: Option<Ident>,
     nested: usize,
 }
 
@@ -462,11 +464,13 @@ impl VisitorMut for Names<'_, '_> {
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         match expr {
+            Expr::Identifier(ident) if self.nested == 0 && self.unit.as_ref() == Some(ident) => self.unit = None,
             Expr::Identifier(ident) if self.nested == 0 => self.resolver.column(ident, self.relations, self.aliases),
             Expr::CompoundIdentifier(parts) if self.nested == 0 => {
                 self.resolver.qualified_column(parts, self.relations);
             }
             Expr::Function(function) if self.nested == 0 => {
+                self.unit = foreign::unit(function).cloned().or(self.unit.take());
                 let problem = functions::unknown(self.resolver.text, function, self.resolver.state);
                 self.resolver.resolved.problems.extend(problem);
             }
