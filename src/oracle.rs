@@ -12,12 +12,12 @@ use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use chrono::DateTime;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, DataFusionError};
+use datafusion::common::{Column, DataFusionError, JoinType, NullEquality};
 use datafusion::datasource::{MemTable, ViewTable, provider_as_source};
 use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::expr::Sort;
 use datafusion::logical_expr::{
-    Aggregate, EmptyRelation, Expr, LogicalPlan, LogicalPlanBuilder, TableSource, Union, Window,
+    Aggregate, EmptyRelation, Expr, LogicalPlan, LogicalPlanBuilder, Projection, TableSource, Union, Window,
 };
 use datafusion::optimizer::Optimizer;
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
@@ -186,9 +186,68 @@ fn with_ordered_aggregates(plan: LogicalPlan) -> Result<LogicalPlan, DataFusionE
                 input
             };
             let total = Aggregate::try_new_with_schema(input, group_expr, aggregates, schema)?;
-            Ok(Transformed::yes(LogicalPlan::Aggregate(total)))
+            Ok(Transformed::yes(one_order_each(total)?))
         }
         other => Ok(Transformed::no(other)),
     })?;
     Ok(replaced.data)
+}
+
+/// An aggregate whose functions want their input in several orders, which DataFusion refuses, as one aggregate for each
+/// order, joined by the groups.
+fn one_order_each(aggregate: Aggregate) -> Result<LogicalPlan, DataFusionError> {
+    let order = |expr: &Expr| match expr.clone().unalias() {
+        // First and last values keep the order of what they have seen themselves.
+        Expr::AggregateFunction(function)
+            if matches!(function.func.name(), "array_agg" | "string_agg" | "nth_value") =>
+        {
+            function.params.order_by
+        }
+        _ => Vec::new(),
+    };
+    let mut parts: Vec<(Vec<Sort>, Vec<usize>)> = vec![(Vec::new(), Vec::new())];
+    for (index, expr) in aggregate.aggr_expr.iter().enumerate() {
+        let order = order(expr);
+        // What takes any order goes along with the first.
+        match parts.iter_mut().find(|(known, _)| order.is_empty() || *known == order || known.is_empty()) {
+            Some((known, members)) => {
+                *known = if order.is_empty() { std::mem::take(known) } else { order };
+                members.push(index);
+            }
+            None => parts.push((order, vec![index])),
+        }
+    }
+    let has_sets = matches!(aggregate.group_expr.as_slice(), [Expr::GroupingSet(_)]);
+    if parts.len() == 1 || has_sets {
+        return Ok(LogicalPlan::Aggregate(aggregate));
+    }
+    let keys = aggregate.group_expr.len();
+    let key = |part: usize, key: usize| format!("#key {part} {key}");
+    let value = |index: usize| format!("#value {index}");
+    let part = |number: usize, members: &[usize]| {
+        let calls = members.iter().map(|index| aggregate.aggr_expr[*index].clone());
+        let part = Aggregate::try_new(Arc::clone(&aggregate.input), aggregate.group_expr.clone(), calls.collect())?;
+        let names = (0..keys).map(|index| key(number, index)).chain(members.iter().map(|index| value(*index)));
+        let named = part.schema.columns().into_iter().zip(names);
+        let named: Vec<Expr> = named.map(|(column, name)| Expr::Column(column).alias(name)).collect();
+        LogicalPlanBuilder::from(LogicalPlan::Aggregate(part)).project(named)?.build()
+    };
+    let mut joined = LogicalPlanBuilder::from(part(0, &parts[0].1)?);
+    for (number, (_, members)) in parts.iter().enumerate().skip(1) {
+        let other = part(number, members)?;
+        let on = |part: usize| (0..keys).map(|index| Column::from_name(key(part, index))).collect::<Vec<_>>();
+        joined = match keys {
+            0 => joined.cross_join(other)?,
+            _ => {
+                joined.join_detailed(other, JoinType::Inner, (on(0), on(number)), None, NullEquality::NullEqualsNull)?
+            }
+        };
+    }
+    let names = (0..keys).map(|index| key(0, index)).chain((0..aggregate.aggr_expr.len()).map(value));
+    let named = names.zip(aggregate.schema.iter()).map(|(name, (qualifier, field))| {
+        Expr::Column(Column::from_name(name)).alias_qualified(qualifier.cloned(), field.name())
+    });
+    let columns = named.collect();
+    let whole = Projection::try_new_with_schema(columns, Arc::new(joined.build()?), aggregate.schema)?;
+    Ok(LogicalPlan::Projection(whole))
 }

@@ -85,8 +85,13 @@ impl Cell {
     }
 }
 
-/// Compares the tables of all tags that have a progress. Tags that stand at the same offsets read the events once.
-pub fn verify(desired: &Desired, store: &mut dyn Sink, world: &World) -> Result<Vec<Verdict>, VerifyError> {
+/// Compares the tables of all tags that have a progress. Tags that stand at the same offsets read the events once; one
+/// whose batch answer fails has no verdict and holds up no other.
+pub fn verify(
+    desired: &Desired,
+    store: &mut dyn Sink,
+    world: &World,
+) -> Result<Vec<Result<Verdict, VerifyError>>, VerifyError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .map_err(|error| VerifyError::Batch { tag: String::new(), message: error.to_string() })?;
@@ -105,16 +110,17 @@ pub fn verify(desired: &Desired, store: &mut dyn Sink, world: &World) -> Result<
         .map_err(|error| VerifyError::Batch { tag: String::new(), message: error.to_string() })?;
     let mut verdicts = Vec::new();
     for (planned, progress) in tags {
-        let tag = planned.definition.name.clone();
-        let failed = |error: DataFusionError| VerifyError::Batch { tag: tag.clone(), message: error.to_string() };
-        let own = up_to(&events, &progress.offsets).map_err(|error| failed(error.into()))?;
-        let moment = Moment { clock: progress.clock, watermarks: progress.watermarks.clone() };
-        let answer = oracle::answer(&state, &planned.logical, &own, moment);
-        let answer = runtime.block_on(answer).map_err(failed)?;
-        let expected = answer_rows(planned, &answer).map_err(|error| failed(error.into()))?;
         let table = store.read_table(&planned.table)?;
-        let found = rows(planned.table.key.len(), &table).map_err(|error| failed(error.into()))?;
-        verdicts.push(compare(tag, &expected, &found));
+        let moment = Moment { clock: progress.clock, watermarks: progress.watermarks.clone() };
+        let expected = up_to(&events, &progress.offsets).map_err(DataFusionError::from).and_then(|own| {
+            let answer = runtime.block_on(oracle::answer(&state, &planned.logical, &own, moment))?;
+            Ok((answer_rows(planned, &answer)?, rows(planned.plan.key.len(), &table)?))
+        });
+        let tag = planned.definition.name.clone();
+        verdicts.push(match expected {
+            Ok((expected, found)) => Ok(compare(tag, &expected, &found)),
+            Err(error) => Err(VerifyError::Batch { tag, message: error.strip_backtrace() }),
+        });
     }
     Ok(verdicts)
 }
