@@ -74,7 +74,7 @@ impl Traffic {
 }
 
 fn newest(shop: &Shop) -> u64 {
-    shop.registry("SELECT CONCAT(MAX(n)) FROM visits")[0].parse().unwrap()
+    shop.registry("SELECT CONCAT(COALESCE(MAX(n), 0)) FROM visits")[0].parse().unwrap()
 }
 
 /// Waits until the table goes on; how long that took.
