@@ -228,6 +228,12 @@ pub const ALL: &[(&str, &str)] = &[
         "joined_text",
         "SELECT user_id, string_agg(category, '|' ORDER BY order_time) AS text FROM orders WHERE category IS NOT NULL GROUP BY user_id",
     ),
+    (
+        "texts_in_two_orders",
+        "SELECT user_id, STRING_AGG(DISTINCT category, '|' ORDER BY category) AS categories, COUNT(*) AS n, \
+         ARRAY_AGG(status ORDER BY order_time DESC) AS states, FIRST_VALUE(order_id ORDER BY amount) AS cheapest \
+         FROM orders GROUP BY user_id",
+    ),
     ("states", "SELECT user_id, string_agg(DISTINCT status, ',') AS states FROM orders GROUP BY user_id"),
     (
         "first_and_last",
