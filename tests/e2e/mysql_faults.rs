@@ -316,3 +316,32 @@ fn full_disk_is_waited_for() {
     daemon.interrupt();
     stage.shop.verify();
 }
+
+#[test]
+fn long_outage_ends_with_the_newest_value_of_each_key_and_no_other() {
+    let mut stage = Stage::on("outage", Server::install());
+    stage.write(1);
+    let mut daemon = stage.shop.start();
+    lives(&mut daemon);
+    stage.until_right("notes");
+    let before = daemon.status().unwrap();
+    stage.server.kill();
+    // Time enough for many flushes: each would have written every user of both tags.
+    for _ in 0..40 {
+        stage.write(1);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    // It reads on while the database is away, so that nothing but the newest values is left to do.
+    daemon.until("everything is read", |status| {
+        status.events == before.events + 800 && status.lag == 0 && !status.troubles.is_empty()
+    });
+    stage.server.start();
+    stage.until_right("visits");
+    stage.until_right("notes");
+    let after = daemon.until("nothing waits", |status| status.pending_keys == 0 && status.troubles.is_empty());
+    // Two commits: the one that the outage met, and all the rest.
+    let written = after.written - before.written;
+    assert!(written <= 2 * 2 * 20, "{written} rows were written for 40 users' rows, 1600 changes");
+    daemon.interrupt();
+    stage.shop.verify();
+}
