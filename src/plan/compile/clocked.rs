@@ -4,16 +4,16 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, SchemaRef};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DataFusionError};
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator, lit, not};
 
 use super::join::Joined;
-use super::{Compiler, Facts, Refusal, Relation, canonical_columns, scalar_over};
+use super::{Compiler, Refusal, Relation, scalar_over};
 use crate::plan::clock::{self, ClockBound, ClockSide, Comparison};
 use crate::plan::codes;
-use crate::plan::flow::{FlowNode, JoinKind, NodeIndex, NodeKind, Reach, fingerprint};
+use crate::plan::flow::{JoinKind, NodeIndex, NodeKind};
 
 /// A comparison with the clock: row side, how, clock side.
 pub(super) type Comparing = (Expr, Comparison, Expr);
@@ -132,25 +132,11 @@ impl Compiler<'_> {
             steps.push(ClockBound { row, comparison: Comparison::AtLeast, clock: side, clock_text, stepped });
         }
         let texts: Vec<String> = steps.iter().map(ClockBound::text).collect();
-        let output = fingerprint(&format!("clock row {texts:?} {}", self.timezone.name()));
         let fields: Vec<Field> = (steps.iter().zip(values))
             .map(|(step, value)| Field::new(value.schema_name().to_string(), step.row.data_type.clone(), true))
             .collect();
-        let facts = Facts {
-            columns: canonical_columns(&fields),
-            unique: vec![vec![]],
-            merged: vec![],
-            reach: Reach::Within(0),
-            output: output.clone(),
-        };
-        let node = FlowNode {
-            fingerprint: output,
-            inputs: vec![],
-            kind: NodeKind::ClockRow { steps },
-            schema: Arc::new(Schema::new(fields)),
-            append_only: false,
-        };
-        Ok(self.push(node, facts))
+        let text = format!("clock row {texts:?} {}", self.timezone.name());
+        Ok(self.one_row(&text, fields, NodeKind::ClockRow { steps }))
     }
 
     fn clock_flags(&mut self, input: NodeIndex, flags: Vec<ClockBound>) -> NodeIndex {

@@ -252,8 +252,12 @@ impl Compiler<'_> {
 
     /// One row that always is there.
     fn seed(&mut self) -> NodeIndex {
-        let output = fingerprint("seed");
-        let fields = vec![Field::new("seed", DataType::Boolean, true)];
+        self.one_row("seed", vec![Field::new("seed", DataType::Boolean, true)], NodeKind::Seed)
+    }
+
+    /// A node without inputs that gives one row, known by `text`.
+    pub(super) fn one_row(&mut self, text: &str, fields: Vec<Field>, kind: NodeKind) -> NodeIndex {
+        let output = fingerprint(text);
         let facts = Facts {
             columns: canonical_columns(&fields),
             unique: vec![vec![]],
@@ -264,9 +268,9 @@ impl Compiler<'_> {
         let node = FlowNode {
             fingerprint: output,
             inputs: vec![],
-            kind: NodeKind::Seed,
+            append_only: matches!(kind, NodeKind::Seed),
+            kind,
             schema: Arc::new(Schema::new(fields)),
-            append_only: true,
         };
         self.push(node, facts)
     }
