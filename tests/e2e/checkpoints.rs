@@ -63,7 +63,7 @@ fn folder(shop: &Shop, part: &str) -> PathBuf {
 fn work(shop: &Shop, daemon: &mut Daemon<'_>, lots: std::ops::Range<u64>) {
     for lot in lots {
         let before = daemon.status().unwrap().checkpoint_epoch;
-        shop.produce("300", &lot.to_string());
+        shop.produce("60", &lot.to_string());
         daemon.until_quiet(TAGS.len());
         daemon.until("a checkpoint more", |status| status.checkpoint_epoch > before);
     }
