@@ -36,7 +36,7 @@ check: build ## tagflow check on the sample project
 	@$(TAGFLOW) check --profile demo
 
 bench: setup ## Rows a second, with a real Kafka and MariaDB (release build: about 30 minutes the first time)
-	@cargo build --release --example bench
+	@cargo build --release --example bench --bin tagflow
 	@scripts/with-services $(CARGO_TARGET_DIR)/release/examples/bench
 
 dist: setup ## A tarball with the release binary and the sample project

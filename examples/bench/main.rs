@@ -4,6 +4,7 @@
 //! Each figure is of one whole pass from the first batch to the last. `TAGFLOW_BENCH_EVENTS` sets how many orders.
 
 mod checkpoints;
+mod recovery;
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -65,7 +66,11 @@ fn main() -> Result<(), Failure> {
     let places = tempfile::tempdir()?;
     let saver = Saver::start(&Checkpoints::new(places.path()))?;
     run("1 tag, a checkpoint each second", &desired, events, false, Some(saver))?;
-    checkpoints::run(&desired)
+    checkpoints::run(&desired)?;
+    for keys in [1_000_000, 10_000_000] {
+        recovery::run(&brokers, &store, keys)?;
+    }
+    Ok(())
 }
 
 /// Tags with more to keep than a sum.
@@ -125,9 +130,7 @@ fn filtered_tags(count: usize) -> Vec<String> {
 
 /// Orders with the fields that were measured elsewhere; the same for everyone.
 fn produce(brokers: &str, topic: &str, events: u64) -> Result<(), Failure> {
-    let admin: AdminClient<DefaultClientContext> = ClientConfig::new().set("bootstrap.servers", brokers).create()?;
-    let new = NewTopic::new(topic, PARTITIONS, TopicReplication::Fixed(1));
-    futures::executor::block_on(admin.create_topics([&new], &AdminOptions::new()))?;
+    create_topic(brokers, topic)?;
     let producer: ThreadedProducer<DefaultProducerContext> = ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .set("compression.type", "lz4")
@@ -158,19 +161,24 @@ fn produce(brokers: &str, topic: &str, events: u64) -> Result<(), Failure> {
             dice >> 50 & 7,
             begin + number,
         );
-        loop {
-            let message = BaseRecord::<(), [u8]>::to(topic)
-                .payload(record.as_bytes())
-                .partition((number % PARTITIONS as u64) as i32);
-            match producer.send(message) {
-                Ok(()) => break,
-                // The queue is full: its other end is this same machine.
-                Err(_) => std::thread::sleep(Duration::from_millis(5)),
-            }
-        }
+        send(&producer, topic, (number % PARTITIONS as u64) as i32, &record);
     }
     producer.flush(Duration::from_secs(60))?;
     Ok(())
+}
+
+fn create_topic(brokers: &str, topic: &str) -> Result<(), Failure> {
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new().set("bootstrap.servers", brokers).create()?;
+    let new = NewTopic::new(topic, PARTITIONS, TopicReplication::Fixed(1));
+    futures::executor::block_on(admin.create_topics([&new], &AdminOptions::new()))?;
+    Ok(())
+}
+
+fn send(producer: &ThreadedProducer<DefaultProducerContext>, topic: &str, partition: i32, record: &str) {
+    // The queue is full: its other end is this same machine.
+    while producer.send(BaseRecord::<(), str>::to(topic).payload(record).partition(partition)).is_err() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 fn write_project(root: &Path, brokers: &str, topic: &str, store: &str, tags: &[String]) -> Result<(), Failure> {
