@@ -1,6 +1,7 @@
 //! `tagflow checkpoint`: what there is, whether it can be read, and going back to an older one.
 
 use std::io::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -10,6 +11,7 @@ use serde::Serialize;
 use crate::cli::{FAILED, Format, OK, ProjectArgs, complain, print};
 use crate::config::Config;
 use crate::engine::checkpoint::{CheckpointError, Checkpoints, Manifest};
+use crate::engine::stop::Stop;
 use crate::file_lock::{self, Asked};
 use crate::project;
 use crate::sink::lease::Owner;
@@ -87,10 +89,12 @@ pub fn run(args: &CheckpointArgs, out: &mut dyn Write) -> u8 {
         return complain("tagflow.toml cannot be read; `tagflow check` says why");
     };
     let config = &project.config;
-    let outcome = Ok(Checkpoints::new(&config.engine.state_dir)).and_then(|checkpoints| match &args.command {
-        Command::List { format, .. } => list(&checkpoints, *format, out),
-        Command::Verify { epoch, format, .. } => verify(&checkpoints, *epoch, *format, out),
-        Command::Restore { epoch, dry_run, .. } => restore(&checkpoints, config, *epoch, *dry_run, out),
+    let outcome = Checkpoints::open(&config.engine, &Arc::new(Stop::new(Arc::default()))).and_then(|checkpoints| {
+        match &args.command {
+            Command::List { format, .. } => list(&checkpoints, *format, out),
+            Command::Verify { epoch, format, .. } => verify(&checkpoints, *epoch, *format, out),
+            Command::Restore { epoch, dry_run, .. } => restore(&checkpoints, config, *epoch, *dry_run, out),
+        }
     });
     outcome.unwrap_or_else(complain)
 }
@@ -100,7 +104,6 @@ fn list(checkpoints: &Checkpoints, format: Format, out: &mut dyn Write) -> Resul
     for found in checkpoints.manifests()? {
         match found {
             Ok(manifest) => sound.push(manifest),
-            Err(error @ CheckpointError::Io { .. }) => return Err(error),
             Err(error) => problems.push(error.to_string()),
         }
     }

@@ -3,6 +3,7 @@
 //! Enters: text. Leaves: a [`Config`], or diagnostics. Knows no other module but the vocabulary of files:
 //! `diagnostic`, `toml_walk`, `column_type`.
 
+mod checkpoints;
 mod connection;
 mod load;
 mod settings;
@@ -153,6 +154,8 @@ pub enum Store {
 pub struct EngineConfig {
     /// Checkpoints and dead letters (`state_dir`, default `.tagflow`; below it one folder a profile).
     pub state_dir: PathBuf,
+    /// Where checkpoints lie (`checkpoints`, default in the state directory).
+    pub checkpoints: CheckpointPlace,
     /// Time between checkpoints (default 30 s).
     pub checkpoint_interval: Duration,
     /// Which checkpoints stay: so many of the newest (`checkpoints_kept`, default 3), and all that are younger
@@ -174,6 +177,42 @@ pub struct EngineConfig {
     pub state_limit: Option<u64>,
     /// The most bytes of dead letters of a stream (default 128 MiB).
     pub dead_letters: u64,
+}
+
+/// Where checkpoints lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CheckpointPlace {
+    /// In the state directory.
+    StateDir,
+    /// In a folder that other machines may see too, one below it for each profile.
+    Folder(PathBuf),
+    /// In an object store that speaks S3.
+    S3(Box<S3Place>),
+}
+
+/// Part of an object store, and how it is reached; what is not said is asked of `AWS_*` in the environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct S3Place {
+    /// The bucket.
+    pub bucket: String,
+    /// What all names begin with, the profile's name included; no `/` at either end.
+    pub prefix: String,
+    /// Where the store answers, unless it is Amazon's.
+    pub endpoint: Option<String>,
+    /// The bucket's region.
+    pub region: Option<String>,
+    /// Whether an endpoint may be unencrypted.
+    pub allow_http: Option<bool>,
+    /// Whether the bucket is part of the host's name.
+    pub virtual_hosted: Option<bool>,
+    /// Who asks.
+    pub access_key_id: Option<Secret>,
+    /// What proves it.
+    pub secret_access_key: Option<Secret>,
+    /// What proves it for a while.
+    pub session_token: Option<Secret>,
+    /// How long one request may take.
+    pub timeout: Duration,
 }
 
 /// Which checkpoints stay.

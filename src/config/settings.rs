@@ -3,13 +3,15 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::checkpoints::read_checkpoints;
 use super::load::path_inside;
-use super::{EngineConfig, Keeping, ServeConfig};
+use super::{CheckpointPlace, EngineConfig, Keeping, ServeConfig};
 use crate::diagnostic::codes;
 use crate::toml_walk::{Section, Walk};
 
 const ENGINE_KEYS: &[&str] = &[
     "state_dir",
+    "checkpoints",
     "checkpoint_interval",
     "checkpoints_kept",
     "checkpoints_kept_for",
@@ -64,10 +66,13 @@ pub(super) fn read_engine(
     let state_dir = layered(below, above, |section| path_inside(walk, section, "state_dir", root))
         .unwrap_or_else(|| root.join(".tagflow"))
         .join(state_folder);
+    let checkpoints = layered(below, above, |section| read_checkpoints(walk, section))
+        .map_or(CheckpointPlace::StateDir, |place| place.of_profile(state_folder));
     let state_limit = layered(below, above, |section| walk.bytes(section, "state_limit"));
     let dead_letters = layered(below, above, |section| walk.bytes(section, "dead_letters")).unwrap_or(128 << 20);
     EngineConfig {
         state_dir,
+        checkpoints,
         checkpoint_interval,
         keeping,
         flush_interval,

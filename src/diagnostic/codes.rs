@@ -49,6 +49,8 @@ codes! {
     pub const CONFIG_NAME: &str = "T0206";
     /// The address of a schema registry cannot be used.
     pub const REGISTRY_URL: &str = "T0207";
+    /// The place of the checkpoints, or how it is reached, cannot be used.
+    pub const CHECKPOINTS_URL: &str = "T0208";
 
     /// Not a column type.
     pub const COLUMN_TYPE: &str = "T0301";

@@ -18,6 +18,7 @@ mod protocol;
 pub mod reload;
 pub mod replays;
 pub mod sizes;
+pub mod state_dir;
 pub mod status;
 pub mod stop;
 pub mod store;

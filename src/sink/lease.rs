@@ -23,11 +23,7 @@ impl Owner {
     pub fn new() -> Self {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").ok().map(|name| name.trim().to_string());
         let host = host.or_else(|| std::env::var("HOSTNAME").ok()).filter(|name| !name.is_empty());
-        Owner {
-            id: format!("{:032x}", rand::random::<u128>()),
-            host: host.unwrap_or_else(|| "localhost".to_string()),
-            pid: std::process::id(),
-        }
+        Owner { id: random_name(), host: host.unwrap_or_else(|| "localhost".to_string()), pid: std::process::id() }
     }
 
     /// As it is written into lock files.
@@ -86,11 +82,18 @@ impl Claim {
     }
 }
 
+/// A random name, of an owner or a store.
+pub fn random_name() -> String {
+    format!("{:032x}", rand::random::<u128>())
+}
+
 /// A store that was opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Opened {
     /// Counts the writers of the store.
     pub generation: u64,
+    /// The store's own name, random, made with it: a copied database has it too, another one never.
+    pub store: String,
     /// The writer before, whether its lease had run out or was ended.
     pub before: Option<Owner>,
 }

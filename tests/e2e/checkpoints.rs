@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::shop::{Daemon, Shop};
 
-const TAGS: [(&str, &str); 4] = [
+pub const TAGS: [(&str, &str); 4] = [
     (
         "tags/spend.sql",
         "SELECT user_id, SUM(amount) AS spend, COUNT(DISTINCT category) AS kinds FROM orders \
@@ -31,7 +31,7 @@ const TAGS: [(&str, &str); 4] = [
 ];
 
 /// The sample's streams under a few tags that keep state of every kind.
-fn shop(name: &str) -> Shop {
+pub fn shop(name: &str) -> Shop {
     let shop = Shop::new(name);
     fs::remove_dir_all(shop.path("tags")).unwrap();
     fs::create_dir(shop.path("tags")).unwrap();
@@ -45,13 +45,13 @@ fn shop(name: &str) -> Shop {
     shop
 }
 
-fn checkpoints(shop: &Shop) -> Vec<Value> {
+pub fn checkpoints(shop: &Shop) -> Vec<Value> {
     let output = shop.output(&["checkpoint", "list", "--format", "json"]);
     let listed: Value = serde_json::from_slice(&output.stdout).unwrap();
     listed["checkpoints"].as_array().unwrap().clone()
 }
 
-fn epochs(shop: &Shop) -> Vec<u64> {
+pub fn epochs(shop: &Shop) -> Vec<u64> {
     checkpoints(shop).iter().map(|one| one["epoch"].as_u64().unwrap()).collect()
 }
 
@@ -60,7 +60,7 @@ fn folder(shop: &Shop, part: &str) -> PathBuf {
 }
 
 /// Events, and a checkpoint behind each lot of them.
-fn work(shop: &Shop, daemon: &mut Daemon<'_>, lots: std::ops::Range<u64>) {
+pub fn work(shop: &Shop, daemon: &mut Daemon<'_>, lots: std::ops::Range<u64>) {
     for lot in lots {
         let before = daemon.status().unwrap().checkpoint_epoch;
         shop.produce("60", &lot.to_string());
@@ -70,7 +70,7 @@ fn work(shop: &Shop, daemon: &mut Daemon<'_>, lots: std::ops::Range<u64>) {
 }
 
 /// No tag was filled a second time.
-fn nothing_was_filled_again(shop: &Shop) {
+pub fn nothing_was_filled_again(shop: &Shop) {
     shop.until_registry("SELECT CONCAT(COUNT(*), ' ', MAX(version)) FROM _tagflow_tags", &format!("{} 1", TAGS.len()));
 }
 

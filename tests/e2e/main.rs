@@ -10,6 +10,7 @@ mod mariadb;
 mod mysql_faults;
 mod mysql_sink;
 mod mysql_tls;
+mod object_store;
 mod on_error;
 mod proxy;
 mod replay;

@@ -19,6 +19,8 @@ pub struct Shop {
     pub folder: tempfile::TempDir,
     pub kafka: String,
     pub store: String,
+    /// Variables that the processes have beside those of kafka and store.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Shop {
@@ -42,7 +44,8 @@ impl Shop {
         }
         let server = environment("TAGFLOW_TEST_MYSQL");
         let (server, _) = server.rsplit_once('/').unwrap();
-        Shop { folder, kafka: environment("TAGFLOW_TEST_KAFKA"), store: format!("{server}/{id}") }
+        let kafka = environment("TAGFLOW_TEST_KAFKA");
+        Shop { folder, kafka, store: format!("{server}/{id}"), environment: Vec::new() }
     }
 
     /// A project of these files, with a database of its own.
@@ -64,7 +67,19 @@ impl Shop {
         let server = environment("TAGFLOW_TEST_MYSQL");
         let (server, _) = server.rsplit_once('/').unwrap();
         let id = format!("{name}_{}_{}", std::process::id(), free_port());
-        Shop { folder, kafka: environment("TAGFLOW_TEST_KAFKA"), store: format!("{server}/{id}") }
+        let kafka = environment("TAGFLOW_TEST_KAFKA");
+        Shop { folder, kafka, store: format!("{server}/{id}"), environment: Vec::new() }
+    }
+
+    /// The same project as on another machine: with a state directory and a log of its own.
+    pub fn elsewhere(&self) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let files = fs::read_dir(self.folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        for name in files.filter(|name| name != ".tagflow" && name != "log") {
+            copy(&self.folder.path().join(&name), &folder.path().join(&name));
+        }
+        let (kafka, store, environment) = (self.kafka.clone(), self.store.clone(), self.environment.clone());
+        Shop { folder, kafka, store, environment }
     }
 
     /// Waits until the rows of a tag, as `rows` reads them, are these.
@@ -84,6 +99,7 @@ impl Shop {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tagflow"));
         command.args(arguments).args(["--profile", "demo-kafka", "--project"]).arg(self.folder.path());
         command.env("SHOP_KAFKA", &self.kafka).env("TAGFLOW_STORE_URL", &self.store);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 
@@ -237,16 +253,16 @@ impl Drop for Daemon<'_> {
     }
 }
 
+/// A folder with all that is in it, or a file.
 fn copy(from: &Path, to: &Path) {
+    if from.is_file() {
+        fs::copy(from, to).unwrap();
+        return;
+    }
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
+        copy(&entry.path(), &to.join(entry.file_name()));
     }
 }
 

@@ -114,12 +114,12 @@ fn standby_takes_over_from_a_killed_daemon_within_seconds_and_no_value_goes_back
     eprintln!("with the state directory of the killed one: {took:?}");
 
     // One without a state directory of its own has nothing to tell it that the active one is dead but the lease.
-    let elsewhere = Elsewhere::of(&shop);
-    let mut other = elsewhere.0.start_beside("--standby");
+    let elsewhere = shop.elsewhere();
+    let mut other = elsewhere.start_beside("--standby");
     other.until("the other waits", |status| status.phase == Phase::Standby);
     standby.kill();
     let took = until_written(&shop, Instant::now());
-    assert!(took < TAKE_OVER, "{took:?}\n{}", elsewhere.0.log());
+    assert!(took < TAKE_OVER, "{took:?}\n{}", elsewhere.log());
     eprintln!("without it: {took:?}");
     let status = other.until("it writes", |status| status.generation == Some(3) && status.holder.is_none());
     assert_eq!(status.phase, Phase::Running);
@@ -137,26 +137,11 @@ fn standby_takes_over_from_a_killed_daemon_within_seconds_and_no_value_goes_back
     shop.verify();
 }
 
-/// A copy of the project, as on another machine: the same store, another state directory.
-struct Elsewhere(Shop);
-
-impl Elsewhere {
-    fn of(shop: &Shop) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        for file in ["tagflow.toml", "schemas/orders.toml", "tags/visits.sql"] {
-            let target = folder.path().join(file);
-            std::fs::create_dir_all(target.parent().unwrap()).unwrap();
-            std::fs::copy(shop.path(file), target).unwrap();
-        }
-        Elsewhere(Shop { folder, kafka: shop.kafka.clone(), store: shop.store.clone() })
-    }
-}
-
 #[test]
 fn second_daemon_is_refused_by_name_or_takes_over_and_the_first_ends_with_a_code_of_its_own() {
     let topic = Topic::with_partitions("takeover", 1);
     let shop = shop("takeover", &topic);
-    let elsewhere = Elsewhere::of(&shop);
+    let elsewhere = shop.elsewhere();
     let mut first = shop.start();
     first.until("the tag lives", |status| status.tags.iter().any(|tag| tag.state == TagState::Live));
     let traffic = Traffic::start(&topic.name, &shop);
@@ -167,10 +152,10 @@ fn second_daemon_is_refused_by_name_or_takes_over_and_the_first_ends_with_a_code
         assert!(told.contains(&format!("process {} on ", first.pid())) && told.contains(word), "{told}");
     };
     refused(&shop, "uses this state directory");
-    refused(&elsewhere.0, "--take-over takes the store from it");
+    refused(&elsewhere, "--take-over takes the store from it");
     until_written(&shop, Instant::now());
 
-    let mut second = elsewhere.0.start_beside("--take-over");
+    let mut second = elsewhere.start_beside("--take-over");
     second.until("the second writes", |status| status.generation == Some(2));
     assert_eq!(first.end(TAKE_OVER), 3, "{}", shop.log());
     assert!(shop.log().contains("another tagflow daemon (generation 2) has taken over"), "{}", shop.log());
@@ -183,7 +168,7 @@ fn second_daemon_is_refused_by_name_or_takes_over_and_the_first_ends_with_a_code
     let took = until_written(&shop, Instant::now());
     assert!(took < TAKE_OVER, "{took:?}\n{}", shop.log());
     second.signal("CONT");
-    assert_eq!(second.end(TAKE_OVER), 3, "{}", elsewhere.0.log());
+    assert_eq!(second.end(TAKE_OVER), 3, "{}", elsewhere.log());
 
     // The same on one machine with one state directory: the lock of a stopped process does not count.
     let mut fourth = shop.start_beside("--standby");

@@ -109,7 +109,13 @@ impl World {
             fs::write(folder.path().join(format!("tags/{name}.sql")), sql).unwrap();
         }
         let store = format!("{server}/{id}_tags");
-        World { shop: Shop { folder, kafka, store }, id, server, producer, orders: Cell::new(0) }
+        World {
+            shop: Shop { folder, kafka, store, environment: Vec::new() },
+            id,
+            server,
+            producer,
+            orders: Cell::new(0),
+        }
     }
 
     /// Runs statements in the database that is read; the last one's first column.

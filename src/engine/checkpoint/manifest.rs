@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::delta::{Clock, Offsets, Watermarks};
+use crate::source::KnownTopic;
 
 /// The version of the format; a checkpoint of another one is refused.
 pub const VERSION: u32 = 3;
@@ -28,6 +29,12 @@ pub struct Position {
     pub offsets: Offsets,
     /// The tags whose state it is.
     pub tags: BTreeMap<String, TagVersion>,
+    /// The topics that the offsets mean, by stream.
+    #[serde(default)]
+    pub topics: BTreeMap<String, KnownTopic>,
+    /// The state directory beside which it was taken: the logs of tables outside are there.
+    #[serde(default)]
+    pub state_dir: String,
 }
 
 /// Which version of a tag it is whose state a checkpoint holds.
@@ -48,6 +55,9 @@ pub struct Manifest {
     pub position: Position,
     /// When it was written, milliseconds since the Unix epoch.
     pub written_at: i64,
+    /// The store that its tags are in; empty where that is not known.
+    #[serde(default)]
+    pub store: String,
     /// The state of operators by fingerprint.
     pub operators: BTreeMap<String, OperatorFiles>,
 }

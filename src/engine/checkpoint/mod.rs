@@ -9,6 +9,7 @@
 mod fold;
 mod manifest;
 mod merge;
+mod objects;
 mod place;
 mod segment;
 #[cfg(test)]
@@ -16,16 +17,21 @@ mod tests;
 mod thread;
 mod writer;
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
 use self::fold::Fold;
 use self::manifest::{LONGEST, Unreadable};
 pub use self::manifest::{Manifest, OperatorFiles, Position, Run, SegmentFile, TagVersion, VERSION};
+use self::objects::Objects;
 use self::place::{Folder, Place};
 pub use self::thread::{CheckpointThread, Saved};
 pub use self::writer::{Taken, Writer};
+use crate::config::{CheckpointPlace, EngineConfig};
+use crate::engine::stop::Stop;
 use crate::operator::StatePart;
 
 /// Folders of the place.
@@ -56,6 +62,17 @@ pub enum CheckpointError {
         /// What is wrong.
         reason: String,
     },
+    /// It is of tags in another store.
+    #[error(
+        "{file}: the checkpoint belongs to the tags of another database: give each deployment a place of its own, or remove \
+         the checkpoints of one that is no more"
+    )]
+    Foreign {
+        /// The manifest.
+        file: String,
+        /// Its epoch.
+        epoch: u64,
+    },
     /// Another version of tagflow wrote it.
     #[error("{file}: the checkpoint has format {found}, this tagflow reads format {VERSION}")]
     Version {
@@ -66,6 +83,14 @@ pub enum CheckpointError {
     },
 }
 
+impl CheckpointError {
+    /// True where nothing is wrong but that the place cannot be reached now.
+    pub fn is_passing(&self) -> bool {
+        let is_away = |kind| matches!(kind, ErrorKind::NotConnected | ErrorKind::TimedOut);
+        matches!(self, CheckpointError::Io { source, .. } if is_away(source.kind()))
+    }
+}
+
 /// The newest checkpoint that is whole, if there is one, and what is wrong with newer ones.
 pub type Latest = (Option<(Manifest, State)>, Vec<CheckpointError>);
 
@@ -73,20 +98,43 @@ pub type Latest = (Option<(Manifest, State)>, Vec<CheckpointError>);
 #[derive(Debug, Clone)]
 pub struct Checkpoints {
     place: Arc<dyn Place>,
+    /// The store whose tags they are of; empty for those of any.
+    store: String,
+    /// Nobody else has reason to keep any there.
+    is_own: bool,
 }
 
 impl Checkpoints {
-    /// Below the state directory.
+    /// Below a state directory.
     pub fn new(state_dir: &Path) -> Self {
-        Checkpoints { place: Arc::new(Folder(state_dir.join("checkpoints"))) }
+        Checkpoints { is_own: true, ..Checkpoints::at(Arc::new(Folder(state_dir.join("checkpoints")))) }
+    }
+
+    /// Where a project keeps them. Once `stop` is over, a place that does not answer is not waited for.
+    pub fn open(engine: &EngineConfig, stop: &Arc<Stop>) -> Result<Self, CheckpointError> {
+        let place: Arc<dyn Place> = match &engine.checkpoints {
+            CheckpointPlace::StateDir => return Ok(Checkpoints::new(&engine.state_dir)),
+            CheckpointPlace::Folder(folder) => Arc::new(Folder(folder.clone())),
+            CheckpointPlace::S3(place) => Arc::new(Objects::s3(place, Arc::clone(stop))?),
+        };
+        Ok(Checkpoints::at(place))
+    }
+
+    fn at(place: Arc<dyn Place>) -> Self {
+        Checkpoints { place, store: String::new(), is_own: false }
+    }
+
+    /// Those of tags in this store alone: what another one's tables show says nothing of this one's.
+    pub fn of_store(self, store: &str) -> Self {
+        Checkpoints { store: store.to_string(), ..self }
     }
 
     /// The newest one that is whole, and what is wrong with newer ones. An error where the place does not answer: what
     /// cannot be read now may be sound.
     pub fn latest(&self) -> Result<Latest, CheckpointError> {
         let mut skipped = Vec::new();
-        for found in self.manifests()? {
-            match found.and_then(|manifest| Ok((self.read(&manifest)?, manifest))) {
+        for epoch in self.epochs()? {
+            match self.manifest(epoch).and_then(|manifest| Ok((self.read(&manifest)?, manifest))) {
                 Ok((state, manifest)) => return Ok((Some((manifest, state)), skipped)),
                 Err(error @ CheckpointError::Io { .. }) => return Err(error),
                 Err(error) => skipped.push(error),
@@ -96,24 +144,39 @@ impl Checkpoints {
         Ok((None, skipped))
     }
 
-    /// All manifests, newest first, and why some cannot be read.
-    pub fn manifests(&self) -> Result<Vec<Result<Manifest, CheckpointError>>, CheckpointError> {
+    /// The epochs of all checkpoints, newest first, those that cannot be read included.
+    fn epochs(&self) -> Result<Vec<u64>, CheckpointError> {
         let mut epochs: Vec<u64> = self.place.list(MANIFESTS)?.iter().filter_map(|name| epoch_of(name)).collect();
-        epochs.sort_unstable();
-        Ok(epochs.into_iter().rev().map(|epoch| self.manifest(epoch)).collect())
+        epochs.sort_unstable_by_key(|epoch| Reverse(*epoch));
+        Ok(epochs)
+    }
+
+    /// All manifests, newest first, and why some cannot be read. An error where the place does not answer.
+    pub fn manifests(&self) -> Result<Vec<Result<Manifest, CheckpointError>>, CheckpointError> {
+        let epochs = self.epochs()?;
+        let names: Vec<String> = epochs.iter().map(|epoch| manifest_name(*epoch)).collect();
+        let files = self.place.get_all(&names, LONGEST)?;
+        Ok(epochs.into_iter().zip(files).map(|(epoch, file)| self.decode(epoch, &file?)).collect())
     }
 
     /// The manifest of an epoch.
     pub fn manifest(&self, epoch: u64) -> Result<Manifest, CheckpointError> {
-        let name = manifest_name(epoch);
-        let file = || self.place.describe(&name);
-        let manifest = Manifest::decode(&self.place.get(&name, LONGEST)?).map_err(|unreadable| match unreadable {
+        self.decode(epoch, &self.place.get(&manifest_name(epoch), LONGEST)?)
+    }
+
+    fn decode(&self, epoch: u64, bytes: &[u8]) -> Result<Manifest, CheckpointError> {
+        let file = || self.place.describe(&manifest_name(epoch));
+        let manifest = Manifest::decode(bytes).map_err(|unreadable| match unreadable {
             Unreadable::Damaged(reason) => CheckpointError::Damaged { file: file(), reason },
             Unreadable::Version(found) => CheckpointError::Version { file: file(), found },
         })?;
         if manifest.position.epoch != epoch {
             let reason = format!("it is the manifest of epoch {}", manifest.position.epoch);
             return Err(CheckpointError::Damaged { file: file(), reason });
+        }
+        let stores = [&self.store, &manifest.store];
+        if stores[0] != stores[1] && stores.iter().all(|store| !store.is_empty()) {
+            return Err(CheckpointError::Foreign { file: file(), epoch });
         }
         Ok(manifest)
     }
@@ -171,27 +234,20 @@ impl Checkpoints {
 
     /// Removes the manifests before an epoch, those that cannot be read included.
     fn drop_before(&self, epoch: u64) -> Result<(), CheckpointError> {
-        for name in self.place.list(MANIFESTS)? {
-            if epoch_of(&name).is_some_and(|older| older < epoch) {
-                self.place.remove(&format!("{MANIFESTS}/{name}"))?;
-            }
-        }
-        Ok(())
+        let older = self.epochs()?.into_iter().filter(|older| *older < epoch);
+        self.place.remove(&older.map(manifest_name).collect::<Vec<_>>())
     }
 
     /// The epochs of checkpoints that are newer than that of an epoch, those that cannot be read included.
     pub fn newer_than(&self, epoch: u64) -> Result<Vec<u64>, CheckpointError> {
-        let mut epochs: Vec<u64> = self.place.list(MANIFESTS)?.iter().filter_map(|name| epoch_of(name)).collect();
-        epochs.retain(|newer| *newer > epoch);
-        epochs.sort_unstable();
-        Ok(epochs)
+        Ok(self.epochs()?.into_iter().rev().filter(|newer| *newer > epoch).collect())
     }
 
     /// Makes the checkpoint of an epoch the newest by dropping the newer ones, the newest first.
     pub fn go_back_to(&self, epoch: u64) -> Result<(), CheckpointError> {
         self.manifest(epoch)?;
         for newer in self.newer_than(epoch)?.into_iter().rev() {
-            self.place.remove(&manifest_name(newer))?;
+            self.place.remove(&[manifest_name(newer)])?;
         }
         Ok(())
     }
@@ -204,9 +260,7 @@ impl Checkpoints {
         let mut garbage: Vec<String> = segments.map(|name| segment_name(&name)).collect();
         let manifests = self.place.list(MANIFESTS)?.into_iter().filter(|name| epoch_of(name).is_none());
         garbage.extend(manifests.map(|name| format!("{MANIFESTS}/{name}")));
-        for name in &garbage {
-            self.place.remove(name)?;
-        }
+        self.place.remove(&garbage)?;
         Ok(garbage.len())
     }
 }

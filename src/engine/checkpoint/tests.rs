@@ -1,6 +1,7 @@
 //! What is written is read back, whatever becomes of the files; and what cannot be read is told, never misread.
 
 mod mutated;
+mod objects;
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use arrow::array::{AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -32,7 +34,7 @@ impl Place for Memory {
         format!("memory/{name}")
     }
 
-    fn put(&self, name: &str, bytes: &[u8]) -> Result<(), CheckpointError> {
+    fn put(&self, name: &str, bytes: &Bytes) -> Result<(), CheckpointError> {
         let failing = self.failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
         if failing.is_ok() {
             let source = std::io::ErrorKind::StorageFull.into();
@@ -54,15 +56,16 @@ impl Place for Memory {
         Ok(names.keys().filter_map(|name| Some(name.strip_prefix(&prefix)?.to_string())).collect())
     }
 
-    fn remove(&self, name: &str) -> Result<(), CheckpointError> {
-        self.files.lock().unwrap().remove(name);
+    fn remove(&self, names: &[String]) -> Result<(), CheckpointError> {
+        let mut files = self.files.lock().unwrap();
+        names.iter().for_each(|name| drop(files.remove(name)));
         Ok(())
     }
 }
 
 fn in_memory() -> (Arc<Memory>, Checkpoints) {
     let memory = Arc::new(Memory::default());
-    (Arc::clone(&memory), Checkpoints { place: memory })
+    (Arc::clone(&memory), Checkpoints::at(memory))
 }
 
 fn writer(checkpoints: &Checkpoints) -> Writer {

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tracing::{error, info, warn};
 
 use super::manifest::{Manifest, OperatorFiles};
@@ -62,15 +63,20 @@ impl CheckpointThread {
         let (messages, received) = channel();
         let (done, saved) = channel();
         let trouble = Arc::new(Mutex::new(None));
+        let checkpoints = checkpoints.clone();
         let (place, waits) = (Arc::clone(&checkpoints.place), Arc::clone(&stop));
         let place = Patient { place, stop: waits, trouble: Arc::clone(&trouble) };
         let thread = std::thread::Builder::new().name("checkpoints".to_string()).spawn(move || {
             let stop = Arc::clone(&place.stop);
-            let checkpoints = Checkpoints { place: Arc::new(place) };
+            let told = Arc::clone(&place.trouble);
+            let checkpoints = Checkpoints { place: Arc::new(place), ..checkpoints };
             let outcome = Writer::open(checkpoints, keeping, resting_on)
                 .and_then(|writer| follow(writer, &received, &done, &stop));
             if let Err(error) = outcome {
                 error!(%error, "no more checkpoints are written");
+                if let Ok(mut told) = told.lock() {
+                    *told = Some(format!("no more checkpoints are written: {error}"));
+                }
             }
         })?;
         Ok(CheckpointThread { messages: Some(messages), saved, thread: Some(thread), trouble, stop, is_busy: false })
@@ -205,7 +211,7 @@ impl Place for Patient {
         self.place.describe(name)
     }
 
-    fn put(&self, name: &str, bytes: &[u8]) -> Result<(), CheckpointError> {
+    fn put(&self, name: &str, bytes: &Bytes) -> Result<(), CheckpointError> {
         self.retry(|| self.place.put(name, bytes))
     }
 
@@ -213,11 +219,15 @@ impl Place for Patient {
         self.retry(|| self.place.get(name, most))
     }
 
+    fn get_all(&self, names: &[String], most: u64) -> Result<Vec<Result<Vec<u8>, CheckpointError>>, CheckpointError> {
+        self.retry(|| self.place.get_all(names, most))
+    }
+
     fn list(&self, folder: &str) -> Result<Vec<String>, CheckpointError> {
         self.retry(|| self.place.list(folder))
     }
 
-    fn remove(&self, name: &str) -> Result<(), CheckpointError> {
-        self.retry(|| self.place.remove(name))
+    fn remove(&self, names: &[String]) -> Result<(), CheckpointError> {
+        self.retry(|| self.place.remove(names))
     }
 }

@@ -49,17 +49,21 @@ impl Writer {
         keeping: Keeping,
         resting_on: BTreeMap<String, OperatorFiles>,
     ) -> Result<Self, CheckpointError> {
-        let mut kept = Vec::new();
+        let (mut kept, mut of_others) = (Vec::new(), Vec::new());
         let mut is_ours = true;
         for found in checkpoints.manifests()? {
             match found {
                 Ok(manifest) => kept.push(manifest),
-                Err(error @ CheckpointError::Io { .. }) => return Err(error),
                 Err(CheckpointError::Version { .. }) => is_ours = false,
+                Err(CheckpointError::Foreign { epoch, .. }) if checkpoints.is_own => {
+                    of_others.push(manifest_name(epoch))
+                }
+                Err(error @ CheckpointError::Foreign { .. }) => return Err(error),
                 // Its files are of use to nobody; it stays to be told of until it is too old.
-                Err(CheckpointError::Damaged { .. }) => {}
+                Err(_) => {}
             }
         }
+        checkpoints.place.remove(&of_others)?;
         // Who goes back to the version that wrote the others will need their files.
         let garbage = if is_ours { checkpoints.collect_garbage(&kept)? } else { 0 };
         if garbage > 0 {
@@ -84,7 +88,7 @@ impl Writer {
             operators.insert(operator, files);
         }
         crash_point("checkpoint.written");
-        Ok(Manifest { position, written_at: now, operators })
+        Ok(Manifest { position, written_at: now, store: self.checkpoints.store.clone(), operators })
     }
 
     fn write_operator(
@@ -132,7 +136,7 @@ impl Writer {
         let damaged = |reason| CheckpointError::Damaged { file: place.describe(&file), reason };
         let bytes = encode(parts).map_err(damaged)?;
         let segment = SegmentFile { name, bytes: bytes.len() as u64, crc32: crc32fast::hash(&bytes) };
-        place.put(&file, &bytes)?;
+        place.put(&file, &bytes.into())?;
         self.bytes += segment.bytes;
         self.unspoken.insert(segment.name.clone());
         Ok(segment)
@@ -146,7 +150,7 @@ impl Writer {
         let damaged = |reason| CheckpointError::Damaged { file: place.describe(&name), reason };
         let bytes = manifest.encode().map_err(damaged)?;
         self.bytes += bytes.len() as u64;
-        place.put(&name, &bytes)?;
+        place.put(&name, &bytes.into())?;
         crash_point("checkpoint.published");
         let (now, epoch) = (manifest.written_at, manifest.position.epoch);
         self.resting_on.clone_from(&manifest.operators);
@@ -166,9 +170,8 @@ impl Writer {
             names.remove(&segment.name);
         }
         crash_point("checkpoint.superseded");
-        for name in names {
-            self.checkpoints.place.remove(&segment_name(&name))?;
-        }
+        let names: Vec<String> = names.iter().map(|name| segment_name(name)).collect();
+        self.checkpoints.place.remove(&names)?;
         crash_point("checkpoint.pruned");
         Ok(())
     }

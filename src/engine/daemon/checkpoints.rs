@@ -7,11 +7,14 @@ use std::time::{Duration, Instant};
 use tracing::warn;
 
 use super::{Daemon, DaemonError};
-use crate::engine::checkpoint::{CheckpointThread, OperatorFiles, Position, Saved, TagVersion, Taken};
+use crate::engine::checkpoint::{CheckpointThread, Latest, OperatorFiles, Position, Saved, TagVersion, Taken};
 use crate::engine::status::update;
+use crate::source::known_topics;
 
 /// Between two checkpoints lies at least so many times what the loop spends on one.
 const SHARE: u32 = 20;
+/// How often a place is asked that does not answer.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// The thread that writes checkpoints, and what it was asked for.
 #[derive(Debug)]
@@ -29,6 +32,32 @@ pub(super) struct Checkpointing {
 }
 
 impl Daemon {
+    /// The newest checkpoint. A place that does not answer is waited for: without it all tags would be filled anew. `None`
+    /// when the daemon was stopped before.
+    pub(super) fn newest_checkpoint(&mut self) -> Result<Option<Latest>, DaemonError> {
+        let mut was_away = false;
+        loop {
+            let error = match self.checkpoints.latest() {
+                Ok(latest) => return Ok(Some(latest)),
+                Err(error) if error.is_passing() => error,
+                Err(error) => return Err(error.into()),
+            };
+            if !std::mem::replace(&mut was_away, true) {
+                warn!(%error, "the checkpoints cannot be read; waiting for their place");
+            }
+            let trouble = format!("checkpoints: {error}");
+            let until = Instant::now() + LOOK;
+            while Instant::now() < until {
+                if self.stopping() {
+                    return Ok(None);
+                }
+                self.store.check_lease()?;
+                self.write_status(std::slice::from_ref(&trouble));
+                std::thread::sleep(Duration::from_millis(25));
+            }
+        }
+    }
+
     /// Starts the thread; the operators' state was loaded from `resting_on`.
     pub(super) fn start_checkpoints(&mut self, resting_on: BTreeMap<String, OperatorFiles>) -> Result<(), DaemonError> {
         let keeping = self.config.engine.keeping;
@@ -104,6 +133,11 @@ impl Daemon {
             watermarks: self.dataflow.watermarks.clone(),
             offsets: self.dataflow.offsets.clone(),
             tags,
+            topics: known_topics(&self.config.engine.state_dir).unwrap_or_else(|error| {
+                warn!(%error, "which topics the offsets mean is not known to the checkpoint");
+                BTreeMap::new()
+            }),
+            state_dir: self.state_name.clone(),
         };
         if position.tags.is_empty() || checkpointing.last.as_ref() == Some(&position) {
             return Ok(());

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tracing::info;
 
 use super::{Daemon, DaemonError};
+use crate::engine::state_dir;
 use crate::engine::status::{Phase, update};
 use crate::engine::store::StoreError;
 use crate::file_lock::{self, Asked, FileLock};
@@ -136,6 +137,10 @@ impl Daemon {
 
     fn claimed(&mut self, opened: Opened, state: StateLock) -> Result<FileLock, DaemonError> {
         let lock = state.take(opened.before.as_ref())?;
+        self.checkpoints = self.checkpoints.clone().of_store(&opened.store);
+        let state_dir = &self.config.engine.state_dir;
+        self.state_name = state_dir::name_of(state_dir)
+            .map_err(|source| DaemonError::Io { what: state_dir.display().to_string(), source })?;
         self.store.note_open();
         info!(generation = opened.generation, "this daemon writes the store now");
         update(&self.status, |status| {

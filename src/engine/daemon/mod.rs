@@ -104,6 +104,8 @@ struct Daemon {
     world: World,
     store: Arc<StoreThread>,
     checkpoints: Checkpoints,
+    /// The state directory's name.
+    state_name: String,
     checkpointing: Option<checkpoints::Checkpointing>,
     dataflow: Dataflow,
     /// The tags that run, as they were planned when they joined.
@@ -188,7 +190,8 @@ impl Daemon {
         };
         let intake = Intake::start(&world, &Default::default(), &Offsets::default(), None)?;
         Ok(Daemon {
-            checkpoints: Checkpoints::new(&config.engine.state_dir),
+            checkpoints: Checkpoints::open(&config.engine, &stop)?,
+            state_name: String::new(),
             checkpointing: None,
             dataflow: Dataflow::new(shards(&config), config.timezone),
             store: Arc::new(store),

@@ -16,6 +16,7 @@ use crate::engine::intake::Intake;
 use crate::engine::status::{Phase, TagState, update};
 use crate::operator::OperatorError;
 use crate::sink::{TagProgress, TagRegistration};
+use crate::source::remember_topics;
 
 /// Files by operator.
 type Resting = BTreeMap<String, OperatorFiles>;
@@ -53,13 +54,19 @@ impl Daemon {
             self.versions.insert(registered.tag.clone(), registered.version);
             self.complete_from.insert(registered.tag, registered.complete_from);
         }
-        let (checkpoint, skipped) = self.checkpoints.latest()?;
+        let Some((checkpoint, skipped)) = self.newest_checkpoint()? else { return Ok(Resting::new()) };
         for damaged in skipped {
             warn!(error = %damaged, "a checkpoint is skipped");
         }
         let Some((manifest, state)) = checkpoint else { return Ok(Resting::new()) };
         let position = &manifest.position;
         let Some(target) = self.resumable(position, progress)? else { return Ok(Resting::new()) };
+        if !self.was_taken_here(position) {
+            let state_dir = &self.config.engine.state_dir;
+            info!(path = %state_dir.display(), "the checkpoint was taken beside another state directory");
+            remember_topics(state_dir, &position.topics)
+                .map_err(|source| DaemonError::Io { what: state_dir.display().to_string(), source })?;
+        }
         for (tag, rows) in &target.rows {
             let planned = &self.desired.tags[tag];
             let beginnings = position.tags.get(tag).map(|tag| tag.beginnings.clone()).unwrap_or_default();
@@ -109,6 +116,11 @@ impl Daemon {
         Ok(())
     }
 
+    /// True where what lies in the state directory goes with a checkpoint.
+    fn was_taken_here(&self, position: &Position) -> bool {
+        position.state_dir.is_empty() || position.state_dir == self.state_name
+    }
+
     /// The tags whose state and table belong together, and where their tables are.
     fn resumable(&self, saved: &Position, progress: Vec<TagProgress>) -> Result<Option<ReplayTarget>, DaemonError> {
         let mut groups: BTreeMap<u64, ReplayTarget> = BTreeMap::new();
@@ -120,6 +132,13 @@ impl Daemon {
                 known.plan == *fingerprint && self.versions.get(&progress.tag) == Some(&known.version)
             };
             let is_known = saved.tags.get(&progress.tag).is_some_and(is_known);
+            // The log that its offsets count is not here.
+            let is_elsewhere =
+                !self.was_taken_here(saved) && planned.plan.sources().any(|(stream, _)| stream.kind.is_outside());
+            if is_elsewhere {
+                info!(tag = progress.tag, "the tag reads a table outside, whose log is elsewhere; it is filled anew");
+                continue;
+            }
             if !is_known || progress.fingerprint != *fingerprint || progress.epoch < saved.epoch {
                 continue;
             }

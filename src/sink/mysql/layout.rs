@@ -16,17 +16,18 @@ const CHAR_BYTES: usize = 4;
 const LENGTH_BYTES: usize = 2;
 
 /// Columns that older layouts lack: table, column, type.
-pub(super) const LATER_COLUMNS: [(&str, &str, &str); 3] = [
+pub(super) const LATER_COLUMNS: [(&str, &str, &str); 4] = [
     ("_tagflow_progress", "watermarks", "LONGTEXT"),
     ("_tagflow_tags", "true_offsets", "LONGTEXT"),
     ("_tagflow_tags", "event_time", "DATETIME(3)"),
+    ("_tagflow_meta", "store_id", "VARCHAR(32)"),
 ];
 
 /// The `_tagflow_*` tables; see [`registry`](crate::sink::registry) for their meaning.
 pub(super) const META_TABLES: [&str; 7] = [
     "CREATE TABLE IF NOT EXISTS `_tagflow_meta` (
         `id` TINYINT NOT NULL PRIMARY KEY, `layout` BIGINT UNSIGNED NOT NULL, `generation` BIGINT UNSIGNED NOT NULL,
-        `next_retired` BIGINT UNSIGNED NOT NULL
+        `next_retired` BIGINT UNSIGNED NOT NULL, `store_id` VARCHAR(32) NULL
     ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin COMMENT='tagflow: the writer of this database'",
     "CREATE TABLE IF NOT EXISTS `_tagflow_lease` (
         `id` TINYINT NOT NULL PRIMARY KEY, `owner` VARCHAR(64) NOT NULL, `host` VARCHAR(255) NOT NULL,

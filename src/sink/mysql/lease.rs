@@ -11,7 +11,7 @@ use super::encode::quote_text;
 use super::server::{Server, Session};
 use super::{Store, number};
 use crate::sink::SinkError;
-use crate::sink::lease::{Claim, Holder, Opened, Owner};
+use crate::sink::lease::{Claim, Holder, Opened, Owner, random_name};
 
 /// A lease that this process holds.
 #[derive(Debug, Clone)]
@@ -97,16 +97,20 @@ impl Store {
         let server = session.server().clone();
         session.execute("START TRANSACTION", None).await?;
         let before = check(session, claim, " FOR UPDATE").await?;
-        let claim = "UPDATE `_tagflow_meta` SET `generation` = `generation` + 1 WHERE `id` = 1";
+        let claim = format!(
+            "UPDATE `_tagflow_meta` SET `generation` = `generation` + 1, `store_id` = COALESCE(`store_id`, {}) WHERE `id` = 1",
+            quote_text(&random_name())
+        );
         session.execute(claim, None).await?;
-        let row = session.row("SELECT `generation` FROM `_tagflow_meta` WHERE `id` = 1").await?;
+        let row = session.row("SELECT `generation`, `store_id` FROM `_tagflow_meta` WHERE `id` = 1").await?;
         let generation = number(&row, 0, &server)?;
+        let store = row.get(1).cloned().flatten().unwrap_or_default();
         session.execute(lease.taken(generation), None).await?;
         session.execute("COMMIT", None).await?;
         session.execute(lease.session_setup(), None).await?;
         self.generation = Some(generation);
         self.lease = Some(lease);
-        Ok(Opened { generation, before })
+        Ok(Opened { generation, store, before })
     }
 
     pub(super) async fn renew_lease(&mut self) -> Result<(), SinkError> {

@@ -11,7 +11,7 @@ use crate::sink::{SinkColumn, SinkError, TagTable};
 pub(super) const META_TABLES: &str = "
     CREATE TABLE IF NOT EXISTS _tagflow_meta (
         id INTEGER NOT NULL PRIMARY KEY, layout INTEGER NOT NULL, generation INTEGER NOT NULL,
-        next_retired INTEGER NOT NULL
+        next_retired INTEGER NOT NULL, store_id TEXT
     );
     CREATE TABLE IF NOT EXISTS _tagflow_tags (
         tag TEXT NOT NULL PRIMARY KEY, folder TEXT NOT NULL, folder_titles TEXT NOT NULL, entity TEXT NOT NULL,
@@ -36,9 +36,10 @@ pub(super) const META_TABLES: &str = "
 ";
 
 /// What makes the tables of an older layout those of this one: the layout that lacks it, and how it is added.
-pub(super) const LATER_COLUMNS: [(u64, &str); 2] = [
+pub(super) const LATER_COLUMNS: [(u64, &str); 3] = [
     (1, "ALTER TABLE _tagflow_progress ADD COLUMN watermarks TEXT"),
     (3, "ALTER TABLE _tagflow_tags ADD COLUMN true_offsets TEXT; ALTER TABLE _tagflow_tags ADD COLUMN event_time TEXT"),
+    (4, "ALTER TABLE _tagflow_meta ADD COLUMN store_id TEXT"),
 ];
 
 /// A name in double quotes.

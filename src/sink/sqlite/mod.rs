@@ -23,7 +23,7 @@ use self::layout::quote_name;
 use self::meta::{already_at, rename, set_aside, table_exists, write_progress, write_registration};
 use super::cells::{Cell, CellReader, wall_time_text};
 use super::keys::{KeyLimit, fit_keys};
-use super::lease::{Claim, Ends, Holder, Opened, Owner};
+use super::lease::{Claim, Ends, Holder, Opened, Owner, random_name};
 use super::read_back::{RawCell, display_text, table_from_cells, value_count};
 use super::registry::{self, COLUMN_COLUMNS, PROGRESS_COLUMNS, TAG_COLUMNS, Texts, is_shadow};
 use super::{CommitStats, Sink, SinkColumn, SinkError, TagChanges, TagProgress, TagRegistration, TagTable, TextRow};
@@ -183,7 +183,10 @@ impl Sink for SqliteSink {
             connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(store.error(None))?;
         transaction.execute_batch(layout::META_TABLES).map_err(store.error(None))?;
         transaction
-            .execute("INSERT OR IGNORE INTO _tagflow_meta VALUES (1, ?1, 0, 1)", [registry::LAYOUT])
+            .execute(
+                "INSERT OR IGNORE INTO _tagflow_meta (id, layout, generation, next_retired) VALUES (1, ?1, 0, 1)",
+                [registry::LAYOUT],
+            )
             .map_err(store.error(None))?;
         let layout: u64 = transaction
             .query_row("SELECT layout FROM _tagflow_meta WHERE id = 1", [], |row| row.get(0))
@@ -199,16 +202,17 @@ impl Sink for SqliteSink {
                 .execute("UPDATE _tagflow_meta SET layout = ?1", [registry::LAYOUT])
                 .map_err(store.error(None))?;
         }
-        let generation: u64 = transaction
+        let (generation, name) = transaction
             .query_row(
-                "UPDATE _tagflow_meta SET generation = generation + 1 WHERE id = 1 RETURNING generation",
-                [],
-                |row| row.get(0),
+                "UPDATE _tagflow_meta SET generation = generation + 1, store_id = COALESCE(store_id, ?1) WHERE id = 1 \
+                 RETURNING generation, store_id",
+                [random_name()],
+                |row| Ok((row.get(0)?, row.get(1)?)),
             )
             .map_err(store.error(None))?;
         transaction.commit().map_err(store.error(None))?;
         self.generation = Some(generation);
-        Ok(Opened { generation, before })
+        Ok(Opened { generation, store: name, before })
     }
 
     fn renew(&mut self) -> Result<(), SinkError> {

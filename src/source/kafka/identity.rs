@@ -3,10 +3,11 @@
 //! Clusters give every topic an id of its own. The one that a stream was read from is kept in the state directory, beside
 //! the checkpoints whose offsets mean that topic. Clusters that know no ids are not asked again and again.
 
+use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 use std::time::Duration;
 
@@ -21,9 +22,31 @@ const FOLDER: &str = "topics";
 
 /// A topic as a stream knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Known {
+pub struct KnownTopic {
     topic: String,
     id: String,
+}
+
+/// The topics that are known in a state directory, by stream.
+pub fn known_topics(state_dir: &Path) -> io::Result<BTreeMap<String, KnownTopic>> {
+    let files = match fs::read_dir(state_dir.join(FOLDER)) {
+        Ok(files) => files,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        Err(error) => return Err(error),
+    };
+    let mut known = BTreeMap::new();
+    for file in files {
+        let path = file?.path();
+        if let Some(stream) = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".json")) {
+            known.insert(stream.to_string(), serde_json::from_slice(&fs::read(&path)?)?);
+        }
+    }
+    Ok(known)
+}
+
+/// Takes over the topics that offsets mean which were read elsewhere.
+pub fn remember_topics(state_dir: &Path, topics: &BTreeMap<String, KnownTopic>) -> io::Result<()> {
+    topics.iter().try_for_each(|(stream, known)| Identity::of(state_dir, stream).remember(known))
 }
 
 /// The topic of one stream, as it was first seen.
@@ -33,14 +56,13 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    pub(super) fn of(state_dir: &std::path::Path, stream: &str) -> Self {
+    pub(super) fn of(state_dir: &Path, stream: &str) -> Self {
         Identity { folder: state_dir.join(FOLDER), stream: stream.to_string() }
     }
 
     /// What is wrong with a topic that has this id now, if it is not the one that was seen first, which is kept.
     pub(super) fn differs(&self, topic: &str, id: &str) -> io::Result<Option<String>> {
-        let path = self.folder.join(format!("{}.json", self.stream));
-        let known: Option<Known> = match fs::read(&path) {
+        let known: Option<KnownTopic> = match fs::read(self.path()) {
             Ok(text) => Some(serde_json::from_slice(&text)?),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),
@@ -54,13 +76,21 @@ impl Identity {
                 self.folder.display()
             ))),
             None => {
-                fs::create_dir_all(&self.folder)?;
-                let unfinished = path.with_extension("unfinished");
-                fs::write(&unfinished, serde_json::to_vec(&Known { topic: topic.to_string(), id: id.to_string() })?)?;
-                fs::rename(&unfinished, &path)?;
+                self.remember(&KnownTopic { topic: topic.to_string(), id: id.to_string() })?;
                 Ok(None)
             }
         }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.join(format!("{}.json", self.stream))
+    }
+
+    fn remember(&self, known: &KnownTopic) -> io::Result<()> {
+        fs::create_dir_all(&self.folder)?;
+        let unfinished = self.path().with_extension("unfinished");
+        fs::write(&unfinished, serde_json::to_vec(known)?)?;
+        fs::rename(&unfinished, self.path())
     }
 }
 
@@ -145,6 +175,13 @@ mod tests {
         );
         assert_eq!(Identity::of(folder.path(), "views").differs("shop.orders", "two").unwrap(), None);
         assert_eq!(orders.differs("shop.new_orders", "three").unwrap(), None);
+
+        // Another machine goes on with the offsets of this one: to it they mean the same topics.
+        let elsewhere = tempfile::tempdir().unwrap();
+        Identity::of(elsewhere.path(), "orders").differs("shop.new_orders", "older").unwrap();
+        remember_topics(elsewhere.path(), &known_topics(folder.path()).unwrap()).unwrap();
+        assert_eq!(known_topics(elsewhere.path()).unwrap(), known_topics(folder.path()).unwrap());
+        assert!(Identity::of(elsewhere.path(), "orders").differs("shop.new_orders", "four").unwrap().is_some());
         fs::write(folder.path().join("topics/orders.json"), "{").unwrap();
         assert!(orders.differs("shop.orders", "one").is_err());
     }

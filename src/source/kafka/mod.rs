@@ -22,6 +22,7 @@ use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+pub use self::identity::{KnownTopic, known_topics, remember_topics};
 use super::decode::Schemas;
 use super::emit::Emitter;
 use super::{ReadRequest, SourceContext, SourceError, spawn};

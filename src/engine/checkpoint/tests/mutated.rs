@@ -25,7 +25,7 @@ fn sound() -> (BTreeMap<String, Vec<u8>>, BTreeMap<u64, Tables>) {
 }
 
 fn place_of(files: BTreeMap<String, Vec<u8>>) -> Checkpoints {
-    Checkpoints { place: Arc::new(Memory { files: Mutex::new(files), ..Memory::default() }) }
+    Checkpoints::at(Arc::new(Memory { files: Mutex::new(files), ..Memory::default() }))
 }
 
 /// Changes one file, or exchanges two.
