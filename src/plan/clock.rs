@@ -16,6 +16,7 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, Result as DataFusionResult, ScalarValue};
 use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator};
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::utils::collect_columns;
 
 use crate::delta::Clock;
 use crate::plan::flow::Scalar;
@@ -355,7 +356,7 @@ impl ClockBound {
             let unit = self.unit().unwrap_or(1);
             return Ok(instants.iter().map(|instant| Some(instant.div_euclid(unit))).collect());
         };
-        match clock.evaluate(&clock_batch(instants, timezone)?) {
+        match clock.evaluate(&clock_batch(clock, instants, timezone)?) {
             Ok(values) => as_integers(&values.into_array(instants.len())?),
             // One of them may be a midnight that does not exist.
             Err(_) => {
@@ -372,12 +373,12 @@ impl ClockBound {
             let value = Int64Array::from(vec![instant.div_euclid(unit)]);
             return Ok(cast(&value, &self.row.data_type)?);
         };
-        match clock.evaluate(&clock_batch(&[instant], timezone)?) {
+        match clock.evaluate(&clock_batch(clock, &[instant], timezone)?) {
             Ok(value) => value.into_array(1),
             // Where the clocks are put forward at midnight that midnight does not exist; an hour later there is one.
             Err(error) => {
                 const HOUR: Clock = 3_600_000_000_000;
-                let later = clock.evaluate(&clock_batch(&[instant + HOUR], timezone)?);
+                let later = clock.evaluate(&clock_batch(clock, &[instant + HOUR], timezone)?);
                 later.map_err(|_| error)?.into_array(1)
             }
         }
@@ -423,8 +424,11 @@ pub fn nanoseconds(data_type: &DataType) -> Option<i64> {
     }
 }
 
-fn clock_batch(instants: &[Clock], timezone: Tz) -> DataFusionResult<RecordBatch> {
-    let today = Date32Array::from_iter_values(instants.iter().map(|instant| local_date(*instant, timezone)));
+/// Instants as the columns of [`clock_schema`]; the dates are nought where they are not read.
+fn clock_batch(clock: &Arc<dyn PhysicalExpr>, instants: &[Clock], timezone: Tz) -> DataFusionResult<RecordBatch> {
+    let reads_today = collect_columns(clock).iter().any(|column| column.name() == TODAY_COLUMN);
+    let today = |instant: &Clock| if reads_today { local_date(*instant, timezone) } else { 0 };
+    let today = Date32Array::from_iter_values(instants.iter().map(today));
     let now = TimestampNanosecondArray::from(instants.to_vec()).with_timezone(timezone.name());
     Ok(RecordBatch::try_new(Arc::new(clock_schema(timezone)), vec![Arc::new(now), Arc::new(today)])?)
 }
