@@ -4,18 +4,20 @@
 //! Bins of days and of months begin at a midnight of the zone, also where a day has 23 or 25 hours. Shorter ones all have
 //! the length that was asked for, and one of them begins at a midnight. Takes the place of `date_bin` with `zone::ZoneCasts`.
 
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
+use arrow::array::{ArrayRef, AsArray, Int64Array};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type, IntervalMonthDayNano, TimeUnit};
 use chrono::{DateTime, Datelike, NaiveDate};
 use chrono_tz::Tz;
-use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue};
+use datafusion::common::{DFSchema, Result, ScalarValue};
+use datafusion::functions::utils::make_scalar_function;
 use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::function::Hint;
 use datafusion::logical_expr::{
     ColumnarValue, Expr, ExprSchemable, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 
-use crate::plan::zone::{Offsets, details, named_zone, per_second};
+use crate::plan::zone::{Offsets, details, named_zone, per_second, timestamps};
 
 /// Name of the function from instants to the beginning of their bin.
 pub const BIN: &str = "zone_bin";
@@ -91,7 +93,8 @@ impl ZoneBin {
     fn beginnings(&self, instants: &Int64Array) -> Int64Array {
         let per_second = per_second(self.unit);
         let zone = self.zone.unwrap_or(Tz::UTC);
-        let (mut to_wall_time, mut to_instant) = (Offsets::new(zone, false), Offsets::new(zone, true));
+        let rows = instants.len();
+        let (mut to_wall_time, mut to_instant) = (Offsets::new(zone, false, rows), Offsets::new(zone, true, rows));
         // What lies outside of the calendar's years has no beginning in them, and is its own.
         let mut day = |tick: i64| {
             let second = tick.div_euclid(per_second);
@@ -138,10 +141,7 @@ impl ZoneBin {
 
     fn of(&self, instants: &ArrayRef) -> Result<ArrayRef> {
         let ticks = cast(instants, &DataType::Int64)?;
-        let beginnings = self.beginnings(ticks.as_primitive::<Int64Type>());
-        // The values are those of the result already: only their type is to be named.
-        let data = beginnings.to_data().into_builder().data_type(self.output()).build()?;
-        Ok(arrow::array::make_array(data))
+        timestamps(&self.beginnings(ticks.as_primitive::<Int64Type>()), self.output())
     }
 }
 
@@ -159,14 +159,8 @@ impl ScalarUDFImpl for ZoneBin {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        match args.args.get(1) {
-            Some(ColumnarValue::Scalar(instant)) => {
-                let beginning = self.of(&instant.to_array()?)?;
-                Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&beginning, 0)?))
-            }
-            Some(ColumnarValue::Array(instants)) => Ok(ColumnarValue::Array(self.of(instants)?)),
-            None => Err(DataFusionError::Internal(format!("{BIN} without an instant"))),
-        }
+        let begin = |arrays: &[ArrayRef]| self.of(&arrays[1]);
+        make_scalar_function(begin, vec![Hint::AcceptsSingular, Hint::Pad, Hint::AcceptsSingular])(&args.args)
     }
 }
 

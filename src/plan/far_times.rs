@@ -14,7 +14,7 @@ use datafusion::logical_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
 };
 
-use crate::plan::zone::{Offsets, named_zone, per_second};
+use crate::plan::zone::{Offsets, named_zone, per_second, timestamps};
 
 /// Nanoseconds hold the years from 1678 to 2261, whatever the zone.
 const NEAR_SECONDS: std::ops::Range<i64> = -9_214_560_000..9_214_646_400;
@@ -97,7 +97,8 @@ fn truncated(unit: &str, times: &ArrayRef) -> Result<ArrayRef> {
     };
     let per_second = per_second(*tick);
     let zone = zone.as_deref().map(named_zone).transpose()?.unwrap_or(Tz::UTC);
-    let (mut to_wall_time, mut to_instant) = (Offsets::new(zone, false), Offsets::new(zone, true));
+    let rows = times.len();
+    let (mut to_wall_time, mut to_instant) = (Offsets::new(zone, false, rows), Offsets::new(zone, true, rows));
     let ticks = cast(times, &DataType::Int64)?;
     let mut truncate = |tick: i64| {
         let second = tick.div_euclid(per_second);
@@ -108,8 +109,7 @@ fn truncated(unit: &str, times: &ArrayRef) -> Result<ArrayRef> {
     // What is near is taken from DataFusion, and a time out of all calendars is its own beginning.
     let ticks = ticks.as_primitive::<Int64Type>().iter();
     let ticks: Int64Array = ticks.map(|tick| tick.map(|tick| truncate(tick).unwrap_or(tick))).collect();
-    let data = ticks.to_data().into_builder().data_type(times.data_type().clone()).build()?;
-    Ok(arrow::array::make_array(data))
+    timestamps(&ticks, times.data_type().clone())
 }
 
 fn beginning(unit: &str, time: NaiveDateTime) -> Option<NaiveDateTime> {

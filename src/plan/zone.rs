@@ -16,6 +16,8 @@ use chrono_tz::Tz;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, DataFusionError, Result};
+use datafusion::functions::utils::make_scalar_function;
+use datafusion::logical_expr::function::Hint;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
     Cast, ColumnarValue, Expr, ExprSchemable, LogicalPlan, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
@@ -32,8 +34,8 @@ pub const INSTANT: &str = "instant";
 /// Name of the function from a timestamp to one of a finer unit.
 pub const FINER: &str = "finer_timestamp";
 
-/// Puts [`WALL_TIME`] and [`INSTANT`] in the place of casts, [`bins::BIN`] in that of `date_bin`, and [`zone_days::LATER`] in that of days and months
-/// added to instants; runs after type coercion.
+/// Puts [`WALL_TIME`] and [`INSTANT`] in the place of casts, [`bins::BIN`] in that of `date_bin`, and [`zone_days::LATER`] in
+/// that of days and months added to instants; runs after type coercion.
 #[derive(Debug)]
 pub struct ZoneCasts;
 
@@ -167,16 +169,8 @@ impl ScalarUDFImpl for ZoneFunction {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let scalar = args.args.iter().all(|value| matches!(value, ColumnarValue::Scalar(_)));
-        let rows = if scalar { 1 } else { args.number_rows };
-        let mut arrays = args.args.iter().map(|value| value.to_array(rows));
-        let array =
-            arrays.next().ok_or_else(|| DataFusionError::Internal(format!("{} without argument", self.name)))??;
-        let converted = self.convert(&array)?;
-        if scalar {
-            return Ok(ColumnarValue::Scalar(datafusion::common::ScalarValue::try_from_array(&converted, 0)?));
-        }
-        Ok(ColumnarValue::Array(converted))
+        let convert = |arrays: &[ArrayRef]| self.convert(&arrays[0]);
+        make_scalar_function(convert, vec![Hint::Pad, Hint::AcceptsSingular])(&args.args)
     }
 }
 
@@ -187,12 +181,16 @@ impl ZoneFunction {
         let converted = if self.name == FINER {
             values
         } else {
-            Offsets::new(named_zone(&self.zone)?, self.name == INSTANT).convert(&values, per_second(self.unit))
+            let mut offsets = Offsets::new(named_zone(&self.zone)?, self.name == INSTANT, values.len());
+            offsets.convert(&values, per_second(self.unit))
         };
-        // The values are those of the result already: only their type is to be named.
-        let data = converted.to_data().into_builder().data_type(self.output()).build()?;
-        Ok(arrow::array::make_array(data))
+        timestamps(&converted, self.output())
     }
+}
+
+/// Ticks as the timestamps that they are of that type.
+pub(super) fn timestamps(ticks: &Int64Array, data_type: DataType) -> Result<ArrayRef> {
+    Ok(arrow::array::make_array(ticks.to_data().into_builder().data_type(data_type).build()?))
 }
 
 /// The ticks of timestamps, counted in another unit; what that does not hold is its first or last.
@@ -210,7 +208,7 @@ fn in_unit(array: &ArrayRef, unit: TimeUnit) -> Result<Int64Array> {
     })
 }
 
-/// Quarters of an hour whose offset is kept: zones change theirs at such a boundary, or the quarter is looked at anew.
+/// Most quarters of an hour whose offset is kept: zones change theirs at such a boundary, or the quarter is looked at anew.
 const REMEMBERED: usize = 4096;
 const QUARTER: i64 = 900;
 
@@ -223,8 +221,9 @@ pub(super) struct Offsets {
 }
 
 impl Offsets {
-    pub(super) fn new(zone: Tz, from_wall_time: bool) -> Self {
-        Offsets { zone, from_wall_time, recent: vec![None; REMEMBERED] }
+    /// For so many times.
+    pub(super) fn new(zone: Tz, from_wall_time: bool, times: usize) -> Self {
+        Offsets { zone, from_wall_time, recent: vec![None; times.clamp(1, REMEMBERED)] }
     }
 
     fn convert(&mut self, values: &Int64Array, per_second: i64) -> Int64Array {
@@ -241,7 +240,7 @@ impl Offsets {
     /// Seconds that wall time is ahead of UTC, at seconds of wall time or of UTC. `None` outside chrono's range.
     pub(super) fn offset(&mut self, second: i64) -> Option<i64> {
         let quarter = second.div_euclid(QUARTER);
-        let place = quarter.rem_euclid(REMEMBERED as i64) as usize;
+        let place = quarter.rem_euclid(self.recent.len() as i64) as usize;
         if let Some((known, offset)) = self.recent[place]
             && known == quarter
         {
@@ -308,7 +307,7 @@ mod tests {
     #[test]
     fn a_wall_time_and_a_day_is_no_earlier_instant_than_any_before_it() {
         for (zone, from) in [("Pacific/Apia", "2011-12-28 00:00:00"), ("America/New_York", "2026-03-07 00:00:00")] {
-            let mut offsets = Offsets::new(zone.parse().unwrap(), true);
+            let mut offsets = Offsets::new(zone.parse().unwrap(), true, REMEMBERED);
             let start = second(from);
             let instants: Vec<i64> = (0..5 * 96)
                 .map(|quarter| {

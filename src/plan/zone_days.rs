@@ -4,19 +4,21 @@
 //! are put forward would set a tag aside. Here it is the instant that [`zone::INSTANT`] makes of it. Takes the place of `+` and
 //! `-` with `zone::ZoneCasts`; what is shorter than a day is added as it is.
 
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
+use arrow::array::{ArrayRef, AsArray, Int64Array};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, TimeUnit};
 use chrono::{DateTime, Days, Months, NaiveDateTime};
 use chrono_tz::Tz;
 use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue};
+use datafusion::functions::utils::make_scalar_function;
+use datafusion::logical_expr::function::Hint;
 use datafusion::logical_expr::{
     BinaryExpr, ColumnarValue, Expr, ExprSchemable, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
     Volatility,
 };
 
 use crate::plan::clock::reads_clock;
-use crate::plan::zone::{Offsets, details, named_zone, per_second};
+use crate::plan::zone::{Offsets, details, named_zone, per_second, timestamps};
 
 /// Name of the function of an instant and an interval.
 pub const LATER: &str = "zone_later";
@@ -78,8 +80,10 @@ impl Later {
         let ticks = ticks.as_primitive::<Int64Type>();
         let intervals = intervals.as_primitive_opt::<IntervalMonthDayNanoType>();
         let intervals = intervals.ok_or_else(|| DataFusionError::Internal(format!("{LATER} of no interval")))?;
-        let (mut to_wall_time, mut to_instant) = (Offsets::new(self.zone, false), Offsets::new(self.zone, true));
-        let mut later = Vec::with_capacity(ticks.len());
+        let rows = ticks.len();
+        let (mut to_wall_time, mut to_instant) =
+            (Offsets::new(self.zone, false, rows), Offsets::new(self.zone, true, rows));
+        let mut later = Vec::with_capacity(rows);
         for (tick, interval) in ticks.iter().zip(intervals) {
             let (Some(tick), Some(interval)) = (tick, interval) else {
                 later.push(None);
@@ -90,9 +94,7 @@ impl Later {
                 DataFusionError::Execution(format!("an instant and {interval:?} is a time that no timestamp holds"))
             })?));
         }
-        // The values are those of the result already: only their type is to be named.
-        let data = Int64Array::from(later).to_data().into_builder().data_type(self.output()).build()?;
-        Ok(arrow::array::make_array(data))
+        timestamps(&Int64Array::from(later), self.output())
     }
 
     fn moved(
@@ -141,15 +143,8 @@ impl ScalarUDFImpl for Later {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let [instant, interval, ..] = args.args.as_slice() else {
-            return Err(DataFusionError::Internal(format!("{LATER} without two arguments")));
-        };
-        if let (ColumnarValue::Scalar(instant), ColumnarValue::Scalar(interval)) = (instant, interval) {
-            let later = self.of(&instant.to_array()?, &interval.to_array()?)?;
-            return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&later, 0)?));
-        }
-        let rows = args.number_rows;
-        Ok(ColumnarValue::Array(self.of(&instant.to_array(rows)?, &interval.to_array(rows)?)?))
+        let later = |arrays: &[ArrayRef]| self.of(&arrays[0], &arrays[1]);
+        make_scalar_function(later, vec![Hint::Pad, Hint::Pad, Hint::AcceptsSingular])(&args.args)
     }
 }
 
