@@ -1,6 +1,6 @@
 //! Joins by equal keys, with any further condition: inner, outer, semi, anti and mark.
 //!
-//! Both inputs are kept by key. New rows of the left meet the right as it was, new rows of the right meet the left as
+//! Both inputs are kept by key. New rows of the left meet the right as it was, then new rows of the right meet the left as
 //! it is now, so that every pair is met once. Rows that show up without a partner (outer, anti, mark) know how many
 //! partners they have, by weight; what they show changes when that becomes none or is none no more.
 
@@ -16,7 +16,7 @@ use rayon::prelude::*;
 
 use crate::delta::Delta;
 use crate::operator::changed::ChangedRows;
-use crate::operator::join::side::{Bytes, Entry, KeyRows, Net, Side};
+use crate::operator::join::side::{Bytes, Entry, KeyRows, Net, Packed, Side};
 use crate::operator::state::Gone;
 use crate::operator::{OperatorError, StatePart, Stateful, map, rows};
 use crate::plan::flow::{JoinKind, JoinPlan};
@@ -51,27 +51,29 @@ pub struct Join {
     shards: Vec<Shard>,
 }
 
-/// Output rows of one shard: of both sides, or of one alone with a mark where the kind has one.
+/// Output rows of one shard.
 #[derive(Default)]
 struct Out {
-    pairs: Vec<(Bytes, Bytes, i64)>,
-    left: Vec<(Bytes, bool, i64)>,
-    right: Vec<(Bytes, i64)>,
+    /// The left and the right of pairs, and their weights.
+    pairs: [Packed; 2],
+    weights: Vec<i64>,
+    /// Of the left and of the right: rows that come out alone, with a mark where the kind has one.
+    alone: [Vec<(Bytes, bool, i64)>; 2],
 }
 
-/// A pair to look at: key, left row, right row, and the weights of the two.
-struct Pair<'a> {
-    key: &'a [u8],
-    left: &'a [u8],
-    right: &'a [u8],
+/// A pair to look at: key, the row that is new and the one that it meets, and the weights of the two.
+struct Pair<'n, 'k> {
+    key: &'n [u8],
+    new: &'n [u8],
+    known: &'k [u8],
     weights: (i64, i64),
 }
 
 /// Partners that rows, by key, gain in one meeting.
 #[derive(Default)]
-struct Met {
-    gained_by_left: BTreeMap<(Bytes, Bytes), i64>,
-    gained_by_right: BTreeMap<(Bytes, Bytes), i64>,
+struct Met<'n> {
+    new: HashMap<(&'n [u8], &'n [u8]), i64>,
+    known: BTreeMap<(&'n [u8], Bytes), i64>,
 }
 
 impl Join {
@@ -95,12 +97,12 @@ impl Join {
         if left.is_empty() && right.is_empty() {
             return Ok(Delta::empty(Arc::clone(&self.schema)));
         }
-        let left = self.left.net(left, self.shards.len())?;
-        let right = self.right.net(right, self.shards.len())?;
+        let (left, right) = (self.left.encode(left)?, self.right.encode(right)?);
+        let (left_news, right_news) = (left.by_shard(self.shards.len()), right.by_shard(self.shards.len()));
         let mut shards = std::mem::take(&mut self.shards);
         let outputs: Result<Vec<Delta>, OperatorError> = shards
             .par_iter_mut()
-            .zip(left.by_shard.par_iter().zip(&right.by_shard))
+            .zip(left_news.par_iter().zip(&right_news))
             .map(|(shard, (left, right))| {
                 let out = self.step_shard(shard, left, right)?;
                 self.delta(out)
@@ -109,22 +111,20 @@ impl Join {
         self.shards = shards;
         let mut outputs = outputs?;
         // Rows whose key holds a NULL have no partner, ever: they are not kept.
-        let mut alone = Out::default();
-        alone.left.extend(
-            left.without_key
-                .into_iter()
-                .filter(|_| self.plan.kind.shows_left(0))
-                .map(|(row, weight)| (row, false, weight)),
-        );
-        alone.right.extend(right.without_key.into_iter().filter(|_| self.plan.kind.shows_right(0)));
-        outputs.push(self.delta(alone)?);
+        let mut out = Out::default();
+        for (side, input) in [(LEFT, &left), (RIGHT, &right)] {
+            if let Some(mark) = self.shown_alone(side, 0) {
+                out.alone[side].extend(input.without_key().map(|(row, weight)| (row.into(), mark, weight)));
+            }
+        }
+        outputs.push(self.delta(out)?);
         Ok(Delta::concat(&self.schema, &outputs)?)
     }
 
-    fn step_shard(&self, shard: &mut Shard, left: &Net, right: &Net) -> Result<Out, OperatorError> {
+    fn step_shard(&self, shard: &mut Shard, left: &Net<'_>, right: &Net<'_>) -> Result<Out, OperatorError> {
         let mut out = Out::default();
-        self.take_left(shard, left, &mut out)?;
-        self.take_right(shard, right, &mut out)?;
+        self.take(shard, LEFT, left, &mut out)?;
+        self.take(shard, RIGHT, right, &mut out)?;
         for key in left.keys().chain(right.keys()) {
             if shard.keys.get(key).is_some_and(KeyRows::is_empty) {
                 shard.keys.remove(key);
@@ -133,127 +133,104 @@ impl Join {
         Ok(out)
     }
 
-    /// New rows of the left meet the right as it was.
-    fn take_left(&self, shard: &mut Shard, news: &Net, out: &mut Out) -> Result<(), OperatorError> {
-        let kind = self.plan.kind;
+    /// New rows of one side meet those of the other that there are.
+    fn take(&self, shard: &mut Shard, side: usize, news: &Net<'_>, out: &mut Out) -> Result<(), OperatorError> {
+        let other = LEFT + RIGHT - side;
         let (mut pairs, mut met) = (Vec::new(), Met::default());
         for (key, rows) in news.iter() {
-            let known = shard.keys.get(key).into_iter().flat_map(|known| &known.right);
-            for (right, entry) in known {
-                for (left, weight) in rows {
-                    pairs.push(Pair { key, left, right, weights: (*weight, entry.weight) });
-                }
-                self.meet(&mut pairs, MOST_PAIRS, &mut met, out)?;
+            let known = shard.keys.get(key).into_iter().flat_map(|known| known.side(other));
+            for (known, entry) in known {
+                let weights = |weight: i64| (weight, entry.weight);
+                pairs.extend(rows.iter().map(|(_, new, weight)| Pair { key, new, known, weights: weights(*weight) }));
+                self.meet(side, &mut pairs, MOST_PAIRS, &mut met, out)?;
             }
         }
-        self.meet(&mut pairs, 0, &mut met, out)?;
-        for ((key, row), weight) in met.gained_by_right {
-            let Some(entry) = shard.keys.get_mut(&key).and_then(|known| known.right.get_mut(&row)) else { continue };
-            shard.changed[RIGHT].note(&key, &row);
-            let before = entry.partners;
+        self.meet(side, &mut pairs, 0, &mut met, out)?;
+        for ((key, row), weight) in met.known {
+            let known = shard.keys.get_mut(key).and_then(|known| known.side_mut(other).get_mut(&row));
+            let Some(entry) = known else { continue };
+            shard.changed[other].note(key, &row);
+            let before = self.shown_alone(other, entry.partners);
             entry.partners += weight;
-            let shown = i64::from(kind.shows_right(entry.partners)) - i64::from(kind.shows_right(before));
-            if shown != 0 {
-                out.right.push((row, shown * entry.weight));
+            let after = self.shown_alone(other, entry.partners);
+            if before != after {
+                out.alone[other].extend(before.map(|mark| (row.clone(), mark, -entry.weight)));
+                out.alone[other].extend(after.map(|mark| (row, mark, entry.weight)));
             }
         }
         for (key, rows) in news.iter() {
-            let known = &mut shard.keys.entry(key.into()).or_default().left;
+            let known = shard.keys.entry(key.into()).or_default().side_mut(side);
             let before = known.len();
-            for (row, weight) in rows {
-                shard.changed[LEFT].note(key, row);
-                let found = met.gained_by_left.get(&(key.into(), row.clone())).copied().unwrap_or_default();
-                let partners = side::add(known, row, *weight, found);
-                if kind.shows_left(partners) {
-                    out.left.push((row.clone(), partners != 0, *weight));
-                }
+            for (_, row, weight) in rows {
+                shard.changed[side].note(key, row);
+                let gained = met.new.get(&(key, *row)).copied().unwrap_or_default();
+                let partners = side::add(known, row, *weight, gained);
+                let shown = self.shown_alone(side, partners);
+                out.alone[side].extend(shown.map(|mark| ((*row).into(), mark, *weight)));
             }
-            shard.rows[LEFT] = shard.rows[LEFT] + known.len() - before;
+            shard.rows[side] = shard.rows[side] + known.len() - before;
         }
         Ok(())
     }
 
-    /// New rows of the right meet the left as it is now.
-    fn take_right(&self, shard: &mut Shard, news: &Net, out: &mut Out) -> Result<(), OperatorError> {
+    /// Whether a row with so many partners comes out alone, and with which mark.
+    fn shown_alone(&self, side: usize, partners: i64) -> Option<bool> {
         let kind = self.plan.kind;
-        let (mut pairs, mut met) = (Vec::new(), Met::default());
-        for (key, rows) in news.iter() {
-            let known = shard.keys.get(key).into_iter().flat_map(|known| &known.left);
-            for (left, entry) in known {
-                for (right, weight) in rows {
-                    pairs.push(Pair { key, left, right, weights: (entry.weight, *weight) });
-                }
-                self.meet(&mut pairs, MOST_PAIRS, &mut met, out)?;
-            }
-        }
-        self.meet(&mut pairs, 0, &mut met, out)?;
-        for ((key, row), weight) in met.gained_by_left {
-            let Some(entry) = shard.keys.get_mut(&key).and_then(|known| known.left.get_mut(&row)) else { continue };
-            shard.changed[LEFT].note(&key, &row);
-            let before = entry.partners;
-            entry.partners += weight;
-            let (had, has) = (before != 0, entry.partners != 0);
-            if had != has {
-                let gone = kind.shows_left(before).then(|| (row.clone(), had, -entry.weight));
-                let come = kind.shows_left(entry.partners).then_some((row, has, entry.weight));
-                out.left.extend(gone.into_iter().chain(come));
-            }
-        }
-        for (key, rows) in news.iter() {
-            let known = &mut shard.keys.entry(key.into()).or_default().right;
-            let before = known.len();
-            for (row, weight) in rows {
-                shard.changed[RIGHT].note(key, row);
-                let found = met.gained_by_right.get(&(key.into(), row.clone())).copied().unwrap_or_default();
-                let partners = side::add(known, row, *weight, found);
-                if kind.shows_right(partners) {
-                    out.right.push((row.clone(), *weight));
-                }
-            }
-            shard.rows[RIGHT] = shard.rows[RIGHT] + known.len() - before;
-        }
-        Ok(())
+        let is_shown = if side == LEFT { kind.shows_left(partners) } else { kind.shows_right(partners) };
+        is_shown.then_some(partners != 0)
     }
 
     /// Once there are more than `most` pairs, gives out those that match, and counts the partners that rows gain by them.
-    fn meet(&self, pairs: &mut Vec<Pair<'_>>, most: usize, met: &mut Met, out: &mut Out) -> Result<(), OperatorError> {
+    fn meet<'n>(
+        &self,
+        side: usize,
+        pairs: &mut Vec<Pair<'n, '_>>,
+        most: usize,
+        met: &mut Met<'n>,
+        out: &mut Out,
+    ) -> Result<(), OperatorError> {
         if pairs.len() <= most {
             return Ok(());
         }
         let kind = self.plan.kind;
-        for Pair { key, left, right, weights: (of_left, of_right) } in self.matching(std::mem::take(pairs))? {
+        for Pair { key, new, known, weights } in self.matching(side, std::mem::take(pairs))? {
             if kind.gives_pairs() {
-                out.pairs.push((left.into(), right.into(), of_left * of_right));
+                let [left, right] = if side == LEFT { [new, known] } else { [known, new] };
+                out.pairs[LEFT].push(left);
+                out.pairs[RIGHT].push(right);
+                out.weights.push(weights.0 * weights.1);
             }
             if kind != JoinKind::Inner {
-                *met.gained_by_left.entry((key.into(), left.into())).or_default() += of_right;
-                *met.gained_by_right.entry((key.into(), right.into())).or_default() += of_left;
+                *met.new.entry((key, new)).or_default() += weights.1;
+                *met.known.entry((key, known.into())).or_default() += weights.0;
             }
         }
         Ok(())
     }
 
     /// The pairs for which the condition is true.
-    fn matching<'a>(&self, pairs: Vec<Pair<'a>>) -> Result<Vec<Pair<'a>>, OperatorError> {
+    fn matching<'n, 'k>(&self, side: usize, pairs: Vec<Pair<'n, 'k>>) -> Result<Vec<Pair<'n, 'k>>, OperatorError> {
         let Some(condition) = self.plan.condition.as_ref().filter(|_| !pairs.is_empty()) else { return Ok(pairs) };
-        let batch = self.pair_batch(pairs.iter().map(|pair| pair.left), pairs.iter().map(|pair| pair.right))?;
+        let of_side = |wanted: usize| pairs.iter().map(move |pair| if wanted == side { pair.new } else { pair.known });
+        let batch = self.pair_batch(pairs.len(), of_side(LEFT), of_side(RIGHT))?;
         let mask: BooleanArray = map::evaluate_condition(condition, &batch)?;
         Ok(pairs.into_iter().zip(mask.values().iter()).filter(|(_, matches)| *matches).map(|(pair, _)| pair).collect())
     }
 
     fn pair_batch<'a>(
         &self,
-        left: impl ExactSizeIterator<Item = &'a [u8]>,
+        count: usize,
+        left: impl Iterator<Item = &'a [u8]>,
         right: impl Iterator<Item = &'a [u8]>,
     ) -> Result<RecordBatch, OperatorError> {
-        let options = RecordBatchOptions::new().with_row_count(Some(left.len()));
+        let options = RecordBatchOptions::new().with_row_count(Some(count));
         let mut columns = self.left.decode(left)?;
         columns.extend(self.right.decode(right)?);
         Ok(RecordBatch::try_new_with_options(Arc::clone(&self.pair_schema), columns, &options)?)
     }
 
     fn delta(&self, out: Out) -> Result<Delta, OperatorError> {
-        let Out { pairs, left, right } = out;
+        let Out { pairs, weights, alone: [left, right] } = out;
         let mut deltas = Vec::new();
         let weighted = |columns: Vec<ArrayRef>, weights: Vec<i64>| -> Result<Delta, OperatorError> {
             let options = RecordBatchOptions::new().with_row_count(Some(weights.len()));
@@ -263,12 +240,9 @@ impl Join {
         let nulls = |side: &Side, rows: usize| -> Vec<ArrayRef> {
             side.schema.fields().iter().map(|field| new_null_array(field.data_type(), rows)).collect()
         };
-        if !pairs.is_empty() {
-            let batch = self.pair_batch(
-                pairs.iter().map(|(left, _, _)| left.as_ref()),
-                pairs.iter().map(|(_, right, _)| right.as_ref()),
-            )?;
-            deltas.push(weighted(batch.columns().to_vec(), pairs.iter().map(|(_, _, weight)| *weight).collect())?);
+        if !weights.is_empty() {
+            let batch = self.pair_batch(weights.len(), pairs[LEFT].iter(), pairs[RIGHT].iter())?;
+            deltas.push(weighted(batch.columns().to_vec(), weights)?);
         }
         if !left.is_empty() {
             let mut columns = self.left.decode(left.iter().map(|(row, _, _)| row.as_ref()))?;
@@ -284,8 +258,8 @@ impl Join {
         }
         if !right.is_empty() {
             let mut columns = nulls(&self.left, right.len());
-            columns.extend(self.right.decode(right.iter().map(|(row, _)| row.as_ref()))?);
-            deltas.push(weighted(columns, right.iter().map(|(_, weight)| *weight).collect())?);
+            columns.extend(self.right.decode(right.iter().map(|(row, _, _)| row.as_ref()))?);
+            deltas.push(weighted(columns, right.iter().map(|(_, _, weight)| *weight).collect())?);
         }
         if deltas.is_empty() {
             Ok(Delta::empty(Arc::clone(&self.schema)))

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
-use arrow::row::RowConverter;
+use arrow::row::{RowConverter, Rows as EncodedRows};
+use rayon::prelude::*;
 
 use crate::delta::Delta;
 use crate::operator::state::{binary_column, find_parts, primitive_column};
@@ -72,25 +73,80 @@ pub(super) fn add(rows: &mut Rows, row: &[u8], weight: i64, partners: i64) -> i6
     }
 }
 
-/// The change of one input and shard: rows and weights by key, none of weight zero.
+/// Rows behind one another in one piece of memory.
 #[derive(Debug, Default)]
-pub(super) struct Net(BTreeMap<Bytes, BTreeMap<Bytes, i64>>);
+pub(super) struct Packed {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
 
-impl Net {
-    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &BTreeMap<Bytes, i64>)> {
-        self.0.iter().map(|(key, rows)| (key.as_ref(), rows))
+impl Packed {
+    pub fn push(&mut self, row: &[u8]) {
+        self.bytes.extend_from_slice(row);
+        self.ends.push(self.bytes.len());
     }
 
-    pub fn keys(&self) -> impl Iterator<Item = &[u8]> {
-        self.0.keys().map(AsRef::as_ref)
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let starts = std::iter::once(&0).chain(&self.ends);
+        starts.zip(&self.ends).map(|(start, end)| &self.bytes[*start..*end])
     }
 }
 
-/// The change of one input.
-pub(super) struct NetInput {
-    pub by_shard: Vec<Net>,
-    /// Rows whose key holds a NULL, where NULL equals nothing.
-    pub without_key: Vec<(Bytes, i64)>,
+/// A changed row: its key, itself, and the weight that it gains or loses.
+pub(super) type NetRow<'a> = (&'a [u8], &'a [u8], i64);
+
+/// The change of one input and shard, by key and row, none of weight zero.
+#[derive(Debug, Default)]
+pub(super) struct Net<'a>(Vec<NetRow<'a>>);
+
+impl<'a> Net<'a> {
+    /// Of rows in any order, among which one may be several times.
+    fn of(mut rows: Vec<NetRow<'a>>) -> Self {
+        rows.sort_unstable();
+        rows.dedup_by(|next, kept| {
+            let is_same = (next.0, next.1) == (kept.0, kept.1);
+            kept.2 += if is_same { next.2 } else { 0 };
+            is_same
+        });
+        rows.retain(|(.., weight)| *weight != 0);
+        Net(rows)
+    }
+
+    /// The rows of each key.
+    pub fn iter(&self) -> impl Iterator<Item = (&'a [u8], &[NetRow<'a>])> {
+        self.0.chunk_by(|one, other| one.0 == other.0).map(|rows| (rows[0].0, rows))
+    }
+
+    pub fn keys(&self) -> impl Iterator<Item = &'a [u8]> {
+        self.iter().map(|(key, _)| key)
+    }
+}
+
+/// The change of one input, encoded.
+pub(super) struct Encoded {
+    keys: EncodedRows,
+    rows: EncodedRows,
+    weights: Vec<i64>,
+    /// Whether the key holds a NULL, where NULL equals nothing.
+    without_key: Vec<bool>,
+}
+
+impl Encoded {
+    /// Rows by shard, those that cancel out left out.
+    pub fn by_shard(&self, shards: usize) -> Vec<Net<'_>> {
+        let mut found: Vec<Vec<NetRow<'_>>> = (0..shards).map(|_| Vec::new()).collect();
+        for (row, weight) in self.weights.iter().enumerate().filter(|(row, _)| !self.without_key[*row]) {
+            let key = self.keys.row(row).data();
+            found[rows::shard_of(rows::hash_bytes(key), shards)].push((key, self.rows.row(row).data(), *weight));
+        }
+        found.into_par_iter().map(Net::of).collect()
+    }
+
+    /// Rows whose key holds a NULL, and their weights.
+    pub fn without_key(&self) -> impl Iterator<Item = (&[u8], i64)> {
+        let rows = self.weights.iter().enumerate().filter(|(row, _)| self.without_key[*row]);
+        rows.map(|(row, weight)| (self.rows.row(row).data(), *weight))
+    }
 }
 
 /// How one input's rows are read.
@@ -110,34 +166,17 @@ impl Side {
         Ok(Side { keys, schema, key_converter, row_converter, null_equals_null })
     }
 
-    /// Rows by shard and key, those that cancel out left out.
-    pub fn net(&self, input: &Delta, shards: usize) -> Result<NetInput, OperatorError> {
-        let mut net = NetInput { by_shard: (0..shards).map(|_| Net::default()).collect(), without_key: Vec::new() };
-        if input.is_empty() {
-            return Ok(net);
-        }
+    /// Rows as bytes.
+    pub fn encode(&self, input: &Delta) -> Result<Encoded, OperatorError> {
         let keys: Vec<ArrayRef> =
             self.keys.iter().map(|key| map::evaluate(key, &input.batch)).collect::<Result<_, _>>()?;
         let is_null = |row: usize| !self.null_equals_null && keys.iter().any(|key| key.is_null(row));
-        let encoded_keys = self.key_converter.convert_columns(&keys)?;
-        let encoded = self.row_converter.convert_columns(input.batch.columns())?;
-        for row in 0..input.num_rows() {
-            let bytes = encoded.row(row).data();
-            if is_null(row) {
-                net.without_key.push((bytes.into(), input.weight(row)));
-                continue;
-            }
-            let key = encoded_keys.row(row).data();
-            let shard = &mut net.by_shard[rows::shard_of(rows::hash_bytes(key), shards)].0;
-            *shard.entry(key.into()).or_default().entry(bytes.into()).or_default() += input.weight(row);
-        }
-        for shard in &mut net.by_shard {
-            shard.0.retain(|_, rows| {
-                rows.retain(|_, weight| *weight != 0);
-                !rows.is_empty()
-            });
-        }
-        Ok(net)
+        Ok(Encoded {
+            without_key: (0..input.num_rows()).map(is_null).collect(),
+            weights: (0..input.num_rows()).map(|row| input.weight(row)).collect(),
+            keys: self.key_converter.convert_columns(&keys)?,
+            rows: self.row_converter.convert_columns(input.batch.columns())?,
+        })
     }
 
     pub fn decode<'a>(&self, encoded: impl Iterator<Item = &'a [u8]>) -> Result<Vec<ArrayRef>, OperatorError> {
