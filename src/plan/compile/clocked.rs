@@ -9,7 +9,6 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DataFusionError};
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator, lit, not};
 
-use super::join::Joined;
 use super::{Compiler, Refusal, Relation, scalar_over};
 use crate::plan::clock::{self, ClockBound, ClockSide, Comparison};
 use crate::plan::codes;
@@ -78,7 +77,7 @@ impl Compiler<'_> {
     fn with_clock_row(&mut self, relation: Relation, place: &str) -> Result<Relation, Refusal> {
         let mut values: Vec<Expr> = Vec::new();
         for column in &relation.columns {
-            if take_steps(column, &mut values)?.is_none() {
+            if !take_steps(column, &mut values)? {
                 return Err(Refusal::new(
                     codes::CLOCK_PLACE,
                     format!("this use of NOW() or CURRENT_DATE in {place} does not stream"),
@@ -93,23 +92,15 @@ impl Compiler<'_> {
         let columns = relation.columns.clone();
         let (needed, _) = below_comparisons(&columns, [])?;
         let places: HashMap<Expr, usize> = needed.iter().cloned().zip(0..).collect();
-        let width = needed.len();
         // A row of nothing would be no row: what reads the clock alone still says who has it.
         let needed = if needed.is_empty() { vec![lit(true)] } else { needed };
         let left = self.narrow(Relation { columns: needed, ..relation })?.node;
         let right = self.clock_row(&values)?;
-        let node = self.joined(Joined {
-            kind: JoinKind::Inner,
-            left,
-            right,
-            keys: vec![(lit(0_i64), lit(0_i64))],
-            condition: None,
-            null_equals_null: false,
-        })?;
+        let node = self.beside_one_row(JoinKind::Inner, left, right)?;
         let first_value = self.facts[left].columns.fields().len();
         let resolve = |expr: Expr| {
             let value = values.iter().position(|value| *value == expr).map(|value| first_value + value);
-            Ok(match value.or_else(|| places.get(&expr).copied().filter(|place| *place < width)) {
+            Ok(match value.or_else(|| places.get(&expr).copied()) {
                 Some(index) => Transformed::new(Expr::Column(self.column(node, index)), true, TreeNodeRecursion::Jump),
                 None => Transformed::no(expr),
             })
@@ -184,9 +175,9 @@ pub(super) fn below_comparisons<'a>(
     Ok((needed, read))
 }
 
-/// Takes the largest parts of an expression that are values of the clock and move in steps. `None` where something else of
+/// Takes the largest parts of an expression that are values of the clock and move in steps. False where something else of
 /// it reads the clock.
-fn take_steps(expr: &Expr, values: &mut Vec<Expr>) -> Result<Option<()>, DataFusionError> {
+fn take_steps(expr: &Expr, values: &mut Vec<Expr>) -> Result<bool, DataFusionError> {
     let mut all = true;
     expr.apply(|expr| {
         if !clock::reads_clock(expr) {
@@ -201,7 +192,7 @@ fn take_steps(expr: &Expr, values: &mut Vec<Expr>) -> Result<Option<()>, DataFus
         all &= !clock::is_clock(expr);
         Ok(if all { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
     })?;
-    Ok(all.then_some(()))
+    Ok(all)
 }
 
 /// The comparisons with the clock that a condition is, where rows can be followed by them: a side that the clock moves back and
@@ -209,7 +200,7 @@ fn take_steps(expr: &Expr, values: &mut Vec<Expr>) -> Result<Option<()>, DataFus
 pub(super) fn comparisons_of(expr: &Expr) -> Option<Vec<Comparing>> {
     let parts = clock::split_comparison(expr)?;
     let follows = |(_, _, clock_side): &Comparing| {
-        clock::clock_side(clock_side).is_ok() || !matches!(take_steps(clock_side, &mut Vec::new()), Ok(Some(())))
+        clock::clock_side(clock_side).is_ok() || !take_steps(clock_side, &mut Vec::new()).unwrap_or(false)
     };
     parts.iter().all(follows).then_some(parts)
 }

@@ -94,6 +94,17 @@ impl Compiler<'_> {
     }
 
     /// The node of a join. Its columns are those of the pair, of the left, or of the left and a mark.
+    /// Every row of the left with every row of the right, of which there is one.
+    pub(super) fn beside_one_row(
+        &mut self,
+        kind: JoinKind,
+        left: NodeIndex,
+        right: NodeIndex,
+    ) -> Result<NodeIndex, Refusal> {
+        let keys = vec![(lit(0_i64), lit(0_i64))];
+        self.joined(Joined { kind, left, right, keys, condition: None, null_equals_null: false })
+    }
+
     pub(super) fn joined(&mut self, joined: Joined) -> Result<NodeIndex, Refusal> {
         let Joined { kind, left, right, keys, condition, null_equals_null } = joined;
         let left_keys = keys.iter().map(|(key, _)| self.scalar(left, key)).collect::<Result<Vec<_>, _>>()?;

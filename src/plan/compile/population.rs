@@ -61,16 +61,7 @@ impl Compiler<'_> {
                 ));
             }
             let rows = self.narrow(relation)?;
-            let keys = vec![(lit(0_i64), lit(0_i64))];
-            let joined = Joined {
-                kind: JoinKind::Left,
-                left: rows.node,
-                right: value.node,
-                keys,
-                condition: None,
-                null_equals_null: false,
-            };
-            let node = self.joined(joined)?;
+            let node = self.beside_one_row(JoinKind::Left, rows.node, value.node)?;
             places.push(self.facts[rows.node].columns.fields().len());
             relation = self.whole(node);
         }
@@ -119,14 +110,7 @@ impl Compiler<'_> {
         let counts = self.of_everything(list, counts, &[DataType::Int64, DataType::Int64])?;
         let counts = self.narrow(counts)?;
         let width = self.facts[anti].columns.fields().len();
-        let node = self.joined(Joined {
-            kind: JoinKind::Left,
-            left: anti,
-            right: counts.node,
-            keys: vec![(lit(0_i64), lit(0_i64))],
-            condition: None,
-            null_equals_null: false,
-        })?;
+        let node = self.beside_one_row(JoinKind::Left, anti, counts.node)?;
         let column = |index| Expr::Column(self.column(node, index));
         let (all, known) = (column(width), column(width + 1));
         let is_out = all.clone().eq(lit(0_i64)).or(of_left.clone().is_not_null().and(all.eq(known)));
@@ -167,10 +151,7 @@ impl Compiler<'_> {
             return Ok(None);
         };
         let left = self.seed();
-        let keys = vec![(lit(0_i64), lit(0_i64))];
-        let joined =
-            Joined { kind: JoinKind::Left, left, right: group, keys, condition: None, null_equals_null: false };
-        let node = self.joined(joined)?;
+        let node = self.beside_one_row(JoinKind::Left, left, group)?;
         self.facts[node].unique = vec![vec![]];
         let mut relation = self.whole(node);
         // Behind the seed and the constant key.
