@@ -342,6 +342,22 @@ fn tags_over_tables_outside_are_what_sql_says_over_the_tables_whatever_happens_m
     world.until_equal();
     fs::rename(world.shop.path("data/levels.old"), world.shop.path("data/levels.csv")).unwrap();
     daemon.until("the file is back", |status| !format!("{status:?}").contains("the rows stay as they were"));
+    // Tables that are made anew every night are away for a while; others look at them meanwhile.
+    world.sql(&["RENAME TABLE prices TO prices_aside"]);
+    daemon.until("the table is missed", |status| format!("{status:?}").contains("there is no table"));
+    world.sql(&["RENAME TABLE prices_aside TO prices", "UPDATE prices SET price = price + 1 WHERE sku < 50"]);
+    world.until_equal();
+    // A row that says it was written far ahead keeps no other from being seen by the next poll, long before a whole look.
+    fs::write(
+        world.shop.path("schemas/users.toml"),
+        fs::read_to_string(world.shop.path("schemas/users.toml")).unwrap().replace("\"2s\"", "\"1h\""),
+    )
+    .unwrap();
+    daemon.until_quiet(TAGS.len());
+    world.sql(&["UPDATE users SET level = 'gold', updated_at = '2037-01-01' WHERE id = 101"]);
+    world.until_equal();
+    world.sql(&["UPDATE users SET level = 'silver' WHERE id = 102"]);
+    world.until_equal();
     daemon.interrupt();
     world.shop.verify();
 

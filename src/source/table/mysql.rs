@@ -6,7 +6,6 @@
 //! found by the next whole look. Values come as the server's text in a session in UTC: DATETIME is wall time and stays
 //! so, TIMESTAMP is an instant and says so.
 
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -115,6 +114,7 @@ impl MysqlTable {
         let session = self.session().await?;
         session.run("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY", &stream).await?;
         differ.begin();
+        let credible = session.credible(&stream).await?;
         let mut last: Option<Vec<Value>> = None;
         let mut newest = None;
         loop {
@@ -122,7 +122,7 @@ impl MysqlTable {
             let count = rows.len();
             for row in rows {
                 let values = row.unwrap();
-                session.note(&values, &mut newest);
+                session.note(&values, &credible, &mut newest);
                 differ.row(session.json(&values)?)?;
                 last = Some(session.key.iter().map(|place| values[*place].clone()).collect());
             }
@@ -140,10 +140,11 @@ impl MysqlTable {
         let stream = Arc::clone(&self.stream);
         let mut newest = self.newest.clone();
         let session = self.session().await?;
+        let credible = session.credible(&stream).await?;
         let rows = session.rows(&session.written_since(newest.as_deref()), &stream).await?;
         for row in rows {
             let values = row.unwrap();
-            session.note(&values, &mut newest);
+            session.note(&values, &credible, &mut newest);
             differ.row(session.json(&values)?)?;
         }
         self.newest = newest;
@@ -189,8 +190,10 @@ impl Outside for MysqlTable {
 }
 
 async fn connect(address: &MysqlAddress, stream: &Stream, polls: Option<&Polls>) -> Result<Session, Setback> {
-    let setup = |message: String| Setback::Failed(format!("connection {:?}: {message}", stream.connection));
-    let opts = mysql_options(address).map_err(setup)?;
+    let told = |message: String| format!("connection {:?}: {message}", stream.connection);
+    // A table that is not there, or not as it is declared, may be on its way: others make it anew every night.
+    let setup = |message: String| Setback::Trouble(told(message));
+    let opts = mysql_options(address).map_err(|message| Setback::Failed(told(message)))?;
     let conn = match timeout(CONNECT_DEADLINE, Conn::new(opts)).await {
         Ok(conn) => conn.map_err(|error| setback(stream, &error))?,
         Err(_) => {
@@ -299,7 +302,7 @@ async fn check_key(session: &mut Session, stream: &Stream, place: &str) -> Resul
     let key: BTreeSet<String> = stream.key.iter().map(|name| name.to_lowercase()).collect();
     match indices.values().any(|columns| columns.is_subset(&key)) {
         true => Ok(()),
-        false => Err(Setback::Failed(format!(
+        false => Err(Setback::Trouble(format!(
             "the table {:?} has no primary key or unique index of the columns {}: write its primary key as `key`",
             stream.topic,
             stream.key.join(", ")
@@ -370,11 +373,18 @@ impl Session {
         }
     }
 
-    /// Remembers the newest time at which a row was written.
-    fn note(&self, values: &[Value], newest: &mut Option<String>) {
+    /// The latest time at which a row can have been written: a day ahead, as DATETIME is of any zone.
+    async fn credible(&mut self, stream: &Stream) -> Result<String, Setback> {
+        let rows = self.texts("SELECT UTC_TIMESTAMP(6) + INTERVAL 1 DAY", stream).await?;
+        Ok(rows.into_iter().flatten().next().unwrap_or_default())
+    }
+
+    /// Remembers the newest time at which a row was written. One that lies far ahead says nothing: after it no other would be
+    /// the newest.
+    fn note(&self, values: &[Value], credible: &str, newest: &mut Option<String>) {
         if let Some(Value::Bytes(bytes)) = self.written.and_then(|place| values.get(place)) {
             let text = String::from_utf8_lossy(bytes);
-            if newest.as_deref().is_none_or(|newest| newest.cmp(&text) == Ordering::Less) {
+            if text.as_ref() <= credible && newest.as_deref().is_none_or(|newest| newest < text.as_ref()) {
                 *newest = Some(text.into_owned());
             }
         }
@@ -418,16 +428,10 @@ async fn within<T>(stream: &Stream, query: impl Future<Output = Result<T, Error>
     }
 }
 
-/// What an error of the driver means: what the server has decided stays so until someone does something.
+/// What an error of the driver means: whatever the server says may be mended there, and is asked again.
 fn setback(stream: &Stream, error: &Error) -> Setback {
     let message = format!("connection {:?}, table {:?}: {error}", stream.connection, stream.topic);
     match error {
-        // No access, no database, table or column.
-        Error::Server(server)
-            if matches!(server.code, 1044 | 1045 | 1049 | 1054 | 1130 | 1142 | 1143 | 1146 | 1698) =>
-        {
-            Setback::Failed(message)
-        }
         Error::Url(_) => Setback::Failed(message),
         _ => Setback::Trouble(message),
     }
