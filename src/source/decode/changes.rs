@@ -8,6 +8,7 @@ use serde_json::Value as Json;
 
 use super::column::Value;
 use super::json::JsonReader;
+use super::text_rows::TextRowReader;
 use super::{DecodeError, RowBuilder};
 use crate::catalog::{Column, Format, Stream, TimestampFormat};
 
@@ -15,10 +16,11 @@ use crate::catalog::{Column, Format, Stream, TimestampFormat};
 pub(super) struct ChangeReader {
     format: Format,
     envelope: JsonReader,
-    row: JsonReader,
-    key: Vec<String>,
-    /// By declared column: text stands for a value of another type, as databases' tools write it.
-    reads_text: Vec<bool>,
+    row: TextRowReader,
+    /// The key's columns alone.
+    keys: JsonReader,
+    /// Of each column of the key: its place among the declared ones, and its path in a row.
+    key: Vec<(usize, Vec<String>)>,
 }
 
 /// What a record says.
@@ -73,16 +75,15 @@ impl ChangeReader {
         let outer = Stream { columns: columns.collect(), format: Format::Json, ..stream.clone() };
         let fields: Vec<usize> = (0..FIELDS.len()).collect();
         let envelope = JsonReader::new(&outer, &RowBuilder::new(&outer, &fields)?);
+        let of_key = stream.columns.iter().enumerate().filter(|(_, column)| stream.key.contains(&column.name));
+        let key: Vec<(usize, Vec<String>)> = of_key.map(|(slot, column)| (slot, column.path.clone())).collect();
+        let slots: Vec<usize> = key.iter().map(|(slot, _)| *slot).collect();
         Ok(ChangeReader {
             format: stream.format.clone(),
             envelope,
-            row: JsonReader::new(stream, rows),
-            key: stream.key.clone(),
-            reads_text: stream
-                .columns
-                .iter()
-                .map(|column| column.data_type != arrow::datatypes::DataType::Utf8)
-                .collect(),
+            row: TextRowReader::new(stream, rows),
+            keys: JsonReader::new(stream, &RowBuilder::new(stream, &slots)?),
+            key,
         })
     }
 
@@ -115,7 +116,7 @@ impl ChangeReader {
     }
 
     fn debezium(
-        &self,
+        &mut self,
         op: Option<&str>,
         before: Option<String>,
         after: Option<String>,
@@ -136,7 +137,7 @@ impl ChangeReader {
 
     /// Canal's list of rows, or Maxwell's one.
     fn rows_of_table(
-        &self,
+        &mut self,
         kind: Option<&str>,
         data: Option<String>,
         old: Option<String>,
@@ -173,21 +174,40 @@ impl ChangeReader {
     }
 
     /// The old key of a row, if the change gave it another. `old` may hold the changed columns alone.
-    fn moved_key(&self, old: &str, new: &str) -> Result<Option<Change>, DecodeError> {
-        let object = |text: &str| {
-            serde_json::from_str::<serde_json::Map<String, Json>>(text).map_err(|error| DecodeError(error.to_string()))
-        };
-        let (old, new) = (object(old)?, object(new)?);
-        let is_moved = |key: &String| old.get(key).is_some_and(|value| new.get(key) != Some(value));
-        if !self.key.iter().any(is_moved) {
+    fn moved_key(&mut self, old: &str, new: &str) -> Result<Option<Change>, DecodeError> {
+        let (old, new) = (self.key_of(old)?, self.key_of(new)?);
+        if old.iter().zip(&new).all(|(old, new)| old.is_none() || old == new) {
             return Ok(None);
         }
-        let part = |key: &String| {
-            let value = old.get(key).or_else(|| new.get(key)).cloned().unwrap_or(Json::Null);
-            (key.clone(), value)
+        let mut row = Json::Null;
+        for ((_, path), value) in self.key.iter().zip(old.into_iter().zip(new).map(|(old, new)| old.or(new))) {
+            let mut place = &mut row;
+            for name in path {
+                if !place.is_object() {
+                    *place = Json::Object(serde_json::Map::new());
+                }
+                place = &mut place[name.as_str()];
+            }
+            *place = value.unwrap_or(Json::Null);
+        }
+        Ok(Some(Change::delete(row.to_string())))
+    }
+
+    /// The key's values in a row; `None` where a field is not there.
+    fn key_of(&mut self, row: &str) -> Result<Vec<Option<Json>>, DecodeError> {
+        self.keys.read(row)?;
+        let value = |(slot, _): &(usize, Vec<String>)| match self.keys.value(*slot, row) {
+            Value::Missing => Ok(None),
+            Value::Null => Ok(Some(Json::Null)),
+            Value::Bool(value) => Ok(Some(Json::Bool(value))),
+            Value::Text(text) => Ok(Some(Json::String(text.to_string()))),
+            Value::Number(text) | Value::Composite(text) | Value::NotAnObject(text) => {
+                serde_json::from_str(text).map(Some).map_err(|error| DecodeError(error.to_string()))
+            }
+            // JSON has no other values.
+            _ => Ok(None),
         };
-        let row = Json::Object(self.key.iter().map(part).collect()).to_string();
-        Ok(Some(Change::delete(row)))
+        self.key.iter().map(value).collect()
     }
 
     /// Finds the columns of one row.
@@ -197,10 +217,7 @@ impl ChangeReader {
 
     /// The value of a declared column in the row that was just read.
     pub(super) fn value<'a>(&'a self, slot: usize, row: &'a str) -> Value<'a> {
-        match self.row.value(slot, row) {
-            Value::Text(text) if self.reads_text[slot] => Value::Field(text),
-            value => value,
-        }
+        self.row.value(slot, row)
     }
 }
 

@@ -35,13 +35,13 @@ use std::sync::Arc;
 
 pub(super) use self::csv::CsvReader;
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 
 pub use self::avro_records::{Lookup, Schemas, Unavailable};
 use self::changes::Change;
 use self::column::{ColumnBuilder, Value};
 use self::tombstone::TombstoneReader;
-use crate::catalog::{DELETED, Format, Kind, Misfits, Stream, TRUNCATED, TimestampFormat};
+use crate::catalog::{Column, DELETED, Format, Kind, Misfits, Stream, TRUNCATED, TimestampFormat};
 
 /// A record as the source has it.
 #[derive(Debug, Clone, Copy)]
@@ -245,8 +245,8 @@ enum Origin {
 struct RowBuilder {
     schema: SchemaRef,
     columns: Vec<(Origin, ColumnBuilder)>,
-    /// NOT NULL columns that nobody asked for: read and forgotten, so that what is a dead letter does not depend on
-    /// the tags that happen to run.
+    /// Columns that nobody asked for and that a value may not fit: read and forgotten, so that what is a dead letter does
+    /// not depend on the tags that happen to run.
     checked: Vec<(usize, ColumnBuilder)>,
     rows: usize,
     /// What the next row says of its key.
@@ -292,7 +292,7 @@ impl RowBuilder {
             columns.push((origin, builder(index)?));
         }
         let checked = (0..declared)
-            .filter(|index| !stream.columns[*index].nullable && !wanted.contains(index))
+            .filter(|index| !wanted.contains(index) && may_misfit(&stream.columns[*index], &stream.format))
             .map(|index| Ok((index, builder(index)?)))
             .collect::<Result<_, DecodeError>>()?;
         let schema = schema.project(wanted).map_err(|error| DecodeError(error.to_string()))?;
@@ -404,6 +404,13 @@ impl RowBuilder {
     }
 }
 
+/// False for a column that takes whatever a record has in its place.
+fn may_misfit(column: &Column, format: &Format) -> bool {
+    let is_text = matches!(format, Format::Json | Format::Csv | Format::Debezium | Format::Canal | Format::Maxwell);
+    let takes_all = is_text && column.data_type == DataType::Utf8 && column.path.len() == 1;
+    !column.nullable || !(takes_all || column.misfits == Misfits::Null)
+}
+
 fn append_system(column: &mut ColumnBuilder, origin: Origin, record: &RawRecord<'_>) -> Result<(), String> {
     let outcome = match origin {
         Origin::Topic => column.push(Value::Text(record.topic)),
@@ -426,6 +433,8 @@ fn append_system(column: &mut ColumnBuilder, origin: Origin, record: &RawRecord<
 
 #[cfg(test)]
 mod avro_tests;
+#[cfg(test)]
+mod changes_tests;
 #[cfg(test)]
 mod protobuf_tests;
 #[cfg(test)]

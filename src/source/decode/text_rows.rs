@@ -1,4 +1,5 @@
-//! Rows of a table outside, as its log has them: JSON objects whose text stands for values of any type, as in CSV.
+//! Rows of a database's table, as its log or a change of it has them: JSON objects whose text stands for values of any type,
+//! as in CSV.
 
 use arrow::datatypes::DataType;
 
@@ -30,8 +31,8 @@ impl TextRowReader {
             // Quotes tell empty text from no value; every other type than VARCHAR refuses it.
             (Value::Text(""), _) => Value::Text(""),
             // MySQL's BOOLEAN is a number.
-            (Value::Text("0"), DataType::Boolean) => Value::Bool(false),
-            (Value::Text("1"), DataType::Boolean) => Value::Bool(true),
+            (Value::Text("0") | Value::Number("0"), DataType::Boolean) => Value::Bool(false),
+            (Value::Text("1") | Value::Number("1"), DataType::Boolean) => Value::Bool(true),
             (Value::Text(text), data_type) if *data_type != DataType::Utf8 => Value::Field(text),
             (value, _) => value,
         }

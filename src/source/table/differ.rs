@@ -8,7 +8,7 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use super::Setback;
 use super::log::LogWriter;
-use crate::catalog::Stream;
+use crate::catalog::{Column, Stream};
 use crate::source::decode::{DecodeError, Decoder, RawRecord};
 use crate::source::emit::StopFlag;
 
@@ -24,9 +24,12 @@ pub(super) struct Keys {
 
 impl Keys {
     pub(super) fn new(stream: &Stream) -> Result<Self, DecodeError> {
-        let place = |name: &String| stream.columns.iter().position(|column| column.name == *name);
-        let columns: Vec<usize> = stream.key.iter().filter_map(place).collect();
-        Ok(Keys { decoder: Decoder::new(stream, &columns)? })
+        // Of the other columns nothing is said here: a row that does not decode has a key all the same.
+        let of_key = |name: &String| stream.columns.iter().find(|column| column.name == *name).cloned();
+        let columns: Vec<Column> = stream.key.iter().filter_map(of_key).collect();
+        let places: Vec<usize> = (0..columns.len()).collect();
+        let keys = Stream { columns, time: None, unique: None, ..stream.clone() };
+        Ok(Keys { decoder: Decoder::new(&keys, &places)? })
     }
 
     fn take(&mut self, row: &str) -> Result<(), DecodeError> {
