@@ -2,7 +2,7 @@
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/tagflow/target
 TAGFLOW := $(CARGO_TARGET_DIR)/debug/tagflow
 
-.PHONY: help setup build demo demo-kafka test test-fast chaos check bench dist services fmt clippy
+.PHONY: help setup build demo demo-kafka test test-fast chaos check bench dist services fmt clippy deny
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 14
@@ -12,7 +12,7 @@ setup: ## Install what the build needs (Debian)
 
 build: setup
 	@[ -x $(TAGFLOW) ] || echo "The first build compiles DataFusion: about 10 minutes on 2 cores. Later ones take seconds."
-	@cargo build
+	@cargo build --locked
 
 demo: build ## The sample shop on an embedded generator and SQLite; no server needed
 	@$(TAGFLOW) demo
@@ -22,25 +22,25 @@ demo-kafka: build ## The same with a real Kafka and MariaDB, started and stopped
 
 test: setup ## All tests, with a real Kafka and a real MariaDB on free ports
 	@[ -x $(TAGFLOW) ] || echo "The first build compiles DataFusion: about 10 minutes on 2 cores. Later ones take seconds."
-	@cargo build --tests
-	@scripts/with-services cargo test
+	@cargo build --locked --tests
+	@scripts/with-services cargo test --locked
 
 test-fast: setup ## Tests that need no server
-	@cargo test --lib --test oracle --test diagnostics
+	@cargo test --locked --lib --test oracle --test diagnostics
 
 chaos: setup ## N faults at random (1000: about an hour) against a real Kafka and MariaDB, again with SEED=…
-	@cargo test --test chaos --no-run
-	@TAGFLOW_CHAOS_FAULTS=$(or $(N),1000) TAGFLOW_CHAOS_SEED=$(SEED) scripts/with-services cargo test --test chaos random -- --nocapture
+	@cargo test --locked --test chaos --no-run
+	@TAGFLOW_CHAOS_FAULTS=$(or $(N),1000) TAGFLOW_CHAOS_SEED=$(SEED) scripts/with-services cargo test --locked --test chaos random -- --nocapture
 
 check: build ## tagflow check on the sample project
 	@$(TAGFLOW) check --profile demo
 
 bench: setup ## Rows a second, with a real Kafka and MariaDB (release build: about 30 minutes the first time)
-	@cargo build --release --example bench --bin tagflow
+	@cargo build --locked --release --example bench --bin tagflow
 	@scripts/with-services $(CARGO_TARGET_DIR)/release/examples/bench
 
 dist: setup ## A tarball with the release binary and the sample project
-	@cargo build --release
+	@cargo build --locked --release
 	@mkdir -p dist/tagflow && cp $(CARGO_TARGET_DIR)/release/tagflow README.md LICENSE tagflow.toml dist/tagflow/ && cp -r tags schemas dist/tagflow/
 	@tar -C dist -czf dist/tagflow-$(shell uname -m)-linux.tar.gz tagflow && rm -r dist/tagflow
 	@ls -lh dist/*.tar.gz
@@ -52,4 +52,7 @@ fmt: ## Format
 	@cargo fmt
 
 clippy: setup ## Lints; warnings are errors
-	@cargo clippy --all-targets -- -D warnings
+	@cargo clippy --locked --all-targets -- -D warnings
+
+deny: ## Licences, sources and bans of the dependency tree, and known vulnerabilities (fetches their database)
+	@scripts/deny advisories
