@@ -18,6 +18,7 @@ pub mod delta;
 pub mod diagnostic;
 pub mod engine;
 mod file_lock;
+mod inside;
 mod mysql_options;
 pub mod operator;
 pub mod oracle;

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::catalog::{self, Attached, Catalog};
 use crate::config::{self, Config, Outline};
 use crate::diagnostic::{Diagnostic, codes};
+use crate::inside::leads_outside;
 use crate::tag::{self, Folder, TagDefinition};
 
 /// A project as its files say it.
@@ -47,6 +48,8 @@ pub struct Loaded {
 pub const SETTINGS_FILE: &str = "tagflow.toml";
 /// The folder of the project's own functions.
 const FUNCTIONS: &str = "functions";
+/// What is said of a link that shows files of the machine to whoever reads a check's messages.
+const LEADS_OUT: &str = "a symbolic link leads out of the project's folder";
 /// Folders nested deeper than this are a loop of links.
 const DEEPEST: usize = 32;
 
@@ -94,7 +97,11 @@ pub fn load_with_env(root: &Path, profile: Option<&str>, env: &dyn Fn(&str) -> O
 /// The files that schema files name.
 fn read_attached(root: &Path, sources: &BTreeMap<PathBuf, String>) -> Attached {
     let read = |file: PathBuf| {
-        let bytes = std::fs::read(root.join(&file)).map_err(|error| error.to_string());
+        let path = root.join(&file);
+        let bytes = match leads_outside(root, &path) {
+            true => Err(LEADS_OUT.to_owned()),
+            false => std::fs::read(path).map_err(|error| error.to_string()),
+        };
         (file, bytes)
     };
     catalog::files_named(sources).into_iter().map(read).collect()
@@ -143,6 +150,9 @@ struct Files<'a> {
 
 impl Files<'_> {
     fn read(&mut self, file: &Path) {
+        if leads_outside(self.root, &self.root.join(file)) {
+            return self.refuse(file, codes::PATH_OUTSIDE, LEADS_OUT.to_owned(), "put the file itself there");
+        }
         match std::fs::read(self.root.join(file)) {
             Ok(bytes) => match String::from_utf8(bytes) {
                 Ok(text) => {
@@ -170,6 +180,9 @@ impl Files<'_> {
             let help = "look for a symbolic link that leads back to a folder above it";
             self.refuse(folder, codes::UNREADABLE, format!("folders nested more than {DEEPEST} deep"), help);
             return;
+        }
+        if leads_outside(self.root, &self.root.join(folder)) {
+            return self.refuse(folder, codes::PATH_OUTSIDE, LEADS_OUT.to_owned(), "put the folder itself there");
         }
         let entries =
             std::fs::read_dir(self.root.join(folder)).and_then(|entries| entries.collect::<Result<Vec<_>, _>>());

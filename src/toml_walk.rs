@@ -3,15 +3,22 @@
 //! Enters: text, and the places that hold TOML within it. Leaves: typed values, and a [`Diagnostic`] for everything
 //! that is not as expected; reading goes on after each. Never knows what the keys mean.
 
+use std::fs::File;
+use std::io::Read;
 use std::ops::{Range, RangeInclusive};
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::diagnostic::{Diagnostic, codes, nearest};
+use crate::diagnostic::{Diagnostic, Severity, codes, nearest};
+
+/// What a variable's name begins with that is read from a file.
+const FROM_FILE: &str = "file:";
+/// The most bytes of such a file.
+const MOST_OF_FILE: u64 = 64 << 10;
 
 /// Looks up an environment variable.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -26,6 +33,8 @@ pub(crate) struct Walk<'a> {
     offset: usize,
     /// Where `${NAME}` is looked up; `None` leaves `$` alone.
     environment: Option<Environment<'a>>,
+    /// Where the path of `${file:PATH}` begins.
+    root: PathBuf,
     /// All problems so far.
     pub(crate) diagnostics: Vec<Diagnostic>,
 }
@@ -57,9 +66,15 @@ pub(crate) struct Text {
 }
 
 impl<'a> Walk<'a> {
-    /// A walk over `text` of `file`. With an environment, `${NAME}` is filled in and `$$` is a dollar.
-    pub(crate) fn new(file: impl Into<PathBuf>, text: &'a str, environment: Option<Environment<'a>>) -> Self {
-        Walk { file: file.into(), text, offset: 0, environment, diagnostics: Vec::new() }
+    /// A walk over `text` of `file`, in which `$` is a character like any other.
+    pub(crate) fn new(file: impl Into<PathBuf>, text: &'a str) -> Self {
+        let root = PathBuf::new();
+        Walk { file: file.into(), text, offset: 0, environment: None, root, diagnostics: Vec::new() }
+    }
+
+    /// Fills in `${NAME}` from an environment, and `${file:PATH}` from files below `root`; `$$` is a dollar.
+    pub(crate) fn with_variables(self, environment: Environment<'a>, root: &Path) -> Self {
+        Walk { environment: Some(environment), root: root.to_owned(), ..self }
     }
 
     /// Parses the bytes `range` of the text as TOML; spans go on counting from the start of the text.
@@ -97,6 +112,16 @@ impl<'a> Walk<'a> {
     ) -> Note<'_> {
         self.diagnostics.push(Diagnostic::error(code, self.file.clone(), span, message));
         Note(self.diagnostics.last_mut())
+    }
+
+    /// Adds a warning, which keeps nothing from being read.
+    pub(crate) fn warning(&mut self, code: &'static str, span: Range<usize>, message: String, help: &str) {
+        self.diagnostics.push(Diagnostic::warning(code, self.file.clone(), span, message).help(help));
+    }
+
+    /// True when nothing is wrong so far, whatever was warned of.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.diagnostics.iter().all(|diagnostic| diagnostic.severity == Severity::Warning)
     }
 
     /// The place in the file of a place in the TOML.
@@ -193,30 +218,61 @@ impl<'a> Walk<'a> {
                 rest = after;
                 continue;
             }
-            let Some((name, after)) = rest
-                .strip_prefix('{')
-                .and_then(|rest| rest.split_once('}'))
-                .filter(|(name, _)| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'))
+            let Some((name, after)) =
+                rest.strip_prefix('{').and_then(|rest| rest.split_once('}')).filter(|(name, _)| {
+                    let is_variable = |c: char| c.is_ascii_alphanumeric() || c == '_';
+                    name.strip_prefix(FROM_FILE)
+                        .map_or_else(|| name.chars().all(is_variable), |path| !path.contains('$'))
+                        && !name.is_empty()
+                })
             else {
                 sound = false;
-                self.error(codes::VARIABLE_SYNTAX, span.clone(), "a \"$\" that starts no variable")
-                    .help("write ${NAME} for an environment variable, $$ for a dollar sign");
+                self.error(codes::VARIABLE_SYNTAX, span.clone(), "a \"$\" that starts no variable").help(
+                    "write ${NAME} for an environment variable, ${file:PATH} for a file's text, $$ for a dollar sign",
+                );
                 continue;
             };
             rest = after;
             if !used {
                 sound = false;
-            } else if let Some(value) = environment(name) {
-                filled.push_str(&encode(&value));
-            } else {
-                sound = false;
-                let place = self.within(&span, &format!("${{{name}}}"));
-                self.error(codes::VARIABLE_NOT_SET, place, format!("the environment variable {name} is not set"))
-                    .help(format!("set it before Tagflow starts: export {name}=…"));
+                continue;
+            }
+            match self.variable(name, environment) {
+                Ok(value) => filled.push_str(&encode(&value)),
+                Err((message, help)) => {
+                    sound = false;
+                    let place = self.within(&span, &format!("${{{name}}}"));
+                    self.error(codes::VARIABLE_NOT_SET, place, message).help(help);
+                }
             }
         }
         filled.push_str(rest);
         text(sound.then_some(filled))
+    }
+
+    /// What a variable stands for; else what is wrong, and what to do.
+    fn variable(&self, name: &str, environment: Environment<'_>) -> Result<String, (String, String)> {
+        let Some(path) = name.strip_prefix(FROM_FILE) else {
+            return environment(name).ok_or_else(|| {
+                let help = format!("set it before Tagflow starts: export {name}=…");
+                (format!("the environment variable {name} is not set"), help)
+            });
+        };
+        let help = "write the path of a small text file, below the folder of tagflow.toml or absolute, without \"..\"";
+        let refused = |what: &str| (format!("the file of ${{{name}}} {what}"), help.to_owned());
+        if Path::new(path).components().any(|part| part == Component::ParentDir) {
+            return Err(refused("leaves the project's folder"));
+        }
+        let mut text = Vec::new();
+        let read = File::open(self.root.join(path)).and_then(|file| file.take(MOST_OF_FILE + 1).read_to_end(&mut text));
+        if let Err(error) = read {
+            return Err(refused(&format!("cannot be read: {error}")));
+        }
+        match String::from_utf8(text) {
+            // Most tools end a file with a line's end, which nobody means to be a part of a password.
+            Ok(text) if text.len() as u64 <= MOST_OF_FILE => Ok(text.trim_end_matches(['\n', '\r']).to_owned()),
+            _ => Err(refused("holds no text, or more than a variable can")),
+        }
     }
 
     /// The place of `part` within `span`, or `span` where it is written otherwise.

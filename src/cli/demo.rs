@@ -44,7 +44,7 @@ pub fn run(args: &DemoArgs) -> u8 {
     };
     let status = SharedStatus::default();
     let stop = shutdown_flag();
-    let console = match console::start("127.0.0.1:0", Arc::clone(&status)) {
+    let console = match console::start("127.0.0.1:0", None, Arc::clone(&status)) {
         Ok(console) => console,
         Err(error) => return complain(format!("the console cannot listen: {error}")),
     };

@@ -4,6 +4,7 @@ use std::io::Write;
 
 use crate::cli::status::daemon_status;
 use crate::cli::{Format, OK, ProjectArgs, complain, load, print};
+use crate::config::ServeConfig;
 use crate::diagnostic::nearest;
 use crate::engine::status::TagStatus;
 use crate::operator::graph::Graph;
@@ -39,7 +40,7 @@ pub fn run(args: &ExplainArgs, out: &mut dyn Write) -> u8 {
         }
     }
     let sharing = graph.sharing(&planned.plan, &args.tag);
-    let memory = memory(&desired.project.config.serve.listen, &args.tag, &planned.plan);
+    let memory = memory(&desired.project.config.serve, &args.tag, &planned.plan);
     match args.format {
         Format::Human => print(out, &describe(&args.tag, &planned.plan, &sharing, &memory)),
         Format::Json => print(out, &format!("{:#}\n", as_json(&args.tag, &planned.plan, &sharing, &memory))),
@@ -48,9 +49,9 @@ pub fn run(args: &ExplainArgs, out: &mut dyn Write) -> u8 {
 }
 
 /// What each operator keeps: as the daemon counts it, where one runs this plan.
-fn memory(address: &str, tag: &str, plan: &FlowPlan) -> Vec<Option<Memory>> {
+fn memory(serve: &ServeConfig, tag: &str, plan: &FlowPlan) -> Vec<Option<Memory>> {
     let mut memory: Vec<Option<Memory>> = (0..plan.nodes.len()).map(|index| Memory::estimate(plan, index)).collect();
-    let status = daemon_status(address).ok().map(|(status, _)| status);
+    let status = daemon_status(serve).ok().map(|(status, _)| status);
     let runs = |running: &&TagStatus| running.tag == tag && running.plan == plan.fingerprint;
     let running = status.as_ref().and_then(|status| status.tags.iter().find(runs));
     for operator in running.iter().flat_map(|running| &running.operators) {

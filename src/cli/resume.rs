@@ -25,8 +25,9 @@ pub fn run(args: &ResumeArgs, out: &mut dyn Write) -> u8 {
     let Some(project) = project::load(&args.project.project, args.project.profile.as_deref()).project else {
         return complain("tagflow.toml cannot be read; `tagflow check` says why");
     };
-    let config = project.config;
-    let status = match daemon_status(args.address.as_deref().unwrap_or(&config.serve.listen)) {
+    let mut config = project.config;
+    config.serve.listen = args.address.clone().unwrap_or(config.serve.listen);
+    let status = match daemon_status(&config.serve) {
         Ok((status, _)) => status,
         Err(error) => return complain(format!("{error}; a daemon that starts tries every tag")),
     };

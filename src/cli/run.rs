@@ -1,11 +1,12 @@
 //! `tagflow run`: the daemon, with its console, until Ctrl-C or SIGTERM.
 
-use std::io::IsTerminal;
+use std::io::{ErrorKind, IsTerminal};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tracing::{error, info, warn};
 
+use crate::cli::status::who_listens;
 use crate::cli::{FAILED, Format, OK, OTHER_DAEMON, ProjectArgs, complain, load, print_diagnostics, use_colour};
 use crate::console;
 use crate::engine::daemon::{self, DaemonOptions, OtherDaemon};
@@ -100,10 +101,14 @@ pub fn run(args: &RunArgs) -> u8 {
     };
     let status = SharedStatus::default();
     let shutdown = shutdown_flag();
-    let listen = args.listen.clone().unwrap_or_else(|| desired.project.config.serve.listen.clone());
-    let console = match console::start(&listen, Arc::clone(&status)) {
+    let mut serve = desired.project.config.serve.clone();
+    serve.listen = args.listen.clone().unwrap_or(serve.listen);
+    let console = match console::start(&serve.listen, serve.token.as_ref(), Arc::clone(&status)) {
         Ok(console) => console,
-        Err(error) => return complain(format!("the console cannot listen on {listen}: {error}")),
+        Err(error) if error.kind() == ErrorKind::AddrInUse => {
+            return complain(format!("the console cannot listen on {}: {}", serve.listen, who_listens(&serve)));
+        }
+        Err(error) => return complain(format!("the console cannot listen on {}: {error}", serve.listen)),
     };
     info!(tags = desired.tags.len(), console = %format!("http://{}", console.address), "tagflow is starting");
     let options = DaemonOptions {

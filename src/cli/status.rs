@@ -1,5 +1,6 @@
 //! `tagflow status`: what the running daemon says of itself.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use bytesize::ByteSize;
 use comfy_table::{CellAlignment, Table, presets};
 
 use crate::cli::{Format, OK, ProjectArgs, complain, print};
+use crate::config::ServeConfig;
 use crate::engine::status::{Status, TagState};
 use crate::project;
 
@@ -26,14 +28,14 @@ pub struct StatusArgs {
 
 /// Asks and prints.
 pub fn run(args: &StatusArgs, out: &mut dyn Write) -> u8 {
-    let address = match &args.address {
-        Some(address) => address.clone(),
-        None => match project::load(&args.project.project, args.project.profile.as_deref()).project {
-            Some(project) => project.config.serve.listen,
-            None => return complain("tagflow.toml cannot be read; `tagflow check` says why, or give --address"),
-        },
+    let project = project::load(&args.project.project, args.project.profile.as_deref()).project;
+    let mut serve = match (project, &args.address) {
+        (Some(project), _) => project.config.serve,
+        (None, Some(_)) => ServeConfig::default(),
+        (None, None) => return complain("tagflow.toml cannot be read; `tagflow check` says why, or give --address"),
     };
-    let (status, body) = match daemon_status(&address) {
+    serve.listen = args.address.clone().unwrap_or(serve.listen);
+    let (status, body) = match daemon_status(&serve) {
         Ok(answer) => answer,
         Err(error) => return complain(error),
     };
@@ -45,26 +47,63 @@ pub fn run(args: &StatusArgs, out: &mut dyn Write) -> u8 {
 }
 
 /// The status of the daemon that listens there, also as it was sent.
-pub(super) fn daemon_status(address: &str) -> Result<(Status, String), String> {
-    let body = ask(address, "/status").map_err(|error| format!("no daemon answers on {address}: {error}"))?;
+pub(super) fn daemon_status(serve: &ServeConfig) -> Result<(Status, String), String> {
+    let address = &serve.listen;
+    let body = ask(serve, "/status").map_err(|error| format!("no daemon answers on {address}: {error}"))?;
     match serde_json::from_str(&body) {
         Ok(status) => Ok((status, body)),
         Err(error) => Err(format!("what answers on {address} is no tagflow daemon: {error}")),
     }
 }
 
-/// A GET over a plain socket: the daemon is on loopback, and one header is all that it takes.
-fn ask(address: &str, path: &str) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect(address)?;
+/// The most bytes of an answer: what listens there may be anything.
+const MOST_OF_ANSWER: u64 = 256 << 20;
+
+/// A GET over a plain socket: one or two headers are all that it takes.
+fn ask(serve: &ServeConfig, path: &str) -> std::io::Result<String> {
+    let place = reachable(&serve.listen);
+    let mut stream = TcpStream::connect(&place)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
+    let token = serve.token.as_ref().map(|token| format!("Authorization: Bearer {}\r\n", token.expose()));
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: {place}\r\n{}\r\n", token.unwrap_or_default())?;
     let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
+    stream.take(MOST_OF_ANSWER).read_to_string(&mut answer)?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-    if !head.contains(" 200 ") {
-        return Err(std::io::Error::other(head.lines().next().unwrap_or("an empty answer").to_string()));
+    match head.split(' ').nth(1) {
+        Some("200") => Ok(body.to_string()),
+        Some("401") => Err(std::io::Error::other(match serve.token {
+            Some(_) => "it wants another token than [serve] has",
+            None => "it wants a token: [serve] of tagflow.toml has none",
+        })),
+        _ => Err(std::io::Error::other(head.lines().next().unwrap_or("an empty answer").to_string())),
     }
-    Ok(body.to_string())
+}
+
+/// Where a daemon is asked that listens on every network of this machine.
+fn reachable(listen: &str) -> String {
+    match listen.rsplit_once(':') {
+        Some(("0.0.0.0", port)) => format!("127.0.0.1:{port}"),
+        Some(("[::]", port)) => format!("[::1]:{port}"),
+        _ => listen.to_string(),
+    }
+}
+
+/// Who listens on an address that a console was to have.
+pub(super) fn who_listens(serve: &ServeConfig) -> String {
+    let address = &serve.listen;
+    match daemon_status(serve) {
+        Ok((status, _)) => {
+            let profile = status.profile.map_or(String::new(), |profile| format!(" of profile {profile}"));
+            format!(
+                "a tagflow daemon{profile} listens there, running since {}; stop it, or give this one another place with \
+                 --listen HOST:PORT",
+                time(status.started_at)
+            )
+        }
+        Err(_) => format!(
+            "another program listens on {address}; give this one another place with `listen` below [serve], or --listen"
+        ),
+    }
 }
 
 /// For people: a line of figures, a table of tags, then what is wrong.
@@ -133,6 +172,13 @@ pub fn describe(status: &Status) -> String {
         text.push_str(&format!(
             "{count} records of {stream} dropped as too late to tell whether they were sent again\n"
         ));
+    }
+    let lost: BTreeMap<String, Vec<&str>> = status.tags.iter().fold(BTreeMap::new(), |mut lost, tag| {
+        tag.lost.iter().for_each(|records| lost.entry(records.to_string()).or_default().push(&tag.tag));
+        lost
+    });
+    for (records, tags) in lost {
+        text.push_str(&format!("! {records} were gone before they were read: {} lacks them\n", tags.join(", ")));
     }
     for line in status.troubles.iter().chain(&status.project_errors) {
         text.push_str(&format!("! {line}\n"));

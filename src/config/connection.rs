@@ -5,9 +5,11 @@ use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
 
-use super::load::{expand_url, path_inside, read_mysql_url};
+use super::load::{expand_url, read_mysql_url};
+use super::paths::path_inside;
+use super::secrets::{is_secret_property, warn_of_url, warn_of_value};
 use super::tls::{TLS_KEYS, read_tls};
-use super::{Connection, GeneratorConfig, MysqlAddress, Secret};
+use super::{Connection, GeneratorConfig, MysqlAddress, Secret, Tls};
 use crate::diagnostic::codes;
 use crate::toml_walk::{Section, Walk, in_order};
 
@@ -37,7 +39,7 @@ pub(super) fn read_connection(walk: &mut Walk<'_>, section: &Section<'_>, root: 
     }
     let kinds = [("kafka", Kind::Kafka), ("file", Kind::File), ("mysql", Kind::Mysql), ("generator", Kind::Generator)];
     match walk.word(section, "type", &kinds)? {
-        Kind::Kafka => read_kafka(walk, section),
+        Kind::Kafka => read_kafka(walk, section, root),
         Kind::Mysql => {
             walk.check_keys(section, &[&["type", "url"][..], &TLS_KEYS].concat());
             if section.table.get("url").is_none() {
@@ -71,8 +73,8 @@ pub(super) fn read_connection(walk: &mut Walk<'_>, section: &Section<'_>, root: 
     }
 }
 
-fn read_kafka(walk: &mut Walk<'_>, section: &Section<'_>) -> Option<Connection> {
-    walk.check_keys(section, &["type", "brokers", "registry", "kafka"]);
+fn read_kafka(walk: &mut Walk<'_>, section: &Section<'_>, root: &Path) -> Option<Connection> {
+    walk.check_keys(section, &[&["type", "brokers", "registry", "kafka"][..], &TLS_KEYS].concat());
     if section.table.get("brokers").is_none() {
         walk.missing(section, "brokers", "brokers = \"kafka:9092\"");
     }
@@ -88,12 +90,42 @@ fn read_kafka(walk: &mut Walk<'_>, section: &Section<'_>) -> Option<Connection> 
     if let Some(inner) = walk.section(section, "kafka", format!("the kafka properties of {}", section.label)) {
         sound = read_properties(walk, &inner, "", inner.table, &mut properties);
     }
+    let tls = read_tls(walk, section, root);
+    sound &= add_tls(walk, section, &tls, &mut properties);
     let registry = match section.table.get("registry") {
         Some(_) => Some(read_registry(walk, section)?),
         None => None,
     };
     let brokers = brokers?.value?;
     sound.then_some(Connection::Kafka { brokers, properties, registry })
+}
+
+/// The connection's files for TLS as properties of librdkafka, and a protocol that encrypts.
+fn add_tls(walk: &mut Walk<'_>, section: &Section<'_>, tls: &Tls, properties: &mut BTreeMap<String, Secret>) -> bool {
+    if *tls == Tls::default() {
+        return true;
+    }
+    let mut sound = true;
+    let files = [("ca", "ssl.ca.location", &tls.ca), ("cert", "ssl.certificate.location", &tls.cert)];
+    for (key, property, file) in files.into_iter().chain([("key", "ssl.key.location", &tls.key)]) {
+        let Some(file) = file else { continue };
+        // A path that is no text cannot have come out of the file's own text.
+        if properties.insert(property.to_owned(), Secret::new(file.to_string_lossy())).is_some() {
+            let message = format!("{} has \"{key}\" and the property \"{property}\"", section.label);
+            walk.error(codes::OWNED_PROPERTY, section.span.clone(), message).help("remove one of them");
+            sound = false;
+        }
+    }
+    let has_login = properties.contains_key("sasl.mechanism") || properties.contains_key("sasl.mechanisms");
+    let protocol = if has_login { "SASL_SSL" } else { "SSL" };
+    let written = properties.entry("security.protocol".to_owned()).or_insert_with(|| Secret::new(protocol));
+    if !written.expose().to_ascii_uppercase().ends_with("SSL") {
+        let message = format!("{} has files for TLS, but its \"security.protocol\" goes without", section.label);
+        walk.error(codes::OWNED_PROPERTY, section.span.clone(), message)
+            .help("remove the property, or write \"SSL\" or \"SASL_SSL\"");
+        sound = false;
+    }
+    sound
 }
 
 /// The address of a schema registry; `None` when it is not sound, or its variables are not filled in.
@@ -104,6 +136,7 @@ fn read_registry(walk: &mut Walk<'_>, section: &Section<'_>) -> Option<Secret> {
         return None;
     };
     let span = walk.at(value.span());
+    warn_of_url(walk, section, "registry", raw, span.clone());
     let address = expand_url(walk, raw, span.clone(), section.used)?;
     let is_sound = url::Url::parse(&address).is_ok_and(|url| {
         matches!(url.scheme(), "http" | "https")
@@ -141,6 +174,9 @@ fn read_properties(
             walk.error(codes::OWNED_PROPERTY, span, format!("the property \"{name}\" belongs to Tagflow")).help(*help);
             sound = false;
             continue;
+        }
+        if is_secret_property(&name) {
+            warn_of_value(walk, section, &name, value.get_ref().as_str(), walk.at(value.span()));
         }
         match walk.scalar(section, &name, value) {
             Some(text) => {

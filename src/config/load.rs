@@ -1,12 +1,14 @@
 //! Reads `tagflow.toml`: profiles laid over it, variables filled in, every value checked.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use arrow::datatypes::DataType;
 use chrono_tz::Tz;
 
 use super::connection::read_connection;
+use super::paths::path_of_machine;
+use super::secrets::warn_of_url;
 use super::settings::{read_engine, read_serve};
 use super::tls::{TLS_KEYS, read_tls};
 use super::{Config, Connection, Entity, MysqlAddress, Secret, Store, Tls};
@@ -88,7 +90,7 @@ pub(crate) fn read(
     needed: Option<&BTreeSet<String>>,
 ) -> Reading {
     let root = std::path::absolute(root).unwrap_or_else(|_| root.to_owned());
-    let mut walk = Walk::new(file, text, Some(env));
+    let mut walk = Walk::new(file, text).with_variables(env, &root);
     let Some(table) = walk.parse(0..text.len()) else {
         return Reading { config: None, outline: Outline::unknown(), diagnostics: walk.diagnostics };
     };
@@ -108,7 +110,7 @@ pub(crate) fn read(
 
     let outline = Outline { timezone: timezone.unwrap_or(Tz::UTC), entities: Some(declared), connections: Some(kinds) };
     let config = match (timezone, store) {
-        (Some(timezone), Some(store)) if walk.diagnostics.is_empty() => Some(Config {
+        (Some(timezone), Some(store)) if walk.is_sound() => Some(Config {
             root,
             profile: profile.map(str::to_owned),
             timezone,
@@ -402,8 +404,9 @@ fn read_store_url(walk: &mut Walk<'_>, section: &Section<'_>, root: &Path) -> Op
             walk.error(codes::STORE_URL, span, "a SQLite store needs a file").help("write for example: sqlite:tags.db");
             return None;
         }
-        return Some(Store::Sqlite(root.join(path)));
+        return path_of_machine(walk, section, "url", path, span, root).map(Store::Sqlite);
     }
+    warn_of_url(walk, section, "url", raw, span.clone());
     let help = "write mysql://USER:${PASSWORD_VARIABLE}@HOST:3306/DATABASE, or sqlite:FILE";
     let is_other = "is neither mysql:// nor sqlite:";
     let url = sound_mysql_url(walk, url, span, ["the store's url", is_other, help])?;
@@ -418,6 +421,7 @@ pub(super) fn read_mysql_url(walk: &mut Walk<'_>, section: &Section<'_>) -> Opti
         return None;
     };
     let span = walk.at(value.span());
+    warn_of_url(walk, section, "url", raw, span.clone());
     let url = expand_url(walk, raw, span.clone(), section.used)?;
     let help = "write mysql://USER:${PASSWORD_VARIABLE}@HOST:3306/DATABASE";
     sound_mysql_url(walk, url, span, ["the connection's url", "is not mysql://", help])
@@ -465,26 +469,4 @@ fn mysql_problem<'a>(address: &str, is_other: &'a str) -> Option<&'a str> {
     }
     let database = address.path().trim_matches('/');
     (database.is_empty() || database.contains('/')).then_some("names no database")
-}
-
-/// A path of the project, absolute; `None` and an error when it is outside of `root`.
-pub(super) fn path_inside(walk: &mut Walk<'_>, section: &Section<'_>, key: &str, root: &Path) -> Option<PathBuf> {
-    let text = walk.text(section, key)?;
-    let value = text.value.as_deref()?;
-    match inside(root, Path::new(value)) {
-        Some(path) => Some(path),
-        None => {
-            let message = format!("\"{key}\" in {} leaves the project's folder", section.label);
-            walk.error(codes::PATH_OUTSIDE, text.span, message)
-                .help("write a path below the folder of tagflow.toml, without \"..\"");
-            None
-        }
-    }
-}
-
-fn inside(root: &Path, path: &Path) -> Option<PathBuf> {
-    use std::path::Component;
-    let climbs = path.components().any(|part| matches!(part, Component::ParentDir));
-    let joined = root.join(path);
-    (!climbs && joined.starts_with(root)).then(|| joined.components().collect())
 }

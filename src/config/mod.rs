@@ -6,10 +6,13 @@
 mod checkpoints;
 mod connection;
 mod load;
+mod paths;
+mod secrets;
 mod settings;
 mod tls;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -152,7 +155,8 @@ pub enum Store {
 /// How the daemon works (`[engine]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineConfig {
-    /// Checkpoints and dead letters (`state_dir`, default `.tagflow`; below it one folder a profile).
+    /// Checkpoints and dead letters (`state_dir`, default `.tagflow`; below it one folder a profile); below the
+    /// project's root unless absolute.
     pub state_dir: PathBuf,
     /// Where checkpoints lie (`checkpoints`, default in the state directory).
     pub checkpoints: CheckpointPlace,
@@ -229,4 +233,22 @@ pub struct Keeping {
 pub struct ServeConfig {
     /// `host:port`; loopback unless told (default `127.0.0.1:7070`).
     pub listen: String,
+    /// What a request must bring; without one the console answers to this machine alone.
+    pub token: Option<Secret>,
+}
+
+impl Default for ServeConfig {
+    fn default() -> Self {
+        ServeConfig { listen: "127.0.0.1:7070".to_owned(), token: None }
+    }
+}
+
+/// True for a host that only this machine reaches, as it is written in an address: a port may follow.
+pub(crate) fn is_loopback(place: &str) -> bool {
+    let host = match place.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((host, _)) => host,
+        None => place.split_once(':').map_or(place, |(host, _)| host),
+    };
+    host.eq_ignore_ascii_case("localhost")
+        || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
 }

@@ -4,8 +4,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::checkpoints::read_checkpoints;
-use super::load::path_inside;
-use super::{CheckpointPlace, EngineConfig, Keeping, ServeConfig};
+use super::paths::path_of_machine;
+use super::secrets::read_token;
+use super::{CheckpointPlace, EngineConfig, Keeping, ServeConfig, is_loopback};
 use crate::diagnostic::codes;
 use crate::toml_walk::{Section, Walk};
 
@@ -63,9 +64,11 @@ pub(super) fn read_engine(
     let epoch_rows = number("epoch_rows", 1..=100_000_000, 131_072);
     let keeping = Keeping { count: number("checkpoints_kept", 2..=10_000, 3), age: kept_for };
     let shards = number("shards", 0..=1024, 0);
-    let state_dir = layered(below, above, |section| path_inside(walk, section, "state_dir", root))
-        .unwrap_or_else(|| root.join(".tagflow"))
-        .join(state_folder);
+    let state_dir = layered(below, above, |section| {
+        let text = walk.text(section, "state_dir")?;
+        path_of_machine(walk, section, "state_dir", text.value.as_deref()?, text.span, root)
+    });
+    let state_dir = state_dir.unwrap_or_else(|| root.join(".tagflow")).join(state_folder);
     let checkpoints = layered(below, above, |section| read_checkpoints(walk, section))
         .map_or(CheckpointPlace::StateDir, |place| place.of_profile(state_folder));
     let state_limit = layered(below, above, |section| walk.bytes(section, "state_limit"));
@@ -86,22 +89,35 @@ pub(super) fn read_engine(
     }
 }
 
-/// Reads `[serve]`.
+/// Reads `[serve]`. Beyond this machine the console wants a token.
 pub(super) fn read_serve(walk: &mut Walk<'_>, below: Option<&Section<'_>>, above: Option<&Section<'_>>) -> ServeConfig {
     for section in below.iter().chain(above.iter()) {
-        walk.check_keys(section, &["listen"]);
+        walk.check_keys(section, &["listen", "token"]);
     }
     let listen = layered(below, above, |section| {
         let text = walk.text(section, "listen")?;
-        let value = text.value?;
+        let value = text.value.clone()?;
         let sound = value.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
         if !sound {
             let message = format!("\"{}\" is not an address to listen on", text.raw);
-            walk.error(codes::BAD_VALUE, text.span, message).help(
+            walk.error(codes::BAD_VALUE, text.span.clone(), message).help(
                 "write host:port, such as \"127.0.0.1:7070\", or \"0.0.0.0:7070\" for every network of the machine",
             );
         }
-        sound.then_some(value)
+        sound.then_some((value, text))
     });
-    ServeConfig { listen: listen.unwrap_or_else(|| "127.0.0.1:7070".to_owned()) }
+    let token = layered(below, above, |section| read_token(walk, section));
+    let has_token = [below, above].into_iter().flatten().any(|section| section.table.get("token").is_some());
+    // Of a profile that is not chosen, the token may stand below it.
+    let is_used = above.is_none_or(|section| section.used);
+    if let Some((value, text)) = &listen
+        && !is_loopback(value)
+        && !has_token
+        && is_used
+    {
+        let message = format!("\"listen\" is \"{}\", which others can reach, and there is no \"token\"", text.raw);
+        walk.error(codes::NO_TOKEN, text.span.clone(), message)
+            .help("add token = \"${TAGFLOW_TOKEN}\" below [serve], or listen on 127.0.0.1");
+    }
+    ServeConfig { listen: listen.map_or_else(|| ServeConfig::default().listen, |(value, _)| value), token }
 }

@@ -1,8 +1,9 @@
 //! `ca`, `cert` and `key` of a store or a connection.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use super::Tls;
+use super::paths::path_of_machine;
 use crate::diagnostic::codes;
 use crate::toml_walk::{Section, Walk};
 
@@ -34,12 +35,5 @@ impl Tls {
 /// Below the project, or where the machine keeps such files.
 fn tls_file(walk: &mut Walk<'_>, section: &Section<'_>, key: &str, root: &Path) -> Option<PathBuf> {
     let text = walk.text(section, key)?;
-    let value = text.value.as_deref()?;
-    if Path::new(value).components().any(|part| matches!(part, Component::ParentDir)) {
-        let message = format!("\"{key}\" in {} leaves the project's folder", section.label);
-        walk.error(codes::PATH_OUTSIDE, text.span, message)
-            .help("write a path below the folder of tagflow.toml, or an absolute one, without \"..\"");
-        return None;
-    }
-    Some(root.join(value))
+    path_of_machine(walk, section, key, text.value.as_deref()?, text.span, root)
 }

@@ -104,6 +104,8 @@ pub(super) fn encode(status: &Status) -> Result<String, Error> {
     family("null_values", "values that do not fit and are read as NULL", streams(&status.nulls));
     family("resent_records", "records dropped as sent again", streams(&status.resent));
     family("too_late_records", "records too late to tell whether they were sent again", streams(&status.too_late));
+    let lost = "records that were gone before they were read, of streams that went on; to be alerted of";
+    family("lost_records", lost, streams(&status.lost));
     let mut text = String::new();
     encode_text(&mut text, &registry)?;
     Ok(text)

@@ -1,17 +1,24 @@
-//! HTTP: health, metrics, status. Reads the engine's status and nothing else.
+//! HTTP: health, metrics, status. Reads the engine's status and nothing else, and nothing can be changed by it.
 
+mod access;
+mod connections;
 mod metrics;
 
+use std::io;
 use std::net::SocketAddr;
 use std::thread::JoinHandle;
 
+use axum::body::Body;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
+use axum::http::{Request, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use tokio::sync::oneshot;
 
+use self::access::Access;
+use crate::config::Secret;
 use crate::engine::status::{Phase, SharedStatus, read};
 
 /// The console while it listens. Dropping it ends it.
@@ -23,13 +30,18 @@ pub struct Console {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Listens on `host:port`.
-pub fn start(listen: &str, status: SharedStatus) -> std::io::Result<Console> {
+/// Listens on `host:port`; beyond this machine only with a token.
+pub fn start(listen: &str, token: Option<&Secret>, status: SharedStatus) -> io::Result<Console> {
     let listener = std::net::TcpListener::bind(listen)?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
+    if token.is_none() && !address.ip().to_canonical().is_loopback() {
+        return Err(io::Error::other(NO_TOKEN));
+    }
+    let router = router(status, Access::new(token));
     let (stop, stopped) = oneshot::channel::<()>();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // Short turns, so that a flood of connections keeps nobody from being read.
+    let runtime = tokio::runtime::Builder::new_current_thread().event_interval(8).enable_all().build()?;
     let thread = std::thread::Builder::new().name("console".to_string()).spawn(move || {
         runtime.block_on(async {
             let listener = match tokio::net::TcpListener::from_std(listener) {
@@ -37,17 +49,16 @@ pub fn start(listen: &str, status: SharedStatus) -> std::io::Result<Console> {
                 Err(error) => return tracing::error!(%error, "the console cannot listen"),
             };
             tokio::select! {
-                served = axum::serve(listener, router(status)).into_future() => {
-                    if let Err(error) = served {
-                        tracing::error!(%error, "the console has ended");
-                    }
-                }
+                () = connections::serve(listener, router) => {}
                 _ = stopped => {}
             }
         });
     })?;
     Ok(Console { address, stop: Some(stop), thread: Some(thread) })
 }
+
+/// Why a console does not start that everybody could reach.
+const NO_TOKEN: &str = "beyond this machine it wants a token: write token = \"${TAGFLOW_TOKEN}\" below [serve]";
 
 impl Drop for Console {
     fn drop(&mut self) {
@@ -60,13 +71,21 @@ impl Drop for Console {
     }
 }
 
-fn router(status: SharedStatus) -> Router {
+fn router(status: SharedStatus, access: Access) -> Router {
     Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics_page))
         .route("/status", get(async |State(status): State<SharedStatus>| Json(read(&status))))
         .with_state(status)
+        .layer(from_fn_with_state(access, check_access))
+}
+
+async fn check_access(State(access): State<Access>, request: Request<Body>, next: Next) -> Response {
+    match access.refusal(&request) {
+        Some(refusal) => refusal,
+        None => next.run(request).await,
+    }
 }
 
 /// Ready when tags follow and no first fill is under way: what a load balancer or a rollout waits for.
@@ -99,8 +118,12 @@ mod tests {
     use crate::engine::status::{Status, TagStatus, update};
 
     fn ask(console: &Console, path: &str) -> String {
-        let mut stream = std::net::TcpStream::connect(console.address).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+        ask_with(console, path, "")
+    }
+
+    fn ask_with(console: &Console, path: &str, headers: &str) -> String {
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", console.address.port())).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         answer
@@ -109,7 +132,7 @@ mod tests {
     #[test]
     fn console_answers_what_the_status_says() {
         let status = SharedStatus::default();
-        let console = start("127.0.0.1:0", status.clone()).unwrap();
+        let console = start("127.0.0.1:0", None, status.clone()).unwrap();
         assert!(ask(&console, "/healthz").starts_with("HTTP/1.1 200"));
         assert!(ask(&console, "/readyz").starts_with("HTTP/1.1 503"));
         update(&status, |status| {
@@ -123,5 +146,21 @@ mod tests {
         let told: Status = serde_json::from_str(body.trim()).unwrap();
         assert_eq!(told.tags[0].rows, 7);
         assert!(ask(&console, "/nothing").starts_with("HTTP/1.1 404"));
+    }
+
+    #[test]
+    fn console_that_others_can_reach_wants_a_token_of_everybody() {
+        let error = start("0.0.0.0:0", None, SharedStatus::default()).unwrap_err();
+        assert_eq!(error.to_string(), NO_TOKEN);
+        let token = Secret::new("a-token-of-the-test");
+        for listen in ["0.0.0.0:0", "127.0.0.1:0"] {
+            let console = start(listen, Some(&token), SharedStatus::default()).unwrap();
+            for path in ["/metrics", "/status", "/nothing"] {
+                assert!(ask(&console, path).starts_with("HTTP/1.1 401"), "{path}");
+            }
+            assert!(ask(&console, "/healthz").starts_with("HTTP/1.1 200"));
+            let answer = ask_with(&console, "/metrics", "Authorization: Bearer a-token-of-the-test\r\n");
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        }
     }
 }

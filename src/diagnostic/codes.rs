@@ -51,6 +51,10 @@ codes! {
     pub const REGISTRY_URL: &str = "T0207";
     /// The place of the checkpoints, or how it is reached, cannot be used.
     pub const CHECKPOINTS_URL: &str = "T0208";
+    /// The console would listen beyond this machine without a token.
+    pub const NO_TOKEN: &str = "T0209";
+    /// A password or another secret stands in `tagflow.toml`.
+    pub const LITERAL_SECRET: &str = "T0210";
 
     /// Not a column type.
     pub const COLUMN_TYPE: &str = "T0301";

@@ -192,10 +192,13 @@ fn mask_line(line: &str) -> String {
     let mut from = 0;
     while let Some(word) = SECRET_WORDS.iter().filter_map(|word| lower[from..].find(word)).min().map(|at| from + at)
         && let Some(equals) = line[word..].find('=').map(|equals| word + equals)
-        && let Some(open) = line[equals..].find(quote).map(|open| equals + open + 1)
+        && let Some(begin) = line[equals + 1..].find(|c: char| c != ' ').map(|begin| equals + 1 + begin)
     {
-        let sign = &line[open - 1..open];
-        let close = line[open..].find(sign).map_or(line.trim_end().len(), |close| open + close).max(open);
+        let sign = line[begin..].chars().next().filter(|sign| quote.contains(sign));
+        let open = begin + sign.map_or(0, char::len_utf8);
+        // A number has no quotes.
+        let ends = |c: char| sign.map_or(c.is_whitespace() || matches!(c, ',' | '}'), |sign| c == sign);
+        let close = line[open..].find(ends).map_or(line.trim_end().len(), |close| open + close).max(open);
         hidden.push(open..close);
         from = close;
     }
@@ -216,12 +219,12 @@ mod tests {
 
     #[test]
     fn passwords_in_quoted_lines_are_masked() {
-        let text = "url = \"mysql://tags:hünter 2@db/x\"\nurl = \"mysql://tags:${PASSWORD}@db/x\"\nkafka = { \"sasl.password\" = \"abc\" }\nregistry = \"https://me:a/b@host\" # https://x:1 or me@host\n";
+        let text = "url = \"mysql://tags:hünter 2@db/x\"\nurl = \"mysql://tags:${PASSWORD}@db/x\"\nkafka = { \"sasl.password\" = \"abc\" }\nregistry = \"https://me:a/b@host\" # https://x:1 or me@host\npassword = 12345, token=\"\"\n";
         let masked = mask_secrets(text);
         assert_eq!(masked.len(), text.len());
         assert_eq!(
             masked,
-            "url = \"mysql://tags:*********@db/x\"\nurl = \"mysql://tags:${PASSWORD}@db/x\"\nkafka = { \"sasl.password\" = \"***\" }\nregistry = \"https://me:***@host\" # https://x:1 or me@host\n"
+            "url = \"mysql://tags:*********@db/x\"\nurl = \"mysql://tags:${PASSWORD}@db/x\"\nkafka = { \"sasl.password\" = \"***\" }\nregistry = \"https://me:***@host\" # https://x:1 or me@host\npassword = *****, token=\"\"\n"
         );
     }
 

@@ -84,7 +84,7 @@ fn every_secret_of_a_quoted_line_is_masked() {
     );
     let (_root, loaded) = load(&project(&settings), None);
     let text = render_human(&loaded.diagnostics, &loaded.sources, false);
-    assert!(text.contains("sasl.password") && text.contains("1 error in 1 file"), "{text}");
+    assert!(text.contains("sasl.password") && text.contains("1 error and 2 warnings in 1 file"), "{text}");
     assert!(!text.contains("first") && !text.contains("second"), "{text}");
 }
 

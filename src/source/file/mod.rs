@@ -23,6 +23,7 @@ use super::emit::{Emitter, Stopped};
 use super::{ReadRequest, SourceContext, SourceError, SourceEvent, spawn};
 use crate::catalog::{Format, Start};
 use crate::delta::Partition;
+use crate::inside::leads_outside;
 
 /// How often files are looked at for growth, and the folder for new ones.
 const POLL: Duration = Duration::from_millis(200);
@@ -43,6 +44,10 @@ pub(super) fn start(
         return Err(SourceError::Setup { stream, message });
     }
     let path = root.join(&request.stream.topic);
+    if leads_outside(root, &path) {
+        let message = format!("a symbolic link leads from {} out of {}", path.display(), root.display());
+        return Err(SourceError::Setup { stream, message });
+    }
     let was_seen = !request.from.is_empty();
     let teller = emitter.clone();
     let mut source = FileSource {
@@ -127,9 +132,12 @@ impl FileSource {
         for entry in fs::read_dir(&self.path)? {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            // Follows links: a ConfigMap's files are some.
+            // Follows links within the folder: a ConfigMap's files are some.
             if name.starts_with('.') || !fs::metadata(entry.path()).is_ok_and(|metadata| metadata.is_file()) {
                 continue;
+            }
+            if entry.file_type()?.is_symlink() && leads_outside(&self.path, &entry.path()) {
+                return Err(io::Error::other(format!("the symbolic link {name:?} leads out of the folder")));
             }
             let number = (crc32fast::hash(name.as_bytes()) & 0x7FFF_FFFF) as i32;
             found.push((format!("{}/{name}", self.request.stream.topic), entry.path(), number));

@@ -42,6 +42,7 @@ fn stream(topic: &str, format: Format) -> Stream {
         kind: Default::default(),
         key: vec![],
         truncates: false,
+        on_lost: Default::default(),
         unique: None,
         columns: vec![column("id", DataType::Int64), column("name", DataType::Utf8)],
     }

@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, Metadata};
 use std::io::{self, Cursor};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 use super::differ::Differ;
 use super::{Looked, Outside, Setback, parquet};
 use crate::catalog::{Format, Stream};
+use crate::inside::leads_outside;
 use crate::source::decode::CsvReader;
 use crate::source::file::lines::{Line, LineReader};
 
@@ -38,6 +39,8 @@ pub(super) enum Found {
 type Seen = (u64, Option<SystemTime>);
 
 pub(super) struct FileTable {
+    /// The connection's folder, which links must not leave.
+    folder: PathBuf,
     path: PathBuf,
     stream: Arc<Stream>,
     /// As the last look saw it.
@@ -51,11 +54,15 @@ pub(super) struct FileTable {
 }
 
 impl FileTable {
-    pub(super) fn new(path: PathBuf, stream: &Arc<Stream>) -> Self {
-        FileTable { path, stream: Arc::clone(stream), seen: None, read: None, hash: None, broken: None }
+    pub(super) fn new(folder: &Path, stream: &Arc<Stream>) -> Self {
+        let (folder, path) = (folder.to_owned(), folder.join(&stream.topic));
+        FileTable { folder, path, stream: Arc::clone(stream), seen: None, read: None, hash: None, broken: None }
     }
 
     fn read(&self) -> io::Result<(Vec<u8>, Seen)> {
+        if leads_outside(&self.folder, &self.path) {
+            return Err(io::Error::other("a symbolic link leads out of the connection's folder"));
+        }
         let content = fs::read(&self.path)?;
         Ok((content, seen(&fs::metadata(&self.path)?)))
     }

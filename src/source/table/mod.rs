@@ -242,9 +242,7 @@ impl Watcher {
 
     fn watch(&self) -> Result<(), Stopped> {
         let mut outside: Box<dyn Outside> = match (&self.stream.kind, &self.connection) {
-            (Kind::File, Connection::File { path, .. }) => {
-                Box::new(file::FileTable::new(path.join(&self.stream.topic), &self.stream))
-            }
+            (Kind::File, Connection::File { path, .. }) => Box::new(file::FileTable::new(path, &self.stream)),
             (Kind::Mysql { polls, resync }, Connection::Mysql(address)) => {
                 Box::new(mysql::MysqlTable::new(address, &self.stream, polls.as_ref(), *resync))
             }
