@@ -86,6 +86,26 @@ pub struct Partition {
     pub number: i32,
 }
 
+/// Records of a partition that were gone before they could be taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lost {
+    /// The stream.
+    pub stream: String,
+    /// The partition.
+    pub partition: i32,
+    /// The first of them.
+    pub first: i64,
+    /// The record behind the last of them, from which on the stream is read.
+    pub next: i64,
+}
+
+impl std::fmt::Display for Lost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Lost { stream, partition, first, next } = self;
+        write!(f, "records {first} to {} of stream `{stream}` partition {partition}", next - 1)
+    }
+}
+
 /// For every partition the next record to read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Offsets(pub BTreeMap<Partition, i64>);

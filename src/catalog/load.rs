@@ -1,7 +1,7 @@
 //! Reads `schemas/`: `*.toml` are streams, `*.sql` are views.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,9 +11,10 @@ use toml::de::{DeTable, DeValue};
 use super::columns::read_columns;
 use super::kind::{check_connection, check_key_formats, read_file_format, read_kind, read_table};
 use super::record_schema::{Attached, check_fields, read_avro, read_protobuf};
-use super::{Catalog, Column, EventTime, Format, Kind, Start, Stream, Unique, View};
+use super::{Catalog, Column, EventTime, Format, Kind, OnLost, Start, Stream, Unique, View};
 use crate::config::{Origin, Outline};
 use crate::diagnostic::{Diagnostic, codes, nearest};
+use crate::inside::inside;
 use crate::sql_header;
 use crate::toml_walk::{Section, Walk};
 
@@ -36,6 +37,7 @@ const KEYS: &[&str] = &[
     "truncates",
     "unique",
     "on_error",
+    "on_lost",
     "columns",
 ];
 const FILE_KEYS: &[&str] = &["title", "kind", "connection", "path", "format", "key", "columns"];
@@ -115,7 +117,7 @@ fn read_view(name: &str, file: &Path, text: &str, diagnostics: &mut Vec<Diagnost
             return None;
         }
     };
-    let mut walk = Walk::new(file, text, None);
+    let mut walk = Walk::new(file, text);
     let mut title = None;
     if let Some(table) = parts.toml.and_then(|range| walk.parse(range)) {
         let header = Section::root("the view header", &table);
@@ -142,7 +144,7 @@ fn read_stream(
     outline: &Outline,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Option<Stream> {
-    let mut walk = Walk::new(file, text, None);
+    let mut walk = Walk::new(file, text);
     let table = walk.parse(0..text.len());
     let stream = table.and_then(|table| {
         let section = Section::root(&format!("the stream \"{name}\""), &table);
@@ -193,6 +195,7 @@ fn read_stream(
         let time = read_time(&mut walk, &section, &columns);
         let unique = read_unique(&mut walk, &section, is_table, &columns);
         let start = read_start(&mut walk, &section);
+        let on_lost = read_on_lost(&mut walk, &section, origin);
         Some(Stream {
             name: name.to_owned(),
             file: file.to_owned(),
@@ -207,6 +210,7 @@ fn read_stream(
             key,
             truncates,
             unique,
+            on_lost: on_lost?,
             columns,
         })
     });
@@ -406,8 +410,7 @@ fn read_place(walk: &mut Walk<'_>, section: &Section<'_>, key: &str, example: &s
         walk.error(codes::BAD_VALUE, text.span, format!("\"{key}\" in {} is empty", section.label));
         return None;
     }
-    let stays = Path::new(&topic).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
-    if is_file && !stays {
+    if is_file && inside(&topic).is_none() {
         walk.error(
             codes::PATH_OUTSIDE,
             text.span,
@@ -468,6 +471,18 @@ fn read_time(walk: &mut Walk<'_>, section: &Section<'_>, columns: &[Column]) -> 
 }
 
 /// Where reading starts; `None` when that cannot be made out.
+/// What becomes of the stream when records are lost, which only a broker does.
+fn read_on_lost(walk: &mut Walk<'_>, section: &Section<'_>, origin: Origin) -> Option<OnLost> {
+    let Some(value) = section.table.get("on_lost") else { return Some(OnLost::default()) };
+    if !matches!(origin, Origin::Kafka { .. } | Origin::Unknown) {
+        let span = walk.at(value.span());
+        walk.error(codes::BAD_VALUE, span, format!("{} has \"on_lost\", but does not come from Kafka", section.label))
+            .help("remove it");
+        return None;
+    }
+    walk.word(section, "on_lost", &[("stop", OnLost::Stop), ("skip", OnLost::Skip)])
+}
+
 fn read_start(walk: &mut Walk<'_>, section: &Section<'_>) -> Option<Start> {
     let Some(value) = section.table.get("start") else { return Some(Start::default()) };
     let written = match value.get_ref() {

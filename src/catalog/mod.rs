@@ -144,6 +144,8 @@ pub struct Stream {
     pub truncates: bool,
     /// What tells an event that was sent again.
     pub unique: Option<Unique>,
+    /// What becomes of the stream when records are gone before they were read.
+    pub on_lost: OnLost,
     /// The declared columns in order. System columns (`_offset` …) are not among them: see [`SYSTEM_COLUMNS`].
     pub columns: Vec<Column>,
 }
@@ -158,6 +160,16 @@ pub enum Start {
     Latest,
     /// Records of this broker time and later, in milliseconds since the Unix epoch.
     Timestamp(i64),
+}
+
+/// What a stream does when retention has taken records that were not read yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnLost {
+    /// It stands still, and its tags with it.
+    #[default]
+    Stop,
+    /// It goes on behind them, and says what its tags lack.
+    Skip,
 }
 
 /// The column that says when an event happened.

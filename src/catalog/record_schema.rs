@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::path::{Component, Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use toml::de::DeTable;
@@ -16,6 +16,7 @@ use super::protobuf::{Descriptor, Framing, ProtoKind, ProtobufFormat};
 use super::{Column, Format};
 use crate::config::Origin;
 use crate::diagnostic::{codes, nearest};
+use crate::inside::inside;
 use crate::toml_walk::{Section, Walk};
 
 /// What the files hold that schema files name, or why they cannot be read, by their paths below the root.
@@ -35,15 +36,6 @@ pub(crate) fn files_named(sources: &BTreeMap<PathBuf, String>) -> BTreeSet<PathB
         named.extend(values.filter_map(|value| inside(value.get_ref().as_str()?)));
     }
     named
-}
-
-/// A path that does not leave the folder that it is relative to.
-fn inside(path: &str) -> Option<PathBuf> {
-    let stays = |part: &Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
-    let path = Path::new(path);
-    let is_inside = path.components().all(|part| stays(&part)) && path.file_name().is_some();
-    // Without the dots, so that one file has one name.
-    is_inside.then(|| path.components().filter(|part| *part != Component::CurDir).collect())
 }
 
 /// The format of a stream of Avro, whose schema is in a file or in a registry.

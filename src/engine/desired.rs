@@ -16,6 +16,7 @@ use crate::plan::codes;
 use crate::plan::flow::FlowPlan;
 use crate::plan::sql::{PlannedTagQuery, QueryPlanner, place_of, plan_tag};
 use crate::project::Project;
+use crate::sink::names::unusable;
 use crate::sink::types::{StoreType, Unstorable};
 use crate::sink::{ColumnRegistration, SinkColumn, TagRegistration, TagTable, shadow_table};
 use crate::tag::TagDefinition;
@@ -115,8 +116,14 @@ fn plan_all(project: &Project) -> (Desired, Vec<Diagnostic>) {
     (Desired { project: project.clone(), tags, replays }, diagnostics)
 }
 
-/// Columns that no store can hold.
+/// Columns that no store can hold, for their types or their names.
 fn unstorable(tag: &TagDefinition, flow: &FlowPlan) -> Vec<Diagnostic> {
+    let names = flow.key.iter().chain(&flow.columns).map(|column| column.name.as_str());
+    let unnamed = unusable(names).into_iter().map(|(name, problem)| {
+        let message = format!("the name of the column `{}` {problem}", name.escape_debug());
+        Diagnostic::error(codes::COLUMN_NAME, &tag.file, place_of(tag, name), message)
+            .help("give it another name with AS")
+    });
     let keys = flow.key.iter().map(|column| (column, StoreType::of_key(&column.data_type)));
     let columns = flow.columns.iter().map(|column| (column, StoreType::of(&column.data_type)));
     keys.chain(columns)
@@ -126,6 +133,7 @@ fn unstorable(tag: &TagDefinition, flow: &FlowPlan) -> Vec<Diagnostic> {
             let place = place_of(tag, &column.name);
             Some(Diagnostic::error(codes::COLUMN_TYPE, &tag.file, place, message).help(help))
         })
+        .chain(unnamed)
         .collect()
 }
 
@@ -196,6 +204,7 @@ fn registration(project: &Project, definition: &TagDefinition, table: &TagTable)
         sql: definition.text.clone(),
         timezone: project.config.timezone.name().to_string(),
         complete_from: None,
+        lost: Vec::new(),
         columns,
     }
 }

@@ -266,6 +266,9 @@ impl Run {
         let arrived = intake
             .collect(Duration::from_millis(100), self.request.epoch_rows)
             .map_err(|error| Some(error.to_string()))?;
+        if let Some(lost) = intake.lost.first() {
+            return Err(Some(format!("{lost} were gone before they were read")));
+        }
         self.give_up_failed(dataflow, intake);
         for (partition, next) in &arrived.next {
             // A partition is told before its first record.

@@ -15,7 +15,7 @@ use chrono_tz::Tz;
 
 use crate::catalog::{EventTime, Stream};
 use crate::config::{Config, Connection};
-use crate::delta::{Offsets, Partition};
+use crate::delta::{Lost, Offsets, Partition};
 use crate::engine::culprit::EventRow;
 use crate::engine::dataflow::TagFault;
 use crate::source::{
@@ -152,6 +152,8 @@ pub struct Intake {
     pub troubles: BTreeMap<String, String>,
     /// Streams that cannot go on, with the reason.
     pub failed: BTreeMap<String, String>,
+    /// What was gone before it was read, of streams that go on all the same; whoever tells of it takes it out.
+    pub lost: Vec<Lost>,
 }
 
 impl Intake {
@@ -176,6 +178,7 @@ impl Intake {
             partitions: BTreeMap::new(),
             troubles: BTreeMap::new(),
             failed: BTreeMap::new(),
+            lost: Vec::new(),
         };
         for (name, (stream, columns)) in reads {
             let of_stream = |offsets: &Offsets| -> BTreeMap<i32, i64> {
@@ -267,6 +270,7 @@ impl Intake {
                     state.end = state.next;
                 }
             }
+            SourceEvent::Lost(lost) => self.lost.push(lost),
             SourceEvent::Missing { stream } => {
                 self.missing.insert(stream);
             }

@@ -5,6 +5,8 @@ use std::sync::{Arc, RwLock};
 
 use serde::{Deserialize, Serialize};
 
+use crate::delta::Lost;
+
 /// Where the daemon is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -73,8 +75,11 @@ pub struct TagStatus {
     pub state_rows: u64,
     /// Bytes of operators that it uses.
     pub state_bytes: u64,
-    /// From when on it is complete, milliseconds since the Unix epoch, where history is too short.
+    /// From when on it is complete, milliseconds since the Unix epoch, where history is too short or has gaps.
     pub complete_from: Option<i64>,
+    /// Records that it lacks, since they were gone before they were read.
+    #[serde(default)]
+    pub lost: Vec<Lost>,
 }
 
 /// One operator of a tag.
@@ -191,6 +196,9 @@ pub struct Status {
     pub resent: BTreeMap<String, u64>,
     /// Records that were too late to tell whether they were resent, likewise.
     pub too_late: BTreeMap<String, u64>,
+    /// Records that were gone before they were read, of streams that went on, by stream, since the start.
+    #[serde(default)]
+    pub lost: BTreeMap<String, u64>,
     /// Passing faults of sources and store.
     pub troubles: Vec<String>,
     /// What is wrong in the project's files, if the last reload was not accepted.

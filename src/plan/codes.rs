@@ -107,4 +107,6 @@ codes! {
     pub const FUNCTION: &str = "T0820";
     /// A column of a type that no database has.
     pub const COLUMN_TYPE: &str = "T0821";
+    /// A column name that no table can have.
+    pub const COLUMN_NAME: &str = "T0822";
 }

@@ -8,6 +8,7 @@ pub mod collapse;
 pub mod keys;
 pub mod lease;
 pub mod mysql;
+pub mod names;
 pub mod read_back;
 pub mod registry;
 pub mod sqlite;
@@ -23,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use self::lease::{Claim, Holder, Opened};
 use crate::config::Store;
-use crate::delta::{Clock, Offsets, Watermarks};
+use crate::delta::{Clock, Lost, Offsets, Watermarks};
 
 /// How names of tables begin that are being filled; readers leave them alone, and so does [`Sink::progress`].
 pub const SHADOW_PREFIX: &str = "_tagflow_new_";
@@ -136,6 +137,8 @@ pub struct TagRegistration {
     pub timezone: String,
     /// Milliseconds since the Unix epoch from which on the answer is complete; `None` when history reaches back far enough.
     pub complete_from: Option<i64>,
+    /// Records that the answer lacks, since they were gone before they were read.
+    pub lost: Vec<Lost>,
     /// The columns, keys first.
     pub columns: Vec<ColumnRegistration>,
 }

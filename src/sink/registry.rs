@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `_tagflow_meta` | one row: `id` = 1, `layout`, `generation` of the writer that owns the store, `next_retired`, `store_id` (random, tells this database from others) |
 //! | `_tagflow_lease` | MySQL only, one row: `id` = 1, `owner` (random), `host` and `pid` of the daemon that writes, its `generation`, `expires_at` (UTC, by the database's clock) |
-//! | `_tagflow_tags` | `tag`, `folder` (`consumption/money`), `folder_titles` (JSON list), `entity`, `version`, `git_commit`, `file`, `title`, `description`, `owner`, `method`, `status`, `table_name`, `sql_text`, `timezone`, `complete_from`, `row_count`, `true_at`, `updated_at`, `true_offsets` (JSON), `event_time` |
+//! | `_tagflow_tags` | `tag`, `folder` (`consumption/money`), `folder_titles` (JSON list), `entity`, `version`, `git_commit`, `file`, `title`, `description`, `owner`, `method`, `status`, `table_name`, `sql_text`, `timezone`, `complete_from`, `row_count`, `true_at`, `updated_at`, `true_offsets` (JSON), `event_time`, `lost_records` (JSON) |
 //! | `_tagflow_columns` | `tag`, `position` from 0, `name`, `sql_type`, `is_key`, `title`, `unit`, `default_value`, `labels` (JSON object) |
 //! | `_tagflow_progress` | `tag`, `table_name` (a tag that is being filled has a second row), `fingerprint`, `epoch`, `clock_ns`, `offsets` (JSON), `row_count`, `watermarks` (JSON, nanoseconds as the column of event time counts) |
 //! | `_tagflow_retired` | `table_name`, `tag`, `retired_at` (UTC): tables kept aside until their grace period ends |
@@ -18,6 +18,8 @@
 //! What the table of a tag shows is told by `true_at`, `true_offsets` (the next record of every partition) and `event_time`
 //! (DATETIME(3) too: of each of its streams the newest event less the lateness, and of these the least; NULL where no stream
 //! has an event time that the tag reads). Commits write them with the rows.
+//! `lost_records` tells what the answer lacks since retention took it first: a list of `stream`, `partition`, `first` and
+//! `next`, the record behind the last of them; NULL where it lacks nothing. `complete_from` lies behind them then.
 //! `row_count` counts the tag's answer; rows whose key the index refused are in it.
 
 use std::collections::BTreeMap;
@@ -27,9 +29,10 @@ use chrono_tz::Tz;
 
 use super::cells::wall_time_text;
 use super::{ColumnRegistration, SHADOW_PREFIX, TagProgress, TagRegistration};
+use crate::delta::Lost;
 
 /// Counts up when the `_tagflow_*` tables change their shape.
-pub const LAYOUT: u64 = 5;
+pub const LAYOUT: u64 = 6;
 
 /// The values of a quoted column with the number of their rows. Some collations take `a` and `a ` as equal, which are
 /// two values.
@@ -38,7 +41,7 @@ pub fn value_counts_sql(table: &str, column: &str) -> String {
 }
 
 /// Columns of `_tagflow_tags` that a registration writes, in the order of [`tag_row`]; commits write the others.
-pub const TAG_COLUMNS: [&str; 17] = [
+pub const TAG_COLUMNS: [&str; 18] = [
     "tag",
     "folder",
     "folder_titles",
@@ -56,6 +59,7 @@ pub const TAG_COLUMNS: [&str; 17] = [
     "timezone",
     "complete_from",
     "updated_at",
+    "lost_records",
 ];
 
 /// Columns of `_tagflow_columns`, in the order of [`column_rows`].
@@ -103,7 +107,12 @@ pub fn tag_row(registration: &TagRegistration, zone: Tz) -> Texts {
         Some(registration.timezone.clone()),
         complete_from,
         Some(wall_time_text(now, zone)),
+        (!registration.lost.is_empty()).then(|| lost_text(&registration.lost)),
     ]
+}
+
+fn lost_text(lost: &[Lost]) -> String {
+    serde_json::to_string(lost).expect("they are texts and numbers")
 }
 
 /// The rows of `_tagflow_columns`.
@@ -195,6 +204,12 @@ pub fn registrations_from(tags: Vec<Texts>, columns: Vec<Texts>, zone: Tz) -> Re
             // It was written in the zone of then.
             complete_from: row[15].take().map(|text| millis_of(&text, timezone.parse().unwrap_or(zone))).transpose()?,
             timezone,
+            lost: match row[17].take() {
+                Some(lost) => {
+                    serde_json::from_str(&lost).map_err(|error| format!("_tagflow_tags.lost_records: {error}"))?
+                }
+                None => Vec::new(),
+            },
         })
     };
     tags.into_iter().map(registration).collect()

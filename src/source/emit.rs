@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{SourceBatch, SourceEvent};
-use crate::delta::Partition;
+use crate::delta::{Lost, Partition};
 
 /// The reader was told to stop, or nobody listens any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +97,17 @@ impl Emitter {
     pub(super) fn at_end(&self, number: i32) -> Result<(), Stopped> {
         let partition = Arc::new(Partition { stream: self.stream.to_string(), number });
         self.send(SourceEvent::AtEnd { partition })
+    }
+
+    pub(super) fn lost(&self, lost: Lost) -> Result<(), Stopped> {
+        tracing::error!(
+            stream = lost.stream,
+            partition = lost.partition,
+            first = lost.first,
+            next = lost.next,
+            "records were gone before they were read; the stream goes on behind them"
+        );
+        self.send(SourceEvent::Lost(lost))
     }
 
     pub(super) fn missing(&self) -> Result<(), Stopped> {

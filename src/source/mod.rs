@@ -5,7 +5,7 @@
 //! Never keeps an offset of its own: the engine's checkpoint does, and hands it back at the start.
 //!
 //! What a reader promises: the records of a partition in order, each once, from the offset that it was given; what is
-//! not there any more is [`SourceEvent::Failed`] and never skipped; a fault that may pass is one
+//! not there any more is [`SourceEvent::Failed`], and only skipped, as [`SourceEvent::Lost`], where the stream says so; a fault that may pass is one
 //! [`SourceEvent::Trouble`] until [`SourceEvent::Recovered`]. Threads wait on the bounded channel, so a slow engine
 //! slows reading and memory stays bounded. The clock is read for pacing only, never for what a record becomes.
 
@@ -30,7 +30,7 @@ use chrono_tz::Tz;
 use self::emit::{Emitter, StopFlag, Stopped};
 use crate::catalog::Stream;
 use crate::config::Connection;
-use crate::delta::Partition;
+use crate::delta::{Lost, Partition};
 
 pub use self::dead_letter::DeadLetters;
 pub use self::emit::SourceHandle;
@@ -99,6 +99,8 @@ pub enum SourceEvent {
         /// The stream.
         stream: String,
     },
+    /// Records are gone that were to be taken, and the stream is one that goes on behind them.
+    Lost(Lost),
     /// A read without an end has given all that can be read of a partition for now, whatever offsets are left before its
     /// end: transaction markers, records that compaction took, the beginning of a line. Told once for each partition,
     /// and again where offsets are left.
@@ -270,6 +272,7 @@ mod tests {
             kind: Default::default(),
             key: vec![],
             truncates: false,
+            on_lost: Default::default(),
             unique: None,
             columns: vec![column],
         };

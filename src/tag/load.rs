@@ -106,7 +106,7 @@ fn name_problem(file: &Path, name: &str) -> Diagnostic {
 }
 
 fn read_folder(file: &Path, text: &str, diagnostics: &mut Vec<Diagnostic>) -> Option<Folder> {
-    let mut walk = Walk::new(file, text, None);
+    let mut walk = Walk::new(file, text);
     let table = walk.parse(0..text.len());
     let folder = table.map(|table| {
         let section = Section::root(FOLDER_FILE, &table);
@@ -137,7 +137,7 @@ fn read_tag(
             return None;
         }
     };
-    let mut walk = Walk::new(file, text, None);
+    let mut walk = Walk::new(file, text);
     let (header, entity) = match parts.toml {
         Some(range) => match walk.parse(range) {
             Some(table) => {

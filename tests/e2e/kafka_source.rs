@@ -19,7 +19,7 @@ use tagflow::source::{
     DeadLetters, ReadRequest, Registries, SourceContext, SourceEvent, SourceHandle, Tables, WallClock, start_source,
 };
 
-use crate::topic::{PATIENCE, Topic, brokers, send};
+use crate::topic::{PATIENCE, Topic, send};
 
 impl Topic {
     pub fn write_ids(&self, partition: i32, ids: std::ops::Range<i64>) {
@@ -49,6 +49,7 @@ impl Topic {
             kind: Default::default(),
             key: vec![],
             truncates: false,
+            on_lost: Default::default(),
             unique: None,
             columns: vec![id],
         };
@@ -65,32 +66,43 @@ impl Topic {
         Reading { _dir: Some(dir), ..reading }
     }
 
+    /// By another listener of the broker.
+    pub fn read_at(&self, brokers: String, request: ReadRequest, properties: &[(&str, &str)]) -> Reading {
+        let dir = tempfile::tempdir().unwrap();
+        let reading = read(dir.path(), brokers, request, properties);
+        Reading { _dir: Some(dir), ..reading }
+    }
+
     /// With a state directory that outlives the reader.
     pub fn read_in(&self, dir: &Path, request: ReadRequest, properties: &[(&str, &str)]) -> Reading {
-        let wall_clock: WallClock = Arc::new(|| 0);
-        let dead_letters = Arc::new(DeadLetters::new(dir.join("dead-letters"), 1 << 20, wall_clock.clone()));
-        let context = SourceContext {
-            timezone: chrono_tz::Asia::Shanghai,
-            dead_letters: dead_letters.clone(),
-            tables: Arc::new(Tables::new(dir)),
-            state_dir: dir.to_path_buf(),
-            wall_clock,
-            registries: Registries::default(),
-        };
-        let properties = properties.iter().map(|(name, value)| ((*name).into(), Secret::new(*value))).collect();
-        let connection = Connection::Kafka { brokers: brokers(), properties, registry: None };
-        let (sender, events) = sync_channel(4);
-        let handle = start_source(request, &connection, &context, sender).unwrap();
-        Reading {
-            events,
-            handle,
-            dead_letters,
-            _dir: None,
-            rows: BTreeMap::new(),
-            next: BTreeMap::new(),
-            is_announced: false,
-            ended: BTreeSet::new(),
-        }
+        read(dir, self.brokers.clone(), request, properties)
+    }
+}
+
+fn read(dir: &Path, brokers: String, request: ReadRequest, properties: &[(&str, &str)]) -> Reading {
+    let wall_clock: WallClock = Arc::new(|| 0);
+    let dead_letters = Arc::new(DeadLetters::new(dir.join("dead-letters"), 1 << 20, wall_clock.clone()));
+    let context = SourceContext {
+        timezone: chrono_tz::Asia::Shanghai,
+        dead_letters: dead_letters.clone(),
+        tables: Arc::new(Tables::new(dir)),
+        state_dir: dir.to_path_buf(),
+        wall_clock,
+        registries: Registries::default(),
+    };
+    let properties = properties.iter().map(|(name, value)| ((*name).into(), Secret::new(*value))).collect();
+    let connection = Connection::Kafka { brokers, properties, registry: None };
+    let (sender, events) = sync_channel(4);
+    let handle = start_source(request, &connection, &context, sender).unwrap();
+    Reading {
+        events,
+        handle,
+        dead_letters,
+        _dir: None,
+        rows: BTreeMap::new(),
+        next: BTreeMap::new(),
+        is_announced: false,
+        ended: BTreeSet::new(),
     }
 }
 
@@ -164,6 +176,17 @@ impl Reading {
             }
         }
         assert!(self.events.recv_timeout(PATIENCE).is_err(), "nothing follows the end");
+    }
+
+    /// What is wrong, passing or not; nothing is read before.
+    pub fn until_told(&mut self) -> String {
+        loop {
+            match self.step() {
+                Some(SourceEvent::Trouble { message, .. } | SourceEvent::Failed { message, .. }) => return message,
+                Some(SourceEvent::Finished { .. }) => panic!("finished instead of failing"),
+                _ => assert_eq!(self.count(), 0),
+            }
+        }
     }
 
     pub fn until_failed(&mut self) -> String {

@@ -1,19 +1,27 @@
 //! End to end, against a real Kafka and a real MariaDB: `make test` starts both and says where they are.
 
 mod avro;
+mod broker;
+mod certificates;
 mod checkpoints;
+mod console;
 mod daemon;
 mod dead_letters;
+mod kafka_cluster;
 mod kafka_faults;
 mod kafka_source;
+mod kafka_tls;
+mod lost_records;
 mod mariadb;
 mod mysql_faults;
 mod mysql_sink;
 mod mysql_tls;
+mod names;
 mod object_store;
 mod on_error;
 mod proxy;
 mod replay;
+mod secrets;
 mod set_aside;
 mod shop;
 mod standby;

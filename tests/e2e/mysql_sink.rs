@@ -208,7 +208,7 @@ fn tables_of_an_older_layout_are_brought_up_to_date() {
     drop(sink);
     // As a daemon of the first layout had made them, and one that was stopped while it brought them up to date.
     database.run(&[
-        "ALTER TABLE _tagflow_tags DROP COLUMN event_time",
+        "ALTER TABLE _tagflow_tags DROP COLUMN event_time, DROP COLUMN lost_records",
         "ALTER TABLE _tagflow_progress DROP COLUMN watermarks",
         "DROP TABLE _tagflow_lease",
         "UPDATE _tagflow_meta SET layout = 1",
@@ -218,7 +218,7 @@ fn tables_of_an_older_layout_are_brought_up_to_date() {
     change.progress.event_time = Some(0);
     sink.commit(&[change]).unwrap();
     assert_eq!(sink.progress().unwrap(), [progress("level", 1, 3)]);
-    assert_eq!(database.run(&["SELECT layout FROM _tagflow_meta"]), ["5"]);
+    assert_eq!(database.run(&["SELECT layout FROM _tagflow_meta"]), ["6"]);
     assert_eq!(database.run(&["SELECT event_time FROM _tagflow_tags"]), ["1970-01-01 08:00:00.000"]);
     sink.renew().unwrap();
 }

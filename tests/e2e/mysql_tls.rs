@@ -1,41 +1,15 @@
 //! TLS to a real MariaDB with authorities and certificates made by the test: what is trusted, and what is told where it is not.
 
-use std::path::Path;
-use std::process::Command;
-
 use chrono_tz::Tz;
 use tagflow::config::{MysqlAddress, Secret, Tls};
 use tagflow::sink::mysql::MysqlSink;
 use tagflow::sink::{Sink, SinkError};
 
+use crate::certificates::{authority, certificate};
 use crate::mariadb::Server;
 use crate::mysql_sink::contract;
 use crate::shop::Shop;
 use crate::topic::Topic;
-
-fn openssl(folder: &Path, arguments: &[&str]) {
-    let output = Command::new("openssl").args(arguments).current_dir(folder).output().unwrap();
-    assert!(output.status.success(), "openssl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-/// NAME.pem and NAME-key.pem of an authority.
-fn authority(folder: &Path, name: &str) {
-    let (key, pem, subject) = (format!("{name}-key.pem"), format!("{name}.pem"), format!("/CN={name}"));
-    let kind = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30"];
-    openssl(folder, &[&kind[..], &["-keyout", &key, "-out", &pem, "-subj", &subject]].concat());
-}
-
-/// The same of somebody whose names an authority has signed.
-fn certificate(folder: &Path, name: &str, authority: &str, names: &str, days: &str) {
-    let (key, pem, request) = (format!("{name}-key.pem"), format!("{name}.pem"), format!("{name}.csr"));
-    let subject = format!("/CN={name}");
-    let kind = ["req", "-newkey", "rsa:2048", "-nodes"];
-    openssl(folder, &[&kind[..], &["-keyout", &key, "-out", &request, "-subj", &subject]].concat());
-    std::fs::write(folder.join("names"), format!("subjectAltName={names}\n")).unwrap();
-    let (ca, ca_key) = (format!("{authority}.pem"), format!("{authority}-key.pem"));
-    let sign = ["x509", "-req", "-CAcreateserial", "-extfile", "names", "-days", days];
-    openssl(folder, &[&sign[..], &["-in", &request, "-CA", &ca, "-CAkey", &ca_key, "-out", &pem]].concat());
-}
 
 const SERVER: [(&str, &str); 3] = [("ssl-ca", "ours.pem"), ("ssl-cert", "server.pem"), ("ssl-key", "server-key.pem")];
 const ACCOUNT: &str = "CREATE DATABASE shop; CREATE USER tagflow@'%' IDENTIFIED BY 'hunter2' REQUIRE X509; \

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::super::tagflow::delta::Lost;
 use super::super::tagflow::sink::{ColumnRegistration, TagRegistration};
 use arrow::array::*;
 use arrow::datatypes::*;
@@ -33,6 +34,7 @@ pub fn register(tag: &str, version: u64) -> TagRegistration {
         sql: "SELECT user_id,\n\t'\\' AS x -- it's\nFROM orders".to_string(),
         timezone: "Asia/Shanghai".to_string(),
         complete_from: Some(1_700_000_000_123),
+        lost: vec![Lost { stream: "orders".to_string(), partition: 3, first: 7, next: 9 }],
         columns: vec![column("user_id", true), column("level", false)],
     }
 }

@@ -20,15 +20,21 @@ pub fn brokers() -> String {
 /// A topic of one test, gone at its end.
 pub struct Topic {
     pub name: String,
+    pub brokers: String,
     pub admin: AdminClient<DefaultClientContext>,
 }
 
 impl Topic {
     /// A topic that does not exist yet.
     pub fn named(test: &str) -> Self {
+        Topic::at(brokers(), test)
+    }
+
+    /// The same of a cluster of the test's own.
+    pub fn at(brokers: String, test: &str) -> Self {
         let nanos = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos();
-        let admin = ClientConfig::new().set("bootstrap.servers", brokers()).create().unwrap();
-        Topic { name: format!("tagflow-test.{test}.{nanos}"), admin }
+        let admin = ClientConfig::new().set("bootstrap.servers", &brokers).create().unwrap();
+        Topic { name: format!("tagflow-test.{test}.{nanos}"), brokers, admin }
     }
 
     pub fn create(&self, partitions: i32) {
@@ -47,7 +53,7 @@ impl Topic {
 
     pub fn producer(&self, properties: &[(&str, &str)]) -> BaseProducer {
         let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", brokers());
+        config.set("bootstrap.servers", &self.brokers);
         for (name, value) in properties {
             config.set(*name, *value);
         }

@@ -47,6 +47,7 @@ fn stream(name: &str, time: &str, lateness: u64, timezone: Tz, columns: Vec<Colu
         kind: Default::default(),
         key: vec![],
         truncates: false,
+        on_lost: Default::default(),
         unique: None,
         columns,
     })

@@ -238,6 +238,7 @@ impl Daemon {
                     self.dataflow.remove_tag(tag);
                     self.running.insert(tag.clone(), planned);
                     self.complete_from.insert(tag.clone(), complete_from);
+                    self.lost.remove(tag);
                 }
                 Err(DaemonError::Store(StoreError::Sink(error @ SinkError::Table { .. }))) => {
                     // The version that runs, if there is one, goes on.
@@ -308,7 +309,9 @@ impl Daemon {
     ) -> Result<(), DaemonError> {
         let tag = planned.definition.name.clone();
         let version = self.versions.get(&tag).map_or(1, |version| version + 1);
-        let registration = self.registration(planned, version, complete_from)?;
+        let mut registration = self.registration(planned, version, complete_from)?;
+        // It has read all that there was.
+        registration.lost.clear();
         let streams = reads([planned.plan.as_ref()]);
         let own = filled.dataflow.offsets.0.iter().filter(|(partition, _)| streams.contains_key(&partition.stream));
         let names: BTreeSet<String> = streams.keys().cloned().collect();

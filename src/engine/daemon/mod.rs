@@ -8,6 +8,7 @@ mod checkpoints;
 mod claim;
 mod error;
 mod fills;
+mod losses;
 mod report;
 mod restore;
 mod tags;
@@ -25,7 +26,7 @@ pub use self::error::DaemonError;
 pub use self::tags::RESUMED;
 use crate::config::Config;
 use crate::crash_point::crash_point;
-use crate::delta::{Clock, Offsets};
+use crate::delta::{Clock, Lost, Offsets};
 use crate::engine::checkpoint::Checkpoints;
 use crate::engine::dataflow::Dataflow;
 use crate::engine::desired::{Desired, PlannedTag, reads};
@@ -111,6 +112,8 @@ struct Daemon {
     /// The tags that run, as they were planned when they joined.
     running: BTreeMap<String, PlannedTag>,
     complete_from: BTreeMap<String, Option<i64>>,
+    /// By tag, the records that its table lacks.
+    lost: BTreeMap<String, Vec<Lost>>,
     versions: BTreeMap<String, u64>,
     intake: Intake,
     /// The next epoch takes watermarks further, whether or not anything arrives.
@@ -199,6 +202,7 @@ impl Daemon {
             world,
             running: BTreeMap::new(),
             complete_from: BTreeMap::new(),
+            lost: BTreeMap::new(),
             versions: BTreeMap::new(),
             intake,
             watermarks_move: false,
@@ -241,6 +245,7 @@ impl Daemon {
         while !self.stopping() {
             self.store.check_lease()?;
             self.epoch()?;
+            self.follow_losses()?;
             self.follow_store()?;
             self.follow_fill()?;
             self.follow_reloads()?;

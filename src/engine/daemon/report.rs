@@ -52,6 +52,7 @@ impl Daemon {
             status.null_keys = self.dataflow.null_keys(name);
             status.outside_labels = self.dataflow.outside_labels(name);
             status.complete_from = self.complete_from.get(name).copied().flatten();
+            status.lost = self.lost.get(name).cloned().unwrap_or_default();
             status.plan.clone_from(&running.plan.fingerprint);
             let operators = self.sizes.operators(name);
             status.operators = operators.map(|(node, rows, bytes)| OperatorStatus { node, rows, bytes }).collect();

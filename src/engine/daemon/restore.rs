@@ -52,7 +52,8 @@ impl Daemon {
         self.retire_forgotten(&registered)?;
         for registered in registered {
             self.versions.insert(registered.tag.clone(), registered.version);
-            self.complete_from.insert(registered.tag, registered.complete_from);
+            self.complete_from.insert(registered.tag.clone(), registered.complete_from);
+            self.lost.insert(registered.tag, registered.lost);
         }
         let Some((checkpoint, skipped)) = self.newest_checkpoint()? else { return Ok(Resting::new()) };
         for damaged in skipped {

@@ -158,6 +158,7 @@ impl Daemon {
         let mut registration = planned.registration.clone();
         registration.version = version;
         registration.complete_from = complete_from;
+        registration.lost = self.lost.get(&registration.tag).cloned().unwrap_or_default();
         registration.git_commit = git_commit(&self.config.root, &registration.file);
         let table = Arc::clone(&planned.table);
         let types = self.store.call("name column types", move |sink| sink.column_types(&table))?;
@@ -234,16 +235,14 @@ impl Daemon {
         for wanted in metadata {
             self.update_metadata(&wanted)?;
         }
+        self.follow_on_lost()?;
         self.reconcile()
     }
 
     /// A comment, a title, another folder: state and table stay.
     pub(super) fn update_metadata(&mut self, wanted: &PlannedTag) -> Result<(), DaemonError> {
         let name = &wanted.definition.name;
-        let version = self.versions.get(name).copied().unwrap_or(1);
-        let complete_from = self.complete_from.get(name).copied().flatten();
-        let registration = self.registration(wanted, version, complete_from)?;
-        self.store.call("register", move |sink| sink.register(std::slice::from_ref(&registration)))?;
+        self.write_registration(wanted)?;
         self.settle()?;
         self.count_labels(wanted)?;
         if let Some(running) = self.running.get_mut(name) {
@@ -251,6 +250,16 @@ impl Daemon {
             running.registration = wanted.registration.clone();
         }
         info!(tag = name, "the tag's description has changed");
+        Ok(())
+    }
+
+    /// Tells readers what is known of a tag by now.
+    pub(super) fn write_registration(&self, tag: &PlannedTag) -> Result<(), DaemonError> {
+        let name = &tag.definition.name;
+        let version = self.versions.get(name).copied().unwrap_or(1);
+        let complete_from = self.complete_from.get(name).copied().flatten();
+        let registration = self.registration(tag, version, complete_from)?;
+        self.store.call("register", move |sink| sink.register(std::slice::from_ref(&registration)))?;
         Ok(())
     }
 
@@ -291,6 +300,7 @@ impl Daemon {
             self.running.remove(&tag);
             self.versions.remove(&tag);
             self.complete_from.remove(&tag);
+            self.lost.remove(&tag);
             info!(tag, "the tag's file is gone; its table is retired");
             self.retire(tag)?;
         }

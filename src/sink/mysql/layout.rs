@@ -16,11 +16,12 @@ const CHAR_BYTES: usize = 4;
 const LENGTH_BYTES: usize = 2;
 
 /// Columns that older layouts lack: table, column, type.
-pub(super) const LATER_COLUMNS: [(&str, &str, &str); 4] = [
+pub(super) const LATER_COLUMNS: [(&str, &str, &str); 5] = [
     ("_tagflow_progress", "watermarks", "LONGTEXT"),
     ("_tagflow_tags", "true_offsets", "LONGTEXT"),
     ("_tagflow_tags", "event_time", "DATETIME(3)"),
     ("_tagflow_meta", "store_id", "VARCHAR(32)"),
+    ("_tagflow_tags", "lost_records", "LONGTEXT"),
 ];
 
 /// The `_tagflow_*` tables; see [`registry`](crate::sink::registry) for their meaning.
@@ -40,7 +41,7 @@ pub(super) const META_TABLES: [&str; 7] = [
         `method` VARCHAR(32) NULL, `status` VARCHAR(32) NOT NULL, `table_name` VARCHAR(64) NOT NULL,
         `sql_text` LONGTEXT NOT NULL, `timezone` VARCHAR(64) NOT NULL, `complete_from` DATETIME(3) NULL,
         `row_count` BIGINT UNSIGNED NOT NULL DEFAULT 0, `true_at` DATETIME(3) NULL, `updated_at` DATETIME(3) NOT NULL,
-        `true_offsets` LONGTEXT NULL, `event_time` DATETIME(3) NULL
+        `true_offsets` LONGTEXT NULL, `event_time` DATETIME(3) NULL, `lost_records` LONGTEXT NULL
     ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin
       COMMENT='tagflow: every tag and up to when it is true'",
     "CREATE TABLE IF NOT EXISTS `_tagflow_columns` (

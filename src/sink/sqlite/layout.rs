@@ -18,7 +18,7 @@ pub(super) const META_TABLES: &str = "
         version INTEGER NOT NULL, git_commit TEXT, file TEXT NOT NULL, title TEXT, description TEXT, owner TEXT,
         method TEXT, status TEXT NOT NULL, table_name TEXT NOT NULL, sql_text TEXT NOT NULL, timezone TEXT NOT NULL,
         complete_from TEXT, row_count INTEGER NOT NULL DEFAULT 0, true_at TEXT, updated_at TEXT NOT NULL,
-        true_offsets TEXT, event_time TEXT
+        true_offsets TEXT, event_time TEXT, lost_records TEXT
     ) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS _tagflow_columns (
         tag TEXT NOT NULL, position INTEGER NOT NULL, name TEXT NOT NULL, sql_type TEXT NOT NULL,
@@ -36,10 +36,11 @@ pub(super) const META_TABLES: &str = "
 ";
 
 /// What makes the tables of an older layout those of this one: the layout that lacks it, and how it is added.
-pub(super) const LATER_COLUMNS: [(u64, &str); 3] = [
+pub(super) const LATER_COLUMNS: [(u64, &str); 4] = [
     (1, "ALTER TABLE _tagflow_progress ADD COLUMN watermarks TEXT"),
     (3, "ALTER TABLE _tagflow_tags ADD COLUMN true_offsets TEXT; ALTER TABLE _tagflow_tags ADD COLUMN event_time TEXT"),
     (4, "ALTER TABLE _tagflow_meta ADD COLUMN store_id TEXT"),
+    (5, "ALTER TABLE _tagflow_tags ADD COLUMN lost_records TEXT"),
 ];
 
 /// A name in double quotes.

@@ -40,6 +40,7 @@ pub(super) fn stream(format: Format, columns: Vec<Column>) -> Stream {
         kind: Default::default(),
         key: vec![],
         truncates: false,
+        on_lost: Default::default(),
         unique: None,
         columns,
     }

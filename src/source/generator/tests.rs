@@ -146,6 +146,7 @@ fn request(topic: &str, from: &[(i32, i64)], until: Option<i64>) -> ReadRequest 
         kind: Default::default(),
         key: vec![],
         truncates: false,
+        on_lost: Default::default(),
         unique: None,
         columns: vec![order_id],
     };

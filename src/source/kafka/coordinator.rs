@@ -14,7 +14,7 @@ use rdkafka::topic_partition_list::Offset;
 
 use super::identity::{Identity, topic_id};
 use super::reader::{Assignment, Reader};
-use super::{Consumer, Fault, Role, Shared, explain, fault_of, out_of_range, reader_count};
+use super::{Consumer, Fault, Role, Shared, explain, fault_of, reader_count};
 use crate::catalog::Start;
 use crate::delta::Partition;
 use crate::source::emit::Stopped;
@@ -30,6 +30,10 @@ const SUSPICION_PAUSE: Duration = Duration::from_millis(500);
 const MISSING_AFTER: Duration = Duration::from_secs(8);
 /// After how many suspicions in a row they are told.
 const SUSPICIONS: u32 = 4;
+/// How long it is waited for the reason of a failure.
+const REASON: Duration = Duration::from_secs(2);
+/// Events of librdkafka between two looks at the rest.
+const EVENTS_A_LOOK: u32 = 32;
 /// How long the cluster may take for an answer.
 const ANSWER: Duration = Duration::from_secs(5);
 
@@ -150,8 +154,9 @@ impl Coordinator {
         let began = Instant::now();
         while began.elapsed() < pause {
             self.shared.emitter.stop().wait(Duration::from_millis(50))?;
-            while let Some(event) = self.watcher.poll(Duration::ZERO) {
-                if let Err(error) = event
+            // A line of its log comes out as nothing too.
+            for _ in 0..EVENTS_A_LOOK {
+                if let Some(Err(error)) = self.watcher.poll(Duration::ZERO)
                     && matches!(fault_of(error.rdkafka_error_code()), Fault::Refused)
                 {
                     return Err(self.refused(&error));
@@ -194,7 +199,10 @@ impl Coordinator {
             Ok(metadata) => metadata,
             Err(error) => {
                 // Without a poll librdkafka keeps its reasons, a wrong password among them, to itself.
-                self.wait(Duration::from_millis(1))?;
+                let began = Instant::now();
+                while self.watcher.context().reason().is_none() && began.elapsed() < REASON {
+                    self.wait(Duration::from_millis(1))?;
+                }
                 let reason = self.watcher.context().reason().unwrap_or_else(|| explain(&error));
                 return Err(Setback::Trouble(format!("no answer from {brokers}: {reason}")));
             }
@@ -299,9 +307,7 @@ impl Coordinator {
         let until = shared.request.until.as_ref().and_then(|until| until.get(&number).copied());
         let is_read = until.is_some_and(|until| next >= until);
         // What is read already may be gone; nobody asks for it.
-        if !is_read && let Some(message) = out_of_range(topic, number, next, beginning, end) {
-            return Err(shared.emitter.failed(message).into());
-        }
+        let next = if is_read { next } else { shared.beginning_at(number, next, beginning, end)? };
         let partition = Arc::new(Partition { stream: shared.request.stream.name.clone(), number });
         shared.emitter.send(SourceEvent::Partition { partition, beginning, end, next })?;
         if is_read {

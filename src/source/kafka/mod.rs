@@ -7,7 +7,8 @@
 //! `queued.max.messages.kbytes`.
 //!
 //! Delivery: each record from `next` on, in the partition's order, exactly once per reader; what retention has taken
-//! is a failure and never a jump, and so is a topic that was made again. Partitions are assigned, never subscribed to; no offset is ever committed.
+//! is a failure, or a jump that is told where the stream says `on_lost = "skip"`; a topic that was made again is a failure
+//! always. Partitions are assigned, never subscribed to; no offset is ever committed.
 
 mod coordinator;
 mod identity;
@@ -24,9 +25,11 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 pub use self::identity::{KnownTopic, known_topics, remember_topics};
 use super::decode::Schemas;
-use super::emit::Emitter;
+use super::emit::{Emitter, Stopped};
 use super::{ReadRequest, SourceContext, SourceError, spawn};
+use crate::catalog::OnLost;
 use crate::config::Secret;
+use crate::delta::Lost;
 
 /// Raw records that librdkafka may hold per stream, in KiB.
 const QUEUED_KIB: usize = 64 << 10;
@@ -170,6 +173,18 @@ impl Shared {
         self.hindrances.lock().unwrap_or_else(PoisonError::into_inner).values().next().cloned()
     }
 
+    /// Where reading begins that should begin at `next`, of a partition that has `beginning..end`: there, or behind what was
+    /// lost, where the stream goes on all the same. A read with an end is to be whole: it repeats what tables show already.
+    fn beginning_at(&self, number: i32, next: i64, beginning: i64, end: i64) -> Result<i64, Stopped> {
+        let Some(message) = out_of_range(self.topic(), number, next, beginning, end) else { return Ok(next) };
+        if next < beginning && self.request.stream.on_lost == OnLost::Skip && !self.is_bounded() {
+            let stream = self.request.stream.name.clone();
+            self.emitter.lost(Lost { stream, partition: number, first: next, next: beginning })?;
+            return Ok(beginning);
+        }
+        Err(self.emitter.failed(message))
+    }
+
     /// One partition of a bounded read is at its end; true when it was the last.
     fn finish_one(&self) -> bool {
         self.unfinished.fetch_sub(1, Ordering::AcqRel) == 1
@@ -208,9 +223,15 @@ impl ClientContext for Callbacks {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
-            tracing::debug!(target: "librdkafka", %error, reason);
-            *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_string());
+        let code = error.rdkafka_error_code();
+        if code == Some(RDKafkaErrorCode::PartitionEOF) {
+            return;
+        }
+        tracing::debug!(target: "librdkafka", %error, reason);
+        let mut known = self.reason.lock().unwrap_or_else(PoisonError::into_inner);
+        // That all brokers are away says less than why one of them is.
+        if code != Some(RDKafkaErrorCode::AllBrokersDown) || known.is_none() {
+            *known = Some(reason.to_string());
         }
     }
 }
@@ -260,14 +281,15 @@ fn explain(error: &KafkaError) -> String {
     }
 }
 
-/// Says what is lost when reading has to begin at `next` and the topic has `beginning..end`; `None` when all is there.
+/// Why reading cannot begin at `next` of a topic that has `beginning..end`; `None` when all is there.
 fn out_of_range(topic: &str, number: i32, next: i64, beginning: i64, end: i64) -> Option<String> {
     let place = format!("topic {topic:?} partition {number}");
     if next < beginning {
         let last = beginning - 1;
         return Some(format!(
-            "{place}: records {next} to {last} are gone (the topic now begins at {beginning}); \
-             nothing was skipped: bring them back, or start the stream again without its checkpoint"
+            "{place}: records {next} to {last} are gone (the topic now begins at {beginning}); nothing was skipped: \
+             bring them back, write on_lost = \"skip\" into the stream's schema file, or start the stream again without its \
+             checkpoint"
         ));
     }
     if next > end {

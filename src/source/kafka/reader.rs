@@ -12,7 +12,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{Message, OwnedMessage};
 use rdkafka::topic_partition_list::Offset;
 
-use super::{Consumer, Fault, Shared, explain, fault_of, out_of_range};
+use super::{Consumer, Fault, Shared, explain, fault_of};
 use crate::source::batch::{LONGEST_WAIT, PartitionBatcher};
 use crate::source::decode::Unavailable;
 use crate::source::emit::Stopped;
@@ -316,15 +316,32 @@ impl Reader {
             let next = self.partitions[&number].batcher.next_offset();
             match self.consumer.fetch_watermarks(&self.topic, number, ANSWER) {
                 Ok((beginning, end)) => {
-                    if let Some(message) = out_of_range(&self.topic, number, next, beginning, end) {
-                        return Err(self.shared.emitter.failed(message));
+                    let there = self.shared.beginning_at(number, next, beginning, end)?;
+                    if there != next
+                        && let Some(reading) = self.partitions.get_mut(&number)
+                    {
+                        reading.batcher.skip_to(there);
+                        self.send(number)?;
                     }
                 }
                 Err(error) => self.shared.suspect(explain(&error)),
             }
-            self.seek_back(number);
+            self.assign_again(number);
         }
         Ok(())
+    }
+
+    /// Fetches on from the next record to read, of a partition that librdkafka has given up: no seek brings it back.
+    fn assign_again(&self, number: i32) {
+        let Some(reading) = self.partitions.get(&number) else { return };
+        let mut list = TopicPartitionList::new();
+        let assigned = list
+            .add_partition_offset(&self.topic, number, Offset::Offset(reading.batcher.next_offset()))
+            .and_then(|()| self.consumer.incremental_unassign(&list))
+            .and_then(|()| self.consumer.incremental_assign(&list));
+        if let Err(error) = assigned {
+            self.shared.suspect(explain(&error));
+        }
     }
 }
 

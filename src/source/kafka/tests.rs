@@ -40,6 +40,7 @@ fn start_reading(
         kind: Default::default(),
         key: vec![],
         truncates: false,
+        on_lost: Default::default(),
         unique: None,
         columns: vec![column],
     };

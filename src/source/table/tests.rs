@@ -81,6 +81,7 @@ impl World {
             kind: Kind::File,
             key: vec!["id".into()],
             truncates: false,
+            on_lost: Default::default(),
             unique: None,
             columns: vec![
                 column("id", DataType::Int64),
