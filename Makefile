@@ -2,7 +2,7 @@
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/tagflow/target
 TAGFLOW := $(CARGO_TARGET_DIR)/debug/tagflow
 
-.PHONY: help setup build demo demo-kafka test test-fast chaos check bench dist services fmt clippy deny
+.PHONY: help setup build demo demo-kafka test test-fast chaos mutations fuzz check bench dist services fmt clippy deny
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 14
@@ -31,6 +31,19 @@ test-fast: setup ## Tests that need no server
 chaos: setup ## N faults at random (1000: about an hour) against a real Kafka and MariaDB, again with SEED=…
 	@cargo test --locked --test chaos --no-run
 	@TAGFLOW_CHAOS_FAULTS=$(or $(N),1000) TAGFLOW_CHAOS_SEED=$(SEED) scripts/with-services cargo test --locked --test chaos random -- --nocapture
+
+mutations: setup ## N mutated files, and a hundred times as many messages (10000: about an hour), again with SEED=…
+	@TAGFLOW_MUTATIONS=$(or $(N),10000) TAGFLOW_MUTATIONS_SEED=$(SEED) cargo test --locked --lib mutat -- --nocapture
+
+fuzz: setup ## N seconds of libFuzzer (600) each on decoders, tag headers, check and checkpoints
+	@cp Cargo.lock fuzz/Cargo.lock
+	@cd fuzz && RUSTC_WRAPPER=$(CURDIR)/fuzz/instrument cargo build --bins
+	@cd fuzz && for target in record tag_header check checkpoint; do \
+		seeds=corpus/$$target; [ $$target != check ] || seeds="$$seeds ../tests/diagnostics/cases"; \
+		mkdir -p artifacts/$$target $(CARGO_TARGET_DIR)/fuzz/$$target; \
+		$(CARGO_TARGET_DIR)/debug/$$target -max_total_time=$(or $(N),600) -timeout=60 -rss_limit_mb=4096 -max_len=65536 \
+			-artifact_prefix=artifacts/$$target/ $(CARGO_TARGET_DIR)/fuzz/$$target $$seeds || exit 1; \
+	done
 
 check: build ## tagflow check on the sample project
 	@$(TAGFLOW) check --profile demo

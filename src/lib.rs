@@ -19,6 +19,8 @@ pub mod diagnostic;
 pub mod engine;
 mod file_lock;
 mod inside;
+#[cfg(any(test, feature = "mutations"))]
+pub mod mutations;
 mod mysql_options;
 pub mod operator;
 pub mod oracle;

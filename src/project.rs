@@ -60,25 +60,49 @@ pub fn load(root: &Path, profile: Option<&str>) -> Loaded {
 
 /// [`load`], with environment variables from `env`.
 pub fn load_with_env(root: &Path, profile: Option<&str>, env: &dyn Fn(&str) -> Option<String>) -> Loaded {
-    let mut files = Files { root, sources: BTreeMap::new(), unreadable: BTreeSet::new(), diagnostics: Vec::new() };
-    let settings = PathBuf::from(SETTINGS_FILE);
-    files.read(&settings);
+    let mut files = Files::new(root);
+    files.read(Path::new(SETTINGS_FILE));
     files.read_folder(Path::new(catalog::FOLDER), &is_schema_file, 0);
     files.read_folder(Path::new(tag::FOLDER), &is_tag_file, 0);
     files.read_folder(Path::new(FUNCTIONS), &|name| name.ends_with(".sql"), 0);
-    let Files { sources, unreadable, mut diagnostics, .. } = files;
+    let attached = read_attached(root, &files.sources);
+    load_files(files, &attached, profile, env)
+}
 
-    let (config, outline) = match sources.get(&settings) {
+/// A project whose files are these, by their paths below a root that is nowhere.
+#[cfg(any(test, feature = "mutations"))]
+pub fn load_from_memory(contents: &BTreeMap<PathBuf, Vec<u8>>, env: &dyn Fn(&str) -> Option<String>) -> Loaded {
+    let mut files = Files::new(Path::new("/nowhere"));
+    let is_text = |file: &Path| file.extension().is_some_and(|extension| extension == "toml" || extension == "sql");
+    for (file, bytes) in contents.iter().filter(|(file, _)| is_text(file)) {
+        files.take(file, bytes.clone());
+    }
+    let of_file = |file: PathBuf| {
+        let bytes = contents.get(&file).cloned().ok_or_else(|| "there is no such file".to_string());
+        (file, bytes)
+    };
+    let attached = catalog::files_named(&files.sources).into_iter().map(of_file).collect();
+    load_files(files, &attached, None, env)
+}
+
+fn load_files(
+    files: Files<'_>,
+    attached: &Attached,
+    profile: Option<&str>,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Loaded {
+    let Files { root, sources, unreadable, mut diagnostics } = files;
+    let settings = Path::new(SETTINGS_FILE);
+    let (config, outline) = match sources.get(settings) {
         Some(text) => {
             let mut reading =
-                config::read(text, &settings, root, profile, env, Some(&catalog::connections_named(&sources)));
+                config::read(text, settings, root, profile, env, Some(&catalog::connections_named(&sources)));
             diagnostics.append(&mut reading.diagnostics);
             (reading.config, reading.outline)
         }
         None => (None, Outline::unknown()),
     };
-    let attached = read_attached(root, &sources);
-    let catalog = catalog::load(&sources, &attached, &outline, &mut diagnostics);
+    let catalog = catalog::load(&sources, attached, &outline, &mut diagnostics);
     let tree = tag::load(&sources, &outline, &mut diagnostics);
     let functions = sources.iter().filter(|(file, _)| file.starts_with(FUNCTIONS));
     let functions = functions.map(|(file, text)| (file.clone(), text.clone())).collect();
@@ -90,7 +114,7 @@ pub fn load_with_env(root: &Path, profile: Option<&str>, env: &dyn Fn(&str) -> O
         folders: tree.folders,
         sources: sources.clone(),
     });
-    let fingerprint = fingerprint(&sources, &attached, &unreadable);
+    let fingerprint = fingerprint(&sources, attached, &unreadable);
     Loaded { project, diagnostics, unreadable, fingerprint, sources }
 }
 
@@ -148,29 +172,37 @@ struct Files<'a> {
     diagnostics: Vec<Diagnostic>,
 }
 
-impl Files<'_> {
+impl<'a> Files<'a> {
+    fn new(root: &'a Path) -> Self {
+        Files { root, sources: BTreeMap::new(), unreadable: BTreeSet::new(), diagnostics: Vec::new() }
+    }
+
     fn read(&mut self, file: &Path) {
         if leads_outside(self.root, &self.root.join(file)) {
             return self.refuse(file, codes::PATH_OUTSIDE, LEADS_OUT.to_owned(), "put the file itself there");
         }
         match std::fs::read(self.root.join(file)) {
-            Ok(bytes) => match String::from_utf8(bytes) {
-                Ok(text) => {
-                    self.sources.insert(file.to_owned(), text);
-                }
-                Err(error) => {
-                    let byte = error.utf8_error().valid_up_to();
-                    let line = error.as_bytes()[..byte].iter().filter(|byte| **byte == b'\n').count() + 1;
-                    let message = format!("this file is not UTF-8 text: see line {line}");
-                    self.refuse(file, codes::NOT_UTF8, message, "save it with the encoding UTF-8");
-                }
-            },
+            Ok(bytes) => self.take(file, bytes),
             Err(error) if error.kind() == ErrorKind::NotFound && file == Path::new(SETTINGS_FILE) => {
                 let message = "there is no tagflow.toml in this folder";
                 let help = "run Tagflow in the project's folder, or start a project with `tagflow init`";
                 self.diagnostics.push(Diagnostic::error(codes::UNREADABLE, file, None, message).help(help));
             }
             Err(error) => self.refuse(file, codes::UNREADABLE, format!("cannot read this file: {error}"), ""),
+        }
+    }
+
+    fn take(&mut self, file: &Path, bytes: Vec<u8>) {
+        match String::from_utf8(bytes) {
+            Ok(text) => {
+                self.sources.insert(file.to_owned(), text);
+            }
+            Err(error) => {
+                let byte = error.utf8_error().valid_up_to();
+                let line = error.as_bytes()[..byte].iter().filter(|byte| **byte == b'\n').count() + 1;
+                let message = format!("this file is not UTF-8 text: see line {line}");
+                self.refuse(file, codes::NOT_UTF8, message, "save it with the encoding UTF-8");
+            }
         }
     }
 

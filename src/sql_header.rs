@@ -29,8 +29,9 @@ pub(crate) fn cut(file: &Path, text: &str, word: &str) -> Result<SqlFile, Diagno
         at += rest.len() - trimmed.len();
         if trimmed.starts_with("--") {
             at += trimmed.find('\n').map_or(trimmed.len(), |newline| newline + 1);
-        } else if trimmed.starts_with("/*") {
-            let Some(length) = trimmed.find("*/") else {
+        } else if let Some(inner) = trimmed.strip_prefix("/*") {
+            // The star of `/*/` opens, and closes nothing.
+            let Some(length) = inner.find("*/").map(|end| end + 2) else {
                 return Err(Diagnostic::error(codes::HEADER, file, at..at + 2, "this comment has no end")
                     .help("close it with */"));
             };
@@ -112,6 +113,12 @@ mod tests {
     #[test]
     fn header_may_be_one_line() {
         assert_eq!(toml("/* tag title = 'x' */ SELECT 1"), Some(" title = 'x' ".into()));
+    }
+
+    #[test]
+    fn sign_that_opens_a_comment_does_not_close_it() {
+        assert_eq!(toml("/*/ */ /* tag x = 1 */ SELECT 1"), Some(" x = 1 ".into()));
+        assert_eq!(cut(Path::new("a.sql"), "/*/", "tag").unwrap_err().message, "this comment has no end");
     }
 
     #[test]

@@ -20,6 +20,9 @@ const FROM_FILE: &str = "file:";
 /// The most bytes of such a file.
 const MOST_OF_FILE: u64 = 64 << 10;
 
+/// What is told of text that is no TOML at all: more of it helps nobody.
+const MOST_SYNTAX_ERRORS: usize = 50;
+
 /// Looks up an environment variable.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
@@ -82,7 +85,14 @@ impl<'a> Walk<'a> {
         self.offset = range.start;
         let (table, errors) = DeTable::parse_recoverable(&self.text[range]);
         let mut last_line = None;
+        let before = self.diagnostics.len();
         for error in &errors {
+            if self.diagnostics.len() - before == MOST_SYNTAX_ERRORS {
+                let span = error.span().map(|span| self.at(span));
+                self.error(codes::TOML_SYNTAX, span, "this is not TOML either, and what follows is not looked at")
+                    .help("mend what is told above, and check again");
+                break;
+            }
             let span = error.span().map(|span| self.at(span));
             // The parser goes on after an error; what it says of the same line is most often an echo.
             let line = span.as_ref().map(|span| self.text[..span.start.min(self.text.len())].matches('\n').count());

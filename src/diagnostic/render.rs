@@ -17,9 +17,17 @@ pub fn render_human(diagnostics: &[Diagnostic], sources: &BTreeMap<PathBuf, Stri
         return String::new();
     }
     let mut out = String::new();
+    // The file that is quoted from: a broken file may have thousands of problems.
+    let mut page: (String, Source<String>) = (String::new(), Source::from(String::new()));
     for diagnostic in sorted(diagnostics) {
         match place(diagnostic, sources) {
-            Some((text, span)) => out.push_str(&quoted(diagnostic, text, span, colour)),
+            Some((text, span)) => {
+                let file = shown(&diagnostic.file);
+                if page.0 != file {
+                    page = (file, Source::from(mask_secrets(text)));
+                }
+                out.push_str(&quoted(diagnostic, &mut page, span, colour));
+            }
             None => out.push_str(&unquoted(diagnostic)),
         }
         out.push('\n');
@@ -93,16 +101,15 @@ fn is_line_end(c: char) -> bool {
     c == '\n' || c == '\r'
 }
 
-fn quoted(diagnostic: &Diagnostic, text: &str, span: Range<usize>, colour: bool) -> String {
-    let file = shown(&diagnostic.file);
+fn quoted(diagnostic: &Diagnostic, page: &mut (String, Source<String>), span: Range<usize>, colour: bool) -> String {
     let (kind, tint) = match diagnostic.severity {
         Severity::Error => (ReportKind::Error, Color::Red),
         Severity::Warning => (ReportKind::Warning, Color::Yellow),
     };
     // Masking keeps bytes where they are, but not characters: these are counted after it.
-    let masked = mask_secrets(text);
+    let masked = page.1.text();
     let characters = |byte: usize| masked[..masked.floor_char_boundary(byte)].chars().count();
-    let place = (file.clone(), characters(span.start)..characters(span.end));
+    let place = (page.0.clone(), characters(span.start)..characters(span.end));
     // Only a label that says something is underlined.
     let label = Label::new(place.clone()).with_message(diagnostic.help.as_deref().unwrap_or("here")).with_color(tint);
     let report = Report::build(kind, place)
@@ -112,7 +119,7 @@ fn quoted(diagnostic: &Diagnostic, text: &str, span: Range<usize>, colour: bool)
         .with_label(label);
     let mut out = Vec::new();
     // Writing into memory cannot fail; were it to, the plain form says the same.
-    match report.finish().write((file, Source::from(masked)), &mut out) {
+    match report.finish().write(page, &mut out) {
         Ok(()) => String::from_utf8_lossy(&out)
             .lines()
             .map(str::trim_end)

@@ -109,9 +109,14 @@ impl Manifest {
 
     pub(super) fn encode(&self) -> Result<Vec<u8>, String> {
         let body = serde_json::to_vec(self).map_err(|error| error.to_string())?;
-        let mut bytes = format!("{TITLE} {VERSION} {} {:08x}\n", body.len(), crc32fast::hash(&body)).into_bytes();
+        Ok(Manifest::seal(&body))
+    }
+
+    /// The line with the length and checksum of a body, and the body.
+    pub(super) fn seal(body: &[u8]) -> Vec<u8> {
+        let mut bytes = format!("{TITLE} {VERSION} {} {:08x}\n", body.len(), crc32fast::hash(body)).into_bytes();
         bytes.extend(body);
-        Ok(bytes)
+        bytes
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Manifest, Unreadable> {

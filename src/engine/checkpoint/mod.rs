@@ -15,6 +15,8 @@ mod segment;
 #[cfg(test)]
 mod tests;
 mod thread;
+#[cfg(any(test, feature = "mutations"))]
+pub(crate) mod unsealed;
 mod writer;
 
 use std::cmp::Reverse;

@@ -338,8 +338,8 @@ fn leading_comments(text: &str) -> usize {
         let start = text.len() - rest.len();
         let length = if rest.starts_with("--") {
             rest.find('\n').map_or(rest.len(), |end| end + 1)
-        } else if rest.starts_with("/*") {
-            rest.find("*/").map_or(rest.len(), |end| end + 2)
+        } else if let Some(comment) = rest.strip_prefix("/*") {
+            comment.find("*/").map_or(rest.len(), |end| end + 4)
         } else {
             return start;
         };

@@ -6,9 +6,6 @@ use arrow::datatypes::{DataType, Decimal128Type, Field, Int64Type, TimeUnit, Tim
 use arrow::util::display::array_value_to_string;
 use chrono_tz::Tz;
 
-use rand::Rng;
-use rand::rngs::StdRng;
-
 use super::changes_tests::table;
 use super::*;
 use crate::catalog::{Column, Start};
@@ -78,20 +75,6 @@ pub(super) fn record(payload: &[u8]) -> RawRecord<'_> {
         key: Some(b"k\xff"),
         payload: Some(payload),
     }
-}
-
-/// A record as a broken disk or a hostile producer would have it.
-pub(super) fn mutated(mut payload: Vec<u8>, random: &mut StdRng) -> Vec<u8> {
-    for _ in 0..random.random_range(1..4) {
-        let at = random.random_range(0..payload.len());
-        match random.random_range(0..4) {
-            0 => payload[at] = random.random(),
-            1 => payload[at] ^= 1 << random.random_range(0..8),
-            2 => payload.insert(at, random.random()),
-            _ => payload.truncate(at.max(1)),
-        }
-    }
-    payload
 }
 
 pub(super) fn all_of(stream: &Stream) -> Decoder {
