@@ -101,6 +101,13 @@ fn deep_nesting_is_told_and_does_not_overflow() {
         .map(|link| format!("1{}", link.repeat(20_000)));
     let exprs = chains.into_iter().chain(casts);
     let queries = exprs.map(|expr| format!("SELECT user_id, MAX({expr}) AS x FROM orders GROUP BY user_id"));
+    // What the parser tries twice at every depth.
+    for word in ["ARRAY[", "CAST(", "EXTRACT(", "TRIM(", "SUBSTRING(", "INTERVAL (", "EXISTS(", "(", "POSITION("] {
+        let wrong = format!("SELECT user_id, MAX({}amount]) AS x FROM orders GROUP BY user_id", word.repeat(40));
+        let begun = std::time::Instant::now();
+        assert!(problems(&wrong).contains(" Error: "), "{}", problems(&wrong));
+        assert!(begun.elapsed() < std::time::Duration::from_secs(60), "{word} takes {:?}", begun.elapsed());
+    }
     let clauses = ["JOIN orders ", "INTERSECT SELECT user_id FROM orders ", "|> WHERE true "];
     let clauses = clauses.map(|clause| format!("SELECT user_id FROM orders {}", clause.repeat(20_000)));
     for sql in queries.chain(clauses) {

@@ -92,7 +92,7 @@ impl VisitorMut for CastLeft {
 }
 
 fn cast_to_double(expr: &ast::Expr) -> Option<ast::Expr> {
-    let mut cast = Parser::new(&Bound).try_with_sql("CAST(NULL AS DOUBLE)").ok()?.parse_expr().ok()?;
+    let mut cast = Parser::new(&Bound::default()).try_with_sql("CAST(NULL AS DOUBLE)").ok()?.parse_expr().ok()?;
     if let ast::Expr::Cast { expr: inner, .. } = &mut cast {
         **inner = expr.clone();
     }

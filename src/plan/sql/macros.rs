@@ -128,9 +128,9 @@ fn read(file: &Path, text: &str) -> Result<(String, Macro), Diagnostic> {
     let sql = SqlText::new(file, text);
     let problem = |message: String| sql.error(codes::FUNCTION, sql.first_word(), message).help(FORM);
     // Without places: those of another file would mean nothing in a tag's.
-    let tokens = Tokenizer::new(&Bound, sql.text()).tokenize();
+    let tokens = Tokenizer::new(&Bound::default(), sql.text()).tokenize();
     let tokens = tokens.map_err(|error| problem(error.to_string()))?;
-    let parsed = Parser::new(&Bound).with_tokens(tokens).parse_statements();
+    let parsed = Parser::new(&Bound::default()).with_tokens(tokens).parse_statements();
     let mut statements = parsed.map_err(|error| problem(error.to_string().replace("sql parser error: ", "")))?;
     times::write_out(&mut statements);
     let [Statement::CreateFunction(CreateFunction { name, args, return_type, function_body, .. })] =

@@ -162,10 +162,10 @@ impl<'a> SqlText<'a> {
                 .help("name parts of it in WITH, or write IN (…) for many OR"),
             ]);
         }
-        let tokens = Tokenizer::new(&Bound, &self.text).tokenize_with_location();
+        let tokens = Tokenizer::new(&Bound::default(), &self.text).tokenize_with_location();
         let tokens = tokens.map_err(|error| vec![self.syntax_error(&error.into())])?;
         let tokens = windows::written_out(self, tokens).map_err(|error| vec![error])?;
-        let parsed = Parser::new(&Bound).with_tokens_with_locations(tokens).parse_statements();
+        let parsed = Parser::new(&Bound::default()).with_tokens_with_locations(tokens).parse_statements();
         let mut statements = parsed.map_err(|error| vec![self.syntax_error(&error)])?;
         times::write_out(&mut statements);
         let mut statements = statements.into_iter();
@@ -195,7 +195,7 @@ impl<'a> SqlText<'a> {
     /// Where the query has too many operators: a chain of them is as deep as it is long, and every step of planning
     /// and evaluating it needs stack.
     fn too_long(&self) -> Option<Range<usize>> {
-        let tokens = Tokenizer::new(&Bound, &self.text).tokenize_with_location().ok()?;
+        let tokens = Tokenizer::new(&Bound::default(), &self.text).tokenize_with_location().ok()?;
         let (mut operators, mut logic, mut clauses, mut comparisons, mut joins) = (0, 0, 0, 0, 0);
         for token in tokens {
             let (count, most) = match &token.token {

@@ -211,7 +211,7 @@ impl Window<'_> {
     fn sql(&self, parts: &[Part<'_>]) -> Vec<TokenWithSpan> {
         let made = |sql: &str| {
             // The templates above are SQL.
-            let tokens = Tokenizer::new(&Bound, sql).tokenize().unwrap_or_default();
+            let tokens = Tokenizer::new(&Bound::default(), sql).tokenize().unwrap_or_default();
             tokens.into_iter().map(|token| TokenWithSpan::new(token, self.place)).collect::<Vec<_>>()
         };
         parts
