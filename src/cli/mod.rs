@@ -74,7 +74,7 @@ enum Command {
     DeadLetters(dead_letters::DeadLettersArgs),
     /// Try a tag again that was set aside.
     Resume(resume::ResumeArgs),
-    /// Compare every table with the batch answer over the same events; for use while no daemon runs.
+    /// Compare every table, or a sample of its keys, with the batch answer over the same events.
     Verify(verify::VerifyArgs),
     /// Write generated shop events to the project's Kafka topics.
     #[command(hide = true)]

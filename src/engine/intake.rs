@@ -296,6 +296,11 @@ impl Intake {
         self.partitions.keys().filter(|partition| self.announced.contains(&partition.stream))
     }
 
+    /// True when the source of a stream has delivered all that was asked for.
+    pub fn has_finished(&self, stream: &str) -> bool {
+        self.finished.contains(stream)
+    }
+
     /// True when every source has delivered all that was asked for, or cannot go on.
     pub fn is_finished(&self) -> bool {
         self.streams.iter().all(|stream| self.finished.contains(stream) || self.failed.contains_key(stream))

@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::DataType;
+use arrow::error::ArrowError;
 use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 
@@ -221,11 +222,27 @@ pub trait Sink: Send {
     /// The registry, for `tagflow show` and `status` without a daemon.
     fn registrations(&mut self) -> Result<Vec<TagRegistration>, SinkError>;
 
+    /// What the table of a tag shows, for readers beside the writer: nothing is locked. `None` where the store has no table of
+    /// that tag. While the table is being replaced the error is a passing one.
+    fn read_shown(&mut self, table: &TagTable, keep: Keep<'_>) -> Result<Option<Shown>, SinkError>;
+
     /// The whole table in the tag's types, key columns first, sorted by key; `_updated_at` is left out.
     fn read_table(&mut self, table: &TagTable) -> Result<RecordBatch, SinkError>;
 
     /// The SQL type of every column in this store, keys first, for the registry. An error for a type that no store has.
     fn column_types(&mut self, table: &TagTable) -> Result<Vec<String>, SinkError>;
+}
+
+/// What a reader keeps of some rows of a table, so that it need not hold all of them.
+pub type Keep<'a> = &'a dyn Fn(RecordBatch) -> Result<RecordBatch, ArrowError>;
+
+/// Rows of a table and what they are the answer to, as of one moment.
+#[derive(Debug, Clone)]
+pub struct Shown {
+    /// How far the table is.
+    pub progress: TagProgress,
+    /// What was kept of its rows, as [`Sink::read_table`] gives them, in any order.
+    pub rows: RecordBatch,
 }
 
 /// One row as column names and texts, `None` for NULL.

@@ -10,13 +10,15 @@ use arrow::array::{
     StructArray, new_null_array,
 };
 use arrow::buffer::{NullBuffer, OffsetBuffer};
-use arrow::compute::{CastOptions, SortColumn, cast, cast_with_options, lexsort_to_indices, take_record_batch};
+use arrow::compute::{
+    CastOptions, SortColumn, cast, cast_with_options, concat_batches, lexsort_to_indices, take_record_batch,
+};
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use chrono::{DateTime, NaiveDateTime, TimeZone};
 use chrono_tz::Tz;
 
 use super::types::StoreType;
-use super::{SinkColumn, TagTable};
+use super::{Keep, SinkColumn, TagTable};
 
 /// One cell as the store gives it.
 pub type RawCell = Option<Vec<u8>>;
@@ -45,6 +47,52 @@ pub fn table_from_cells(table: &TagTable, cells: Vec<Vec<RawCell>>, zone: Tz) ->
         .collect();
     let order = lexsort_to_indices(&sort_columns, None).map_err(|error| error.to_string())?;
     take_record_batch(&batch, &order).map_err(|error| error.to_string())
+}
+
+/// How many rows are turned into arrow at a time.
+const PIECE: usize = 1 << 16;
+
+/// A table out of rows as a store gives them, of which only some are kept.
+pub struct KeptRows<'a> {
+    table: &'a TagTable,
+    zone: Tz,
+    keep: Keep<'a>,
+    /// By column.
+    cells: Vec<Vec<RawCell>>,
+    kept: Vec<RecordBatch>,
+}
+
+impl<'a> KeptRows<'a> {
+    /// Of this table.
+    pub fn new(table: &'a TagTable, zone: Tz, keep: Keep<'a>) -> Self {
+        let cells = vec![Vec::new(); table.key.len() + table.columns.len()];
+        KeptRows { table, zone, keep, cells, kept: Vec::new() }
+    }
+
+    /// Takes a row.
+    ///
+    /// # Errors
+    /// Which column holds what cannot be read as its type.
+    pub fn add(&mut self, row: Vec<RawCell>) -> Result<(), String> {
+        self.cells.iter_mut().zip(row).for_each(|(column, cell)| column.push(cell));
+        if self.cells.first().is_some_and(|column| column.len() >= PIECE) { self.end_piece() } else { Ok(()) }
+    }
+
+    fn end_piece(&mut self) -> Result<(), String> {
+        let cells = self.cells.iter_mut().map(std::mem::take).collect();
+        let piece = table_from_cells(self.table, cells, self.zone)?;
+        self.kept.push((self.keep)(piece).map_err(|error| error.to_string())?);
+        Ok(())
+    }
+
+    /// All that was kept.
+    ///
+    /// # Errors
+    /// As [`KeptRows::add`].
+    pub fn finish(mut self) -> Result<RecordBatch, String> {
+        self.end_piece()?;
+        concat_batches(&self.kept[0].schema(), &self.kept).map_err(|error| error.to_string())
+    }
 }
 
 /// One cell as people read it.

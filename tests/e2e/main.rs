@@ -2,6 +2,7 @@
 
 mod avro;
 mod broker;
+mod catching_up;
 mod certificates;
 mod checkpoints;
 mod console;
@@ -29,4 +30,5 @@ mod state_limit;
 mod stopping;
 mod tables;
 mod topic;
+mod verify;
 mod windows;

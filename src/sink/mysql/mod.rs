@@ -14,6 +14,7 @@ mod layout;
 mod lease;
 mod meta;
 mod server;
+mod shown;
 pub mod swap;
 mod write;
 
@@ -36,7 +37,9 @@ use super::lease::{Claim, Opened};
 use super::read_back::{RawCell, display_text, table_from_cells, value_count};
 use super::registry::{self, COLUMN_COLUMNS, TAG_COLUMNS, is_shadow};
 use super::types::StoreType;
-use super::{CommitStats, Sink, SinkColumn, SinkError, TagChanges, TagProgress, TagRegistration, TagTable, TextRow};
+use super::{
+    CommitStats, Keep, Shown, Sink, SinkColumn, SinkError, TagChanges, TagProgress, TagRegistration, TagTable, TextRow,
+};
 use crate::config::MysqlAddress;
 use crate::crash_point::crash_point;
 
@@ -193,6 +196,10 @@ impl Sink for MysqlSink {
 
     fn registrations(&mut self) -> Result<Vec<TagRegistration>, SinkError> {
         self.runtime.block_on(self.store.registrations())
+    }
+
+    fn read_shown(&mut self, table: &TagTable, keep: Keep<'_>) -> Result<Option<Shown>, SinkError> {
+        self.run(async |store| store.read_shown(table, keep).await)
     }
 
     fn read_table(&mut self, table: &TagTable) -> Result<RecordBatch, SinkError> {

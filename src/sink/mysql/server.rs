@@ -294,6 +294,28 @@ impl Session {
         self.conn.affected_rows()
     }
 
+    /// Each row of a query in turn, as texts.
+    pub async fn each_row(
+        &mut self,
+        sql: &str,
+        table: &str,
+        mut take: impl FnMut(Vec<RawCell>) -> Result<(), String>,
+    ) -> Result<(), SinkError> {
+        let mut refused = None;
+        let result = timeout(STATEMENT_DEADLINE, async {
+            let mut result = self.conn.query_iter(sql).await?;
+            while let Some(row) = result.next().await? {
+                if refused.is_none() {
+                    refused = take(row.unwrap().into_iter().map(cell_of).collect()).err();
+                }
+            }
+            Ok(())
+        })
+        .await;
+        self.settle(result, Some(table))?;
+        refused.map_or(Ok(()), |message| Err(SinkError::Table { table: table.to_string(), message }))
+    }
+
     /// All rows of a query as texts.
     pub async fn rows(&mut self, sql: impl AsRef<[u8]>, table: Option<&str>) -> Result<Vec<Vec<RawCell>>, SinkError> {
         let sql = sql.as_ref();

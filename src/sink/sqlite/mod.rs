@@ -24,9 +24,11 @@ use self::meta::{already_at, rename, set_aside, table_exists, write_progress, wr
 use super::cells::{Cell, CellReader, wall_time_text};
 use super::keys::{KeyLimit, fit_keys};
 use super::lease::{Claim, Ends, Holder, Opened, Owner, random_name};
-use super::read_back::{RawCell, display_text, table_from_cells, value_count};
+use super::read_back::{KeptRows, RawCell, display_text, table_from_cells, value_count};
 use super::registry::{self, COLUMN_COLUMNS, PROGRESS_COLUMNS, TAG_COLUMNS, Texts, is_shadow};
-use super::{CommitStats, Sink, SinkColumn, SinkError, TagChanges, TagProgress, TagRegistration, TagTable, TextRow};
+use super::{
+    CommitStats, Keep, Shown, Sink, SinkColumn, SinkError, TagChanges, TagProgress, TagRegistration, TagTable, TextRow,
+};
 use crate::file_lock::{self, Asked, FileLock};
 
 /// Tag tables in a SQLite file.
@@ -168,8 +170,7 @@ impl SqliteSink {
         let connection = self.connect()?;
         let rows = read_rows(connection, sql, &[]);
         let rows = rows.map_err(Store(&self.path).error(None))?;
-        let text = |cell: RawCell| cell.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-        Ok(rows.into_iter().map(|row| row.into_iter().map(text).collect()).collect())
+        Ok(rows.into_iter().map(texts).collect())
     }
 }
 
@@ -379,6 +380,28 @@ impl Sink for SqliteSink {
         registry::registrations_from(tags, columns, zone).map_err(|message| Store(&self.path).setup(message))
     }
 
+    fn read_shown(&mut self, table: &TagTable, keep: Keep<'_>) -> Result<Option<Shown>, SinkError> {
+        let (zone, path) = (self.zone, self.path.clone());
+        let (store, name) = (Store(&path), table.table.as_str());
+        let refused = |message: String| SinkError::Table { table: name.to_string(), message };
+        // A transaction that reads sees one state from its first query on.
+        let snapshot = self.connect()?.transaction().map_err(store.error(None))?;
+        let sql = format!("SELECT {} FROM _tagflow_progress WHERE table_name = ?1", PROGRESS_COLUMNS.join(", "));
+        let found = read_rows(&snapshot, &sql, &[Value::Text(name.to_string())]).map_err(store.error(None))?;
+        let Some(found) = found.into_iter().next() else { return Ok(None) };
+        let (_, progress) = registry::progress_from(texts(found)).map_err(|message| store.setup(message))?;
+        let mut rows = KeptRows::new(table, zone, keep);
+        let mut told = Ok(());
+        each_row(&snapshot, &layout::select_of(table), &[], |row| {
+            if told.is_ok() {
+                told = rows.add(row);
+            }
+        })
+        .map_err(store.error(name))?;
+        let rows = told.and_then(|()| rows.finish()).map_err(refused)?;
+        Ok(Some(Shown { progress, rows }))
+    }
+
     fn read_table(&mut self, table: &TagTable) -> Result<RecordBatch, SinkError> {
         let zone = self.zone;
         let connection = self.connect()?;
@@ -467,11 +490,25 @@ fn sql_value<'a>(cell: Cell<'a>, nulled: &mut u64) -> ToSqlOutput<'a> {
     ToSqlOutput::Borrowed(value)
 }
 
+fn texts(row: Vec<RawCell>) -> Texts {
+    row.into_iter().map(|cell| cell.map(|bytes| String::from_utf8_lossy(&bytes).into_owned())).collect()
+}
+
 fn read_rows(connection: &Connection, sql: &str, parameters: &[Value]) -> Result<Vec<Vec<RawCell>>, rusqlite::Error> {
+    let mut rows = Vec::new();
+    each_row(connection, sql, parameters, |row| rows.push(row))?;
+    Ok(rows)
+}
+
+fn each_row(
+    connection: &Connection,
+    sql: &str,
+    parameters: &[Value],
+    mut take: impl FnMut(Vec<RawCell>),
+) -> Result<(), rusqlite::Error> {
     let mut statement = connection.prepare(sql)?;
     let width = statement.column_count();
     let mut rows = statement.query(params_from_iter(parameters))?;
-    let mut read = Vec::new();
     while let Some(row) = rows.next()? {
         let mut cells = Vec::with_capacity(width);
         for index in 0..width {
@@ -482,9 +519,9 @@ fn read_rows(connection: &Connection, sql: &str, parameters: &[Value]) -> Result
                 ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Some(bytes.to_vec()),
             });
         }
-        read.push(cells);
+        take(cells);
     }
-    Ok(read)
+    Ok(())
 }
 
 // The contract names this crate as the e2e tests see it.

@@ -108,6 +108,29 @@ fn broker_that_goes_away_is_one_trouble_and_reading_goes_on_when_it_is_back() {
 }
 
 #[test]
+fn partition_whose_leader_moves_is_read_on_where_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = MockCluster::new(2).unwrap();
+    cluster.create_topic(TOPIC, 1, 2).unwrap();
+    cluster.partition_leader(TOPIC, 0, Some(1)).unwrap();
+    write(&cluster, 0..10);
+    let (_handle, events) = start_reading(dir.path(), &cluster.bootstrap_servers(), &[]).unwrap();
+    let mut offsets: Vec<i64> = Vec::new();
+    for (leader, ids) in [(2, 10..20), (1, 20..30), (2, 30..30)] {
+        while (offsets.len() as i64) < ids.start {
+            match events.recv_timeout(PATIENCE).unwrap() {
+                SourceEvent::Batch(batch) => offsets.extend(batch.offsets),
+                SourceEvent::Failed { message, .. } => panic!("{message}"),
+                _ => {}
+            }
+        }
+        cluster.partition_leader(TOPIC, 0, Some(leader)).unwrap();
+        write(&cluster, ids);
+    }
+    assert_eq!(offsets, (0..30).collect::<Vec<_>>());
+}
+
+#[test]
 fn stop_is_prompt_while_the_broker_does_not_answer() {
     let dir = tempfile::tempdir().unwrap();
     let cluster = MockCluster::new(1).unwrap();

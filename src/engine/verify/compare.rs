@@ -1,0 +1,145 @@
+//! Two answers beside each other, row by row.
+
+use std::collections::BTreeMap;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
+use arrow::compute::{cast, filter_record_batch};
+use arrow::datatypes::Float64Type;
+use arrow::error::ArrowError;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+
+use super::sample::Share;
+use crate::engine::desired::PlannedTag;
+
+/// How a table compares with the answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Comparison {
+    /// Rows of the answer that were compared.
+    pub rows: usize,
+    /// Rows that are missing, too many, or different.
+    pub differences: usize,
+    /// The first of them, by key.
+    pub shown: Vec<Difference>,
+}
+
+/// A row that is not what it should be; columns by name.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Difference {
+    /// Its key.
+    pub key: Vec<(String, String)>,
+    /// What the table holds; `None` where it has no such row.
+    pub found: Option<Vec<(String, Cell)>>,
+    /// What it should hold; `None` where there should be no such row.
+    pub expected: Option<Vec<(String, Cell)>>,
+}
+
+/// A value.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Cell {
+    /// No value.
+    Null,
+    /// Any value but a double, as text.
+    Text(String),
+    /// A double.
+    Double(f64),
+}
+
+impl Cell {
+    /// Doubles are equal to one part in 10^9: a batch adds them in another order than the engine's exact sum.
+    fn equals(&self, other: &Cell) -> bool {
+        match (self, other) {
+            (Cell::Double(left), Cell::Double(right)) => {
+                (left - right).abs() <= 1e-9 * left.abs().max(right.abs()).max(1.0)
+            }
+            (left, right) => left == right,
+        }
+    }
+}
+
+impl std::fmt::Display for Cell {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Cell::Null => formatter.write_str("NULL"),
+            Cell::Text(text) => formatter.write_str(text),
+            Cell::Double(value) => value.fmt(formatter),
+        }
+    }
+}
+
+/// Rows by the text of their key.
+type Rows = BTreeMap<Vec<String>, Vec<Cell>>;
+
+/// Compares the rows that a table holds with those of an answer that are in its share; `shown` differences are told in full.
+pub(super) fn compare(
+    planned: &PlannedTag,
+    answer: &RecordBatch,
+    found: &RecordBatch,
+    share: &Share,
+    shown: usize,
+) -> Result<Comparison, ArrowError> {
+    let table = &planned.table;
+    let keys = table.key.len();
+    let expected = rows(keys, &share.of(answer_rows(planned, answer)?)?)?;
+    let found = rows(keys, found)?;
+    let mut comparison = Comparison { rows: expected.len(), differences: 0, shown: Vec::new() };
+    let mut differs = |key: &[String], found: Option<&Vec<Cell>>, expected: Option<&Vec<Cell>>| {
+        comparison.differences += 1;
+        if comparison.shown.len() < shown {
+            let names = table.key.iter().map(|column| column.name.clone());
+            let named = |cells: &Vec<Cell>| {
+                let names = table.columns.iter().map(|column| column.name.clone());
+                names.zip(cells.iter().cloned()).collect()
+            };
+            comparison.shown.push(Difference {
+                key: names.zip(key.iter().cloned()).collect(),
+                found: found.map(named),
+                expected: expected.map(named),
+            });
+        }
+    };
+    for (key, row) in &expected {
+        let there = found.get(key);
+        let is_same = there.is_some_and(|there| there.iter().zip(row).all(|(left, right)| left.equals(right)));
+        if !is_same {
+            differs(key, there, Some(row));
+        }
+    }
+    for (key, row) in found.iter().filter(|(key, _)| !expected.contains_key(*key)) {
+        differs(key, Some(row), None);
+    }
+    Ok(comparison)
+}
+
+/// The answer's rows in the order and types of the table, without those whose key has a NULL.
+fn answer_rows(planned: &PlannedTag, answer: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let columns = planned.plan.key.iter().chain(&planned.plan.columns);
+    let columns: Vec<ArrayRef> =
+        columns.map(|column| cast(answer.column(column.index), &column.data_type)).collect::<Result<_, _>>()?;
+    let keys = &columns[..planned.plan.key.len()];
+    let has_key = |row: usize| keys.iter().all(|key| key.is_valid(row));
+    let mask: BooleanArray = (0..answer.num_rows()).map(|row| Some(has_key(row))).collect();
+    let named = columns.iter().enumerate().map(|(index, column)| (format!("c{index}"), column.clone(), true));
+    filter_record_batch(&RecordBatch::try_from_iter_with_nullable(named)?, &mask)
+}
+
+fn rows(keys: usize, batch: &RecordBatch) -> Result<Rows, ArrowError> {
+    let options = FormatOptions::default();
+    let formatters: Vec<ArrayFormatter<'_>> =
+        batch.columns().iter().map(|column| ArrayFormatter::try_new(column, &options)).collect::<Result<_, _>>()?;
+    let cell = |index: usize, row: usize| {
+        let column = batch.column(index);
+        match column.as_primitive_opt::<Float64Type>() {
+            _ if column.is_null(row) => Cell::Null,
+            Some(doubles) if doubles.value(row).is_finite() => Cell::Double(doubles.value(row)),
+            // The stores have no NaN and no infinity.
+            Some(_) => Cell::Null,
+            None => Cell::Text(formatters[index].value(row).to_string()),
+        }
+    };
+    Ok((0..batch.num_rows())
+        .map(|row| {
+            let key = (0..keys).map(|index| formatters[index].value(row).to_string()).collect();
+            (key, (keys..batch.num_columns()).map(|index| cell(index, row)).collect())
+        })
+        .collect())
+}
