@@ -80,10 +80,10 @@ fn step(dataflow: &mut Dataflow, users: u64, apart: u64) {
 fn save(name: &str, dataflow: &mut Dataflow, writer: &mut Writer, changed: u64) -> Result<(), Failure> {
     let before = writer.bytes();
     let begun = Instant::now();
-    let state = dataflow.graph.changes()?;
+    let (state, further) = dataflow.graph.changes()?;
     let pause = begun.elapsed();
     let position = Position { epoch: dataflow.epoch, ..Position::default() };
-    let manifest = writer.write(Taken { position, state }, 0)?;
+    let manifest = writer.write(Taken { position, state, further }, 0)?;
     writer.publish(manifest)?;
     let written = begun.elapsed() - pause;
     let bytes = (writer.bytes() - before) as f64 / changed as f64;

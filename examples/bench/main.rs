@@ -21,7 +21,7 @@ use tagflow::delta::Offsets;
 use tagflow::engine::checkpoint::{CheckpointThread, Checkpoints, Position, Taken};
 use tagflow::engine::dataflow::Dataflow;
 use tagflow::engine::desired::{Desired, plan_project, reads};
-use tagflow::engine::intake::{Intake, Reads, World};
+use tagflow::engine::intake::{Intake, Queue, Reads, World};
 use tagflow::engine::stop::Stop;
 use tagflow::engine::store::StoreThread;
 use tagflow::project;
@@ -213,6 +213,7 @@ fn world(desired: &Desired) -> World {
     let letters = config.engine.state_dir.join("dead-letters");
     World {
         connections: config.connections.clone(),
+        queue: Queue::within(None),
         context: SourceContext {
             timezone: config.timezone,
             dead_letters: Arc::new(DeadLetters::new(letters, 1 << 20, Arc::clone(&wall_clock))),
@@ -343,7 +344,8 @@ impl Saver {
         }
         self.last = Instant::now();
         let position = Position { epoch: dataflow.epoch, ..Position::default() };
-        self.thread.write(Taken { position, state: dataflow.graph.changes()? }, 0);
+        let (state, further) = dataflow.graph.changes()?;
+        self.thread.write(Taken { position, state, further }, 0);
         self.thread.committed(dataflow.epoch);
         Ok(())
     }

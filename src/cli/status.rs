@@ -106,15 +106,20 @@ pub(super) fn who_listens(serve: &ServeConfig) -> String {
     }
 }
 
+fn describe_spilled(bytes: u64) -> String {
+    if bytes == 0 { String::new() } else { format!(" and {} on disk", ByteSize(bytes)) }
+}
+
 /// For people: a line of figures, a table of tags, then what is wrong.
 pub fn describe(status: &Status) -> String {
     let mut text = format!(
-        "{:?} · epoch {} · {:.0} events/s · lag {} · state {} in {} keys · last commit {} ms\n",
+        "{:?} · epoch {} · {:.0} events/s · lag {} · state {}{} in {} keys · last commit {} ms\n",
         status.phase,
         status.epoch,
         status.events_per_second,
         status.lag,
         ByteSize(status.state_bytes),
+        describe_spilled(status.spilled_bytes),
         status.state_rows,
         status.flush_millis
     );

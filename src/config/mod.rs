@@ -179,6 +179,8 @@ pub struct EngineConfig {
     pub lease: Duration,
     /// The most bytes of state of a tag whose header does not say (default none).
     pub state_limit: Option<u64>,
+    /// The most memory of the process; what state does not fit goes to disk (default none: all state is in memory).
+    pub memory_limit: Option<u64>,
     /// The most bytes of dead letters of a stream (default 128 MiB).
     pub dead_letters: u64,
 }

@@ -23,6 +23,7 @@ const ENGINE_KEYS: &[&str] = &[
     "grace_period",
     "lease",
     "state_limit",
+    "memory_limit",
     "dead_letters",
 ];
 
@@ -72,6 +73,7 @@ pub(super) fn read_engine(
     let checkpoints = layered(below, above, |section| read_checkpoints(walk, section))
         .map_or(CheckpointPlace::StateDir, |place| place.of_profile(state_folder));
     let state_limit = layered(below, above, |section| walk.bytes(section, "state_limit"));
+    let memory_limit = layered(below, above, |section| walk.bytes(section, "memory_limit"));
     let dead_letters = layered(below, above, |section| walk.bytes(section, "dead_letters")).unwrap_or(128 << 20);
     EngineConfig {
         state_dir,
@@ -85,6 +87,7 @@ pub(super) fn read_engine(
         grace_period,
         lease,
         state_limit,
+        memory_limit,
         dead_letters,
     }
 }

@@ -28,7 +28,8 @@ pub(super) fn encode(status: &Status) -> Result<String, Error> {
     number("events_per_second", "events taken a second, lately", status.events_per_second);
     number("lag_records", "records known to wait at the sources", status.lag as f64);
     number("state_rows", "keys and rows kept by all operators", status.state_rows as f64);
-    number("state_bytes", "bytes kept by all operators", status.state_bytes as f64);
+    number("state_bytes", "bytes in memory of all operators", status.state_bytes as f64);
+    number("spilled_bytes", "bytes of operators that are out of memory", status.spilled_bytes as f64);
     number("pending_keys", "changed keys that wait for the store", status.pending_keys as f64);
     number("flush_seconds", "time that the last commit took", status.flush_millis as f64 / 1e3);
     number("commits", "commits since the start", status.commits as f64);

@@ -345,7 +345,7 @@ impl Dataflow {
 
     /// Takes the tags of a dataflow that stands at the same offsets and clock over. Neither has anything pending.
     pub fn absorb(&mut self, filled: Dataflow) -> Result<(), OperatorError> {
-        self.graph.absorb(&filled.graph)?;
+        self.graph.absorb(filled.graph)?;
         self.outputs.extend(filled.outputs);
         for (partition, next) in &filled.offsets.0 {
             self.offsets.advance(partition, *next);
@@ -366,10 +366,8 @@ impl Dataflow {
                 graph.add_tag(tag, &Arc::new(plan.since(&output.beginnings)))?;
             }
         }
-        let all = graph.outputs();
-        graph.load(&self.graph.snapshot()?, &all)?;
-        self.graph = graph;
-        Ok(())
+        let old = std::mem::replace(&mut self.graph, graph);
+        self.graph.take_over(old)
     }
 }
 

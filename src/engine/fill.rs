@@ -19,6 +19,7 @@ use crate::engine::desired::{PlannedTag, reads};
 use crate::engine::intake::{Intake, Reads, World};
 use crate::engine::labels::OutsideLabels;
 use crate::engine::letters::keep_left_out;
+use crate::engine::scratch::MemoryPlan;
 use crate::engine::sizes::StateSizes;
 use crate::engine::store::StoreThread;
 use crate::plan::flow::Reach;
@@ -47,6 +48,8 @@ pub struct FillRequest {
     pub clock: Clock,
     /// Watermarks to begin with.
     pub watermarks: Watermarks,
+    /// What it may take of the memory; `None` without a limit.
+    pub memory: Option<MemoryPlan>,
 }
 
 /// Where fill and running tags meet.
@@ -210,6 +213,9 @@ impl Run {
     fn fill(&mut self) -> Result<Filled, Ended> {
         let world = self.request.world.clone();
         let mut dataflow = Dataflow::new(self.request.shards, world.context.timezone);
+        if let Some(memory) = &self.request.memory {
+            dataflow.graph.set_room(memory.of_filling());
+        }
         for (name, tag) in &self.request.tags {
             let table = Arc::clone(&tag.shadow);
             let created = self.request.store.call("create table", move |sink| sink.create_table(&table));
@@ -263,6 +269,12 @@ impl Run {
         if self.is_cancelled() {
             return Err(None);
         }
+        if let Some(trouble) = dataflow.graph.fit().trouble.clone() {
+            std::thread::sleep(Duration::from_millis(100));
+            dataflow.graph.keep_in_room();
+            self.tell(FillEvent::Progress { rows: self.rows, lag: intake.lag(), troubles: vec![trouble] });
+            return Ok(());
+        }
         let arrived = intake
             .collect(Duration::from_millis(100), self.request.epoch_rows)
             .map_err(|error| Some(error.to_string()))?;
@@ -296,7 +308,9 @@ impl Run {
         }
         let troubles = intake.troubles.iter().map(|(stream, message)| format!("stream `{stream}`: {message}"));
         self.tell(FillEvent::Progress { rows: self.rows, lag: intake.lag(), troubles: troubles.collect() });
-        if dataflow.pending_keys() > PENDING_KEYS || dataflow.pending_bytes() > PENDING_BYTES {
+        let most_bytes =
+            self.request.memory.as_ref().map_or(PENDING_BYTES, |memory| memory.pending().min(PENDING_BYTES));
+        if dataflow.pending_keys() > PENDING_KEYS || dataflow.pending_bytes() > most_bytes {
             self.write(dataflow)?;
         }
         Ok(())

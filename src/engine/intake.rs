@@ -18,13 +18,16 @@ use crate::config::{Config, Connection};
 use crate::delta::{Lost, Offsets, Partition};
 use crate::engine::culprit::EventRow;
 use crate::engine::dataflow::TagFault;
+use crate::operator::rows::bytes_of;
 use crate::source::{
-    DeadLetters, ReadRequest, Registries, SourceContext, SourceError, SourceEvent, SourceHandle, Tables, WallClock,
-    start_source,
+    DeadLetters, LARGEST_BATCH, ReadRequest, Registries, SourceContext, SourceError, SourceEvent, SourceHandle, Tables,
+    WallClock, start_source,
 };
 
-/// Batches that may wait in the channel: what bounds the memory between sources and operators.
+/// Batches that may wait in the channel, unless memory is limited: what bounds the memory between sources and operators.
 const QUEUED_BATCHES: usize = 32;
+/// About the most bytes of one epoch, however few rows they are.
+const EPOCH_BYTES: usize = 64 << 20;
 
 /// Where streams come from: the connections and the world of the sources.
 #[derive(Clone)]
@@ -33,6 +36,23 @@ pub struct World {
     pub connections: BTreeMap<String, Connection>,
     /// Zone, dead letters, clock.
     pub context: SourceContext,
+    /// What may wait between sources and operators.
+    pub queue: Queue,
+}
+
+/// How much of what arrives is in memory.
+#[derive(Debug, Clone, Copy)]
+pub struct Queue {
+    batches: usize,
+    epoch_bytes: usize,
+}
+
+impl Queue {
+    /// With so much memory for all; as much as serves without a limit.
+    pub fn within(bytes: Option<usize>) -> Self {
+        let batches = bytes.map_or(QUEUED_BATCHES, |bytes| (bytes / LARGEST_BATCH).clamp(1, QUEUED_BATCHES));
+        Queue { batches, epoch_bytes: bytes.map_or(EPOCH_BYTES, |bytes| (bytes / 4).min(EPOCH_BYTES)) }
+    }
 }
 
 impl World {
@@ -43,6 +63,7 @@ impl World {
         let folder = engine.state_dir.join("dead-letters-of-verify");
         World {
             connections: config.connections.clone(),
+            queue: Queue::within(None),
             context: SourceContext {
                 timezone: config.timezone,
                 dead_letters: Arc::new(DeadLetters::new(folder, engine.dead_letters, Arc::clone(&wall_clock))),
@@ -133,6 +154,7 @@ impl Arrived {
 
 /// The sources of one dataflow.
 pub struct Intake {
+    queue: Queue,
     handles: Vec<SourceHandle>,
     events: Receiver<SourceEvent>,
     streams: BTreeSet<String>,
@@ -164,8 +186,9 @@ impl Intake {
         offsets: &Offsets,
         until: Option<&Offsets>,
     ) -> Result<Self, SourceError> {
-        let (sender, events) = sync_channel(QUEUED_BATCHES);
+        let (sender, events) = sync_channel(world.queue.batches);
         let mut intake = Intake {
+            queue: world.queue,
             handles: Vec::new(),
             events,
             streams: reads.keys().cloned().collect(),
@@ -200,12 +223,13 @@ impl Intake {
         Ok(intake)
     }
 
-    /// Takes what arrives within `wait`, and stops earlier at `rows`.
+    /// Takes what arrives within `wait`, and stops earlier at `rows` or at a good many bytes.
     pub fn collect(&mut self, wait: Duration, rows: usize) -> Result<Arrived, ArrowError> {
         let deadline = Instant::now() + wait;
         let mut arrived = Arrived::default();
         let mut batches: BTreeMap<String, Vec<RecordBatch>> = BTreeMap::new();
-        while arrived.rows < rows {
+        let mut bytes = 0;
+        while arrived.rows < rows && bytes < self.queue.epoch_bytes {
             let left = deadline.saturating_duration_since(Instant::now());
             let event = match self.events.recv_timeout(left) {
                 Ok(event) => event,
@@ -233,6 +257,7 @@ impl Intake {
             known.newest_timestamp = known.newest_timestamp.max(batch.newest_timestamp);
             arrived.rows += batch.batch.num_rows();
             arrived.next.push((Arc::clone(&batch.partition), batch.next_offset));
+            bytes += bytes_of(&batch.batch);
             if batch.batch.num_rows() > 0 {
                 let places = arrived.places.entry(batch.partition.stream.clone()).or_default();
                 places.push((batch.partition.number, batch.offsets));

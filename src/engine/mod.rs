@@ -17,6 +17,7 @@ pub mod letters;
 mod protocol;
 pub mod reload;
 pub mod replays;
+pub mod scratch;
 pub mod sizes;
 pub mod state_dir;
 pub mod status;

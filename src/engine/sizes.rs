@@ -23,6 +23,7 @@ pub struct StateSizes {
     took: Duration,
     tags: BTreeMap<String, BTreeMap<NodeIndex, (usize, usize)>>,
     whole: (usize, usize),
+    spilled: usize,
 }
 
 impl StateSizes {
@@ -36,14 +37,20 @@ impl StateSizes {
         self.tags = graph.tag_sizes();
         let sizes = graph.sizes();
         self.whole = (sizes.iter().map(|size| size.rows).sum(), sizes.iter().map(|size| size.bytes).sum());
+        self.spilled = sizes.iter().map(|size| size.spilled).sum();
         self.took = begun.elapsed();
         self.counted = Some(Instant::now());
         true
     }
 
-    /// Keys or rows, and bytes, of all operators, shared ones once.
+    /// Keys or rows of all operators, shared ones once, and their bytes in memory.
     pub fn whole(&self) -> (u64, u64) {
         (self.whole.0 as u64, self.whole.1 as u64)
+    }
+
+    /// Bytes of all operators that are out of memory.
+    pub fn spilled(&self) -> u64 {
+        self.spilled as u64
     }
 
     /// Those of the operators of a tag, by their indices in its plan.

@@ -73,7 +73,7 @@ pub struct TagStatus {
     pub operators: Vec<OperatorStatus>,
     /// Keys and rows of operators that it uses.
     pub state_rows: u64,
-    /// Bytes of operators that it uses.
+    /// Bytes of operators that it uses, in memory and out of it.
     pub state_bytes: u64,
     /// From when on it is complete, milliseconds since the Unix epoch, where history is too short or has gaps.
     pub complete_from: Option<i64>,
@@ -152,8 +152,10 @@ pub struct Status {
     pub partitions: Vec<PartitionStatus>,
     /// Tags.
     pub tags: Vec<TagStatus>,
-    /// Bytes of state of all operators, shared ones once.
+    /// Bytes in memory of state of all operators, shared ones once.
     pub state_bytes: u64,
+    /// Bytes of their state that is out of memory.
+    pub spilled_bytes: u64,
     /// Keys and rows of all operators, shared ones once.
     pub state_rows: u64,
     /// What is being filled.

@@ -5,33 +5,80 @@
 
 use hashbrown::HashSet;
 
+/// A set of slots, one bit for each.
+#[derive(Debug, Default)]
+pub struct SlotSet(Vec<u64>);
+
+impl SlotSet {
+    /// Adds a slot; false where it is there already.
+    pub fn insert(&mut self, slot: u32) -> bool {
+        let (word, bit) = (slot as usize / 64, 1_u64 << (slot % 64));
+        if self.0.len() <= word {
+            self.0.resize(word + 1, 0);
+        }
+        let is_new = self.0[word] & bit == 0;
+        self.0[word] |= bit;
+        is_new
+    }
+
+    /// Takes a slot out; false where it is not there.
+    pub fn remove(&mut self, slot: u32) -> bool {
+        let (word, bit) = (slot as usize / 64, 1_u64 << (slot % 64));
+        let is_there = self.has(slot);
+        if is_there {
+            self.0[word] &= !bit;
+        }
+        is_there
+    }
+
+    /// Whether a slot is there.
+    pub fn has(&self, slot: u32) -> bool {
+        self.0.get(slot as usize / 64).is_some_and(|word| word & (1 << (slot % 64)) != 0)
+    }
+
+    /// Bytes in use.
+    pub fn bytes(&self) -> usize {
+        self.0.capacity() * 8
+    }
+}
+
+impl<'a> Extend<&'a u32> for SlotSet {
+    fn extend<I: IntoIterator<Item = &'a u32>>(&mut self, slots: I) {
+        for slot in slots {
+            self.insert(*slot);
+        }
+    }
+}
+
 /// Slots that have changed.
 #[derive(Debug, Default)]
 pub struct ChangedSlots {
     /// `None` where all must be taken as changed.
     slots: Option<Vec<u32>>,
-    /// One bit for each slot: it is among them.
-    noted: Vec<u64>,
+    /// Those among them.
+    noted: SlotSet,
 }
 
 impl ChangedSlots {
     /// Notes a slot.
     pub fn note(&mut self, slot: u32) {
         let Some(slots) = &mut self.slots else { return };
-        let (word, bit) = (slot as usize / 64, 1_u64 << (slot % 64));
-        if self.noted.len() <= word {
-            self.noted.resize(word + 1, 0);
-        }
-        if self.noted[word] & bit == 0 {
-            self.noted[word] |= bit;
+        if self.noted.insert(slot) {
             slots.push(slot);
         }
+    }
+
+    /// Whether the next checkpoint asks for this slot: what is here may differ from what the last one has of it.
+    pub fn awaits(&self, slot: u32) -> bool {
+        self.slots.is_some() && self.noted.has(slot)
     }
 
     /// What was noted, `None` for everything; notes begin anew.
     pub fn take(&mut self) -> Option<Vec<u32>> {
         let slots = self.slots.replace(Vec::new())?;
-        slots.iter().for_each(|slot| self.noted[*slot as usize / 64] = 0);
+        for slot in &slots {
+            self.noted.remove(*slot);
+        }
         Some(slots)
     }
 
@@ -43,7 +90,7 @@ impl ChangedSlots {
 
     /// Bytes in use.
     pub fn bytes(&self) -> usize {
-        self.noted.capacity() * 8 + self.slots.as_ref().map_or(0, Vec::capacity) * 4
+        self.noted.bytes() + self.slots.as_ref().map_or(0, Vec::capacity) * 4
     }
 }
 
@@ -54,6 +101,8 @@ pub struct ChangedRows {
     rows: Option<HashSet<Box<[u8]>>>,
     /// With more than these it is less to write all.
     most: usize,
+    /// Bytes of those that are noted.
+    bytes: usize,
     scratch: Vec<u8>,
 }
 
@@ -73,34 +122,47 @@ impl ChangedRows {
             return;
         }
         if rows.len() >= self.most {
-            self.rows = None;
+            (self.rows, self.bytes) = (None, 0);
             return;
         }
+        self.bytes += self.scratch.len();
         rows.insert(self.scratch.as_slice().into());
     }
 
     /// What was noted, `None` for everything; notes begin anew, over so many rows as there are now.
     pub fn take(&mut self, rows: usize) -> Option<NotedRows> {
         let noted = self.rows.as_mut()?;
-        self.most = rows;
+        (self.most, self.bytes) = (rows, 0);
         Some(NotedRows(std::mem::take(noted)))
+    }
+
+    /// The keys of the rows that the next checkpoint asks for.
+    pub fn awaited_keys(&self) -> HashSet<&[u8]> {
+        self.rows.iter().flatten().filter_map(|bytes| Some(split_key(bytes)?.0)).collect()
+    }
+
+    /// Bytes in use, estimated.
+    pub fn bytes(&self) -> usize {
+        self.bytes + self.rows.as_ref().map_or(0, |rows| rows.capacity() * (size_of::<Box<[u8]>>() + 1))
     }
 
     /// Whether a checkpoint holds what is here now, which is so many rows.
     pub fn set_saved(&mut self, is_saved: bool, rows: usize) {
         self.rows = is_saved.then(HashSet::new);
-        self.most = rows;
+        (self.most, self.bytes) = (rows, 0);
     }
 }
 
 impl NotedRows {
     /// Keys and rows.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.0.iter().filter_map(|bytes| {
-            let (length, rest) = bytes.split_first_chunk::<4>()?;
-            rest.split_at_checked(u32::from_le_bytes(*length) as usize)
-        })
+        self.0.iter().filter_map(|bytes| split_key(bytes))
     }
+}
+
+fn split_key(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    rest.split_at_checked(u32::from_le_bytes(*length) as usize)
 }
 
 #[cfg(test)]

@@ -25,6 +25,9 @@ pub enum OperatorError {
         /// What is wrong.
         reason: String,
     },
+    /// Keys that are to leave memory cannot be written.
+    #[error("state cannot be kept outside of memory: {0}")]
+    Scratch(String),
 }
 
 impl From<DataFusionError> for OperatorError {

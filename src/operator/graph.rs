@@ -3,6 +3,7 @@
 //! A tag's plan is laid over the graph by fingerprints; nodes that are there already are shared. A fault of an output
 //! is the fault of the tags that read it, and of nobody else.
 
+mod spill;
 mod state;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -12,6 +13,9 @@ use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use chrono_tz::Tz;
 
+use self::spill::Counted;
+pub use self::spill::{Fit, Room};
+pub use self::state::Further;
 use crate::delta::{Clock, Delta, Moment, Partition};
 use crate::operator::OperatorError;
 use crate::operator::aggregate::Aggregate;
@@ -21,6 +25,7 @@ use crate::operator::clock_row::ClockRow;
 use crate::operator::join::Join;
 use crate::operator::map::Map;
 use crate::operator::punctual::{LateEvents, Punctual};
+use crate::operator::rows::bytes_of;
 use crate::operator::seed::Seed;
 use crate::operator::sound::{FailedRows, SoundRows};
 use crate::operator::tiles::Tiles;
@@ -46,6 +51,11 @@ pub struct Graph {
     tags: BTreeMap<String, TagOutput>,
     shards: usize,
     timezone: Tz,
+    /// `None` where all state stays in memory.
+    room: Option<Room>,
+    /// Bytes of events since the operators' bytes were counted anew.
+    taken: usize,
+    fit: Fit,
 }
 
 #[derive(Debug)]
@@ -53,6 +63,9 @@ struct Node {
     fingerprint: String,
     inputs: Vec<OutputId>,
     operator: Operator,
+    counted: Counted,
+    /// A checkpoint holds its state: the next one needs to hold what has changed.
+    is_saved: bool,
 }
 
 #[derive(Debug)]
@@ -117,14 +130,16 @@ pub struct NodeSize {
     pub node: String,
     /// Keys or rows kept.
     pub rows: usize,
-    /// Bytes they take, estimated.
+    /// Bytes they take in memory, estimated.
     pub bytes: usize,
+    /// Bytes of those that are out of memory.
+    pub spilled: usize,
 }
 
 impl Graph {
     /// Without tags.
     pub fn new(shards: usize, timezone: Tz) -> Self {
-        Graph { nodes: Vec::new(), tags: BTreeMap::new(), shards, timezone }
+        Graph { nodes: Vec::new(), tags: BTreeMap::new(), shards, timezone, room: None, taken: 0, fit: Fit::default() }
     }
 
     /// Lays a tag's plan over the graph. Operators that are new start without state.
@@ -251,7 +266,8 @@ impl Graph {
                     }
                     NodeKind::Union => Operator::Union(Arc::clone(&node.schema)),
                 };
-                self.nodes.push(Node { fingerprint: node.fingerprint.clone(), inputs, operator });
+                let (fingerprint, counted) = (node.fingerprint.clone(), Counted::default());
+                self.nodes.push(Node { fingerprint, inputs, operator, counted, is_saved: false });
                 self.nodes.len() - 1
             }
         };
@@ -262,6 +278,8 @@ impl Graph {
             member.clone_from(&plan.fingerprint);
             if !aggregate.members().any(|known| known == member) {
                 aggregate.add_member(plan.clone(), Arc::clone(&node.schema))?;
+                self.nodes[position].counted = Counted::default();
+                self.nodes[position].is_saved = false;
             }
         }
         Ok(OutputId { node: node.fingerprint.clone(), member })
@@ -344,6 +362,8 @@ impl Graph {
                 deltas.insert(OutputId { node: node.fingerprint.clone(), member }, result);
             }
         }
+        self.taken += events.values().map(bytes_of).sum::<usize>();
+        self.keep_in_room();
         self.tags
             .iter()
             .filter_map(|(name, tag)| {
@@ -408,20 +428,21 @@ impl Graph {
     pub fn sizes(&self) -> Vec<NodeSize> {
         let size = |node: &Node| {
             let (rows, bytes) = node.operator.size()?;
-            Some(NodeSize { node: node.fingerprint.clone(), rows, bytes })
+            let spilled = node.operator.cold_size().bytes;
+            Some(NodeSize { node: node.fingerprint.clone(), rows, bytes, spilled })
         };
         self.nodes.iter().filter_map(size).collect()
     }
 
     /// For each tag the keys or rows, and bytes, of the operators of its plan by their indices; what a tag shares with
-    /// others is counted in full. Looks at each operator once: counting takes time where state is large.
+    /// others is counted in full, what is out of memory as well. Looks at each operator once: counting takes time where state is large.
     pub fn tag_sizes(&self) -> BTreeMap<String, BTreeMap<NodeIndex, (usize, usize)>> {
         let nodes: HashMap<&str, &Node> = self.nodes.iter().map(|node| (node.fingerprint.as_str(), node)).collect();
         let mut known: HashMap<&OutputId, Option<(usize, usize)>> = HashMap::new();
         let mut size = |output| {
             *known.entry(output).or_insert_with(|| match &nodes.get(output.node.as_str())?.operator {
                 Operator::Aggregate(aggregate) => Some(aggregate.member_size(&output.member)),
-                operator => operator.size(),
+                operator => operator.size().map(|(rows, bytes)| (rows, bytes + operator.cold_size().bytes)),
             })
         };
         let mut sizes = BTreeMap::new();

@@ -5,6 +5,7 @@
 //! partners they have, by weight; what they show changes when that becomes none or is none no more.
 
 mod side;
+mod spill;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use rayon::prelude::*;
 
 use crate::delta::Delta;
 use crate::operator::changed::ChangedRows;
+use crate::operator::cold::{Cold, ColdSize, KeyColumns, Spills};
 use crate::operator::join::side::{Bytes, Entry, KeyRows, Net, Packed, Side};
 use crate::operator::state::Gone;
 use crate::operator::{OperatorError, StatePart, Stateful, map, rows};
@@ -25,13 +27,15 @@ use crate::plan::flow::{JoinKind, JoinPlan};
 const MOST_PAIRS: usize = 100_000;
 
 /// Rows of both inputs by key.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shard {
     keys: HashMap<Bytes, KeyRows>,
     /// How many there are of the left and of the right.
     rows: [usize; 2],
     /// Of the left and of the right.
     changed: [ChangedRows; 2],
+    /// Keys that are not in memory.
+    cold: Cold,
 }
 
 const LEFT: usize = 0;
@@ -88,7 +92,7 @@ impl Join {
     ) -> Result<Self, OperatorError> {
         let left = Side::new(plan.left_keys.clone(), Arc::clone(left), plan.null_equals_null)?;
         let right = Side::new(plan.right_keys.clone(), Arc::clone(right), plan.null_equals_null)?;
-        let shards = (0..shards.max(1)).map(|_| Shard::default()).collect();
+        let shards = (0..shards.max(1)).map(|_| Shard::new()).collect();
         Ok(Join { plan, left, right, pair_schema, schema, shards })
     }
 
@@ -123,11 +127,14 @@ impl Join {
 
     fn step_shard(&self, shard: &mut Shard, left: &Net<'_>, right: &Net<'_>) -> Result<Out, OperatorError> {
         let mut out = Out::default();
+        shard.bring_in(left.keys().chain(right.keys()))?;
         self.take(shard, LEFT, left, &mut out)?;
         self.take(shard, RIGHT, right, &mut out)?;
         for key in left.keys().chain(right.keys()) {
-            if shard.keys.get(key).is_some_and(KeyRows::is_empty) {
-                shard.keys.remove(key);
+            match shard.keys.get_mut(key) {
+                Some(rows) if !rows.is_empty() => rows.is_recent = true,
+                Some(_) => drop(shard.keys.remove(key)),
+                None => {}
             }
         }
         Ok(out)
@@ -268,16 +275,27 @@ impl Join {
         }
     }
 
-    /// Rows kept of both inputs, and the bytes they take, estimated.
+    /// Rows kept of both inputs, and the bytes they take in memory, estimated.
     pub fn size(&self) -> (usize, usize) {
-        let known = || self.shards.iter().flat_map(|shard| &shard.keys);
-        let rows = known().map(|(_, rows)| rows.left.len() + rows.right.len()).sum();
-        let bytes = known().map(|(key, rows)| key.len() + rows.bytes()).sum();
-        (rows, bytes)
+        let cold: ColdSize = self.cold().into_iter().map(Cold::size).sum();
+        let known = self.shards.iter().flat_map(|shard| &shard.keys);
+        let bytes: usize = known.map(|(key, rows)| key.len() + rows.bytes()).sum();
+        let notes = self.shards.iter().flat_map(|shard| &shard.changed).map(ChangedRows::bytes);
+        (self.in_memory() + cold.rows, bytes + notes.sum::<usize>() + cold.memory)
     }
 }
 
 impl Shard {
+    fn new() -> Self {
+        let cold = Cold::new(KeyColumns::Encoded);
+        Shard { keys: HashMap::new(), rows: [0; 2], changed: Default::default(), cold }
+    }
+
+    fn insert(&mut self, side: usize, key: &[u8], row: &[u8], entry: Entry) {
+        let known = self.keys.entry(key.into()).or_default().side_mut(side).insert(row.into(), entry);
+        self.rows[side] += usize::from(known.is_none());
+    }
+
     fn rows(&self, side: usize) -> impl Iterator<Item = (&[u8], &[u8], Entry)> {
         let of_key = move |(key, rows)| {
             KeyRows::side(rows, side).iter().map(move |(row, entry)| (AsRef::as_ref(key), row.as_ref(), *entry))
@@ -301,7 +319,10 @@ impl Stateful for Join {
 
     fn changes(&mut self) -> Result<Vec<StatePart>, OperatorError> {
         let noted = self.shards.iter_mut().map(|shard| {
-            Some([shard.changed[LEFT].take(shard.rows[LEFT])?, shard.changed[RIGHT].take(shard.rows[RIGHT])?])
+            // Of the keys that are out all rows may be of either side.
+            let most = |side: usize| shard.rows[side] + shard.cold.size().rows;
+            let most = [most(LEFT), most(RIGHT)];
+            Some([shard.changed[LEFT].take(most[LEFT])?, shard.changed[RIGHT].take(most[RIGHT])?])
         });
         let Some(noted) = noted.collect::<Option<Vec<_>>>() else {
             let all = self.snapshot();
@@ -325,12 +346,11 @@ impl Stateful for Join {
     }
 
     fn load(&mut self, parts: &[StatePart]) -> Result<(), OperatorError> {
+        self.bring_in(parts)?;
         let shards = self.shards.len();
         for side in [LEFT, RIGHT] {
             side::each(parts, TABLES[side], |key, row, entry| {
-                let shard = &mut self.shards[rows::shard_of(rows::hash_bytes(key), shards)];
-                let known = shard.keys.entry(key.into()).or_default().side_mut(side).insert(row.into(), entry);
-                shard.rows[side] += usize::from(known.is_none());
+                self.shards[rows::shard_of(rows::hash_bytes(key), shards)].insert(side, key, row, entry);
             })?;
         }
         Ok(())

@@ -1,4 +1,5 @@
-//! The incremental operators and their keyed state. Synchronous; no clock of their own, no I/O, no async.
+//! The incremental operators and their keyed state. Synchronous; no clock of their own, no async, no I/O but to the scratch
+//! files that they are given.
 //!
 //! Enters: one [`Delta`](crate::delta::Delta) per input and epoch, and the epoch's clock. Leaves: one delta per output.
 //! After every step an operator's output, summed up over all steps, is the relation that its SQL means over all input
@@ -10,6 +11,7 @@ pub mod changed;
 pub mod clock_filter;
 pub mod clock_flags;
 pub mod clock_row;
+pub mod cold;
 pub mod error;
 pub mod graph;
 pub mod join;

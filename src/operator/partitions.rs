@@ -1,5 +1,7 @@
 //! Rows by partition and in their order: the state of operators that look at the rows of a partition together.
 
+mod spill;
+
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
@@ -9,6 +11,7 @@ use arrow::row::{RowConverter, Rows, SortField};
 use hashbrown::HashMap;
 
 use crate::operator::changed::{ChangedRows, NotedRows};
+use crate::operator::cold::{Cold, ColdSize, KeyColumns, Spills};
 use crate::operator::rows::Multiset;
 use crate::operator::state::{Gone, binary_column, find_parts, primitive_column};
 use crate::operator::{OperatorError, StatePart, Stateful, map, rows};
@@ -121,48 +124,68 @@ impl Placed {
 }
 
 /// The partitions of one shard, by encoded key.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Shard {
-    partitions: HashMap<Box<[u8]>, Partition>,
+    partitions: HashMap<Box<[u8]>, Kept>,
     /// Rows of all partitions.
     rows: usize,
     changed: ChangedRows,
+    /// Partitions that are not in memory.
+    cold: Cold,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    rows: Partition,
+    /// Met since it was looked for partitions that can leave memory.
+    is_recent: bool,
 }
 
 impl Shard {
-    /// The rows of a partition, if it has any.
+    fn new() -> Self {
+        let cold = Cold::new(KeyColumns::Encoded);
+        Shard { partitions: HashMap::new(), rows: 0, changed: ChangedRows::default(), cold }
+    }
+
+    /// The rows of a partition, if it has any; it must be in memory.
     pub fn get(&self, key: &[u8]) -> Option<&Partition> {
-        self.partitions.get(key)
+        self.partitions.get(key).map(|kept| &kept.rows)
     }
 
     /// Adds `weight` to a row.
     pub fn add(&mut self, key: &[u8], row: &[u8], weight: i64) {
         self.changed.note(key, row);
-        let partition = self.partitions.entry(key.into()).or_default();
-        let before = partition.len();
-        rows::add(partition, row, weight);
-        self.rows = self.rows + partition.len() - before;
+        let kept = self.partitions.entry(key.into()).or_default();
+        let before = kept.rows.len();
+        rows::add(&mut kept.rows, row, weight);
+        kept.is_recent = true;
+        self.rows = self.rows + kept.rows.len() - before;
     }
 
     /// Changes a partition; `change` is to note the rows that it touches.
     pub fn change(&mut self, key: &[u8], change: impl FnOnce(&mut Partition, &mut dyn FnMut(&[u8]))) {
-        if let Some(partition) = self.partitions.get_mut(key) {
-            let before = partition.len();
-            change(partition, &mut |row| self.changed.note(key, row));
-            self.rows = self.rows + partition.len() - before;
+        if let Some(Kept { rows, .. }) = self.partitions.get_mut(key) {
+            let before = rows.len();
+            change(rows, &mut |row| self.changed.note(key, row));
+            self.rows = self.rows + rows.len() - before;
         }
     }
 
     /// Forgets a partition without rows.
     pub fn forget_empty(&mut self, key: &[u8]) {
-        if self.partitions.get(key).is_some_and(Partition::is_empty) {
+        if self.get(key).is_some_and(Partition::is_empty) {
             self.partitions.remove(key);
         }
     }
 
+    fn insert(&mut self, key: &[u8], row: &[u8], weight: i64) {
+        let known = self.partitions.entry(key.into()).or_default().rows.insert(row.into(), weight);
+        self.rows += usize::from(known.is_none());
+    }
+
     fn rows(&self) -> impl Iterator<Item = (&[u8], &[u8], i64)> {
         let by_key = self.partitions.iter();
-        by_key.flat_map(|(key, rows)| rows.iter().map(move |(row, weight)| (key.as_ref(), row.as_ref(), *weight)))
+        by_key.flat_map(|(key, kept)| kept.rows.iter().map(move |(row, weight)| (key.as_ref(), row.as_ref(), *weight)))
     }
 }
 
@@ -176,20 +199,32 @@ pub struct Partitions {
 impl Partitions {
     /// Without rows.
     pub fn new(shards: usize) -> Self {
-        Partitions { shards: (0..shards.max(1)).map(|_| Shard::default()).collect() }
+        Partitions { shards: (0..shards.max(1)).map(|_| Shard::new()).collect() }
     }
 
-    /// Rows kept, and the bytes they take, estimated.
+    /// Rows kept, and the bytes they take in memory, estimated.
     pub fn size(&self) -> (usize, usize) {
-        let partitions = || self.shards.iter().flat_map(|shard| &shard.partitions);
-        let count = self.shards.iter().map(|shard| shard.rows).sum();
-        let bytes = |rows: &Partition| rows.keys().map(|row| row.len() + 32).sum::<usize>();
-        (count, partitions().map(|(key, rows)| key.len() + 64 + bytes(rows)).sum())
+        let cold: ColdSize = self.cold().into_iter().map(Cold::size).sum();
+        let partitions = self.shards.iter().flat_map(|shard| &shard.partitions);
+        let bytes = |kept: &Kept| kept.rows.keys().map(|row| row.len() + 32).sum::<usize>();
+        let bytes: usize = partitions.map(|(key, kept)| key.len() + 64 + bytes(kept)).sum();
+        let notes: usize = self.shards.iter().map(|shard| shard.changed.bytes()).sum();
+        (self.in_memory() + cold.rows, bytes + notes + cold.memory)
     }
 }
 
 /// The one table of partitions.
 const ROWS: &str = "rows";
+
+/// Every row of that table: key, row, weight.
+fn each(parts: &[StatePart], mut take: impl FnMut(&[u8], &[u8], i64)) -> Result<(), OperatorError> {
+    for batch in find_parts(parts, ROWS)? {
+        let (keys, kept) = (binary_column(batch, 0)?, binary_column(batch, 1)?);
+        let weights = primitive_column::<Int64Type>(batch, 2)?;
+        (0..batch.num_rows()).for_each(|row| take(keys.value(row), kept.value(row), weights.value(row)));
+    }
+    Ok(())
+}
 
 fn batch<'a>(rows: impl Iterator<Item = (&'a [u8], &'a [u8], i64)> + Clone) -> Result<RecordBatch, OperatorError> {
     let weights = Arc::new(Int64Array::from_iter_values(rows.clone().map(|(.., weight)| weight))) as ArrayRef;
@@ -206,7 +241,7 @@ impl Stateful for Partitions {
 
     fn changes(&mut self) -> Result<Vec<StatePart>, OperatorError> {
         let noted: Option<Vec<NotedRows>> =
-            self.shards.iter_mut().map(|shard| shard.changed.take(shard.rows)).collect();
+            self.shards.iter_mut().map(|shard| shard.changed.take(shard.rows + shard.cold.size().rows)).collect();
         let Some(noted) = noted else {
             let all = self.snapshot();
             self.set_saved(true);
@@ -226,19 +261,11 @@ impl Stateful for Partitions {
     }
 
     fn load(&mut self, parts: &[StatePart]) -> Result<(), OperatorError> {
+        self.bring_in(parts)?;
         let shards = self.shards.len();
-        for batch in find_parts(parts, ROWS)? {
-            let (keys, kept) = (binary_column(batch, 0)?, binary_column(batch, 1)?);
-            let weights = primitive_column::<Int64Type>(batch, 2)?;
-            for row in 0..batch.num_rows() {
-                let key = keys.value(row);
-                let shard = &mut self.shards[rows::shard_of(rows::hash_bytes(key), shards)];
-                let known =
-                    shard.partitions.entry(key.into()).or_default().insert(kept.value(row).into(), weights.value(row));
-                shard.rows += usize::from(known.is_none());
-            }
-        }
-        Ok(())
+        each(parts, |key, row, weight| {
+            self.shards[rows::shard_of(rows::hash_bytes(key), shards)].insert(key, row, weight);
+        })
     }
 
     fn set_saved(&mut self, is_saved: bool) {

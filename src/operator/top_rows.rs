@@ -60,12 +60,13 @@ impl TopRows {
         let placed = self.placement.place(&input.batch)?;
         let by_shard = placed.by_shard(self.partitions.shards.len());
         let (first, append_only) = (&self.first, self.append_only);
-        let changes: Vec<Vec<Kept>> = self
+        let changes: Result<Vec<Vec<Kept>>, OperatorError> = self
             .partitions
             .shards
             .par_iter_mut()
             .zip(by_shard)
             .map(|(shard, taken)| {
+                shard.bring_in(taken.iter().map(|row| placed.key(*row as usize)))?;
                 let mut before: BTreeMap<&[u8], Vec<Kept>> = BTreeMap::new();
                 for row in taken {
                     let row = row as usize;
@@ -94,10 +95,10 @@ impl TopRows {
                     changes.extend(differing.map(|((row, ranks), weight)| (row.into(), ranks, weight)));
                     shard.forget_empty(key);
                 }
-                changes
+                Ok(changes)
             })
             .collect();
-        let changes: Vec<_> = changes.into_iter().flatten().collect();
+        let changes: Vec<_> = changes?.into_iter().flatten().collect();
         if changes.is_empty() {
             return Ok(Delta::empty(Arc::clone(&self.schema)));
         }

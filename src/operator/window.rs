@@ -57,6 +57,7 @@ impl Window {
                 let mut touched: Vec<&[u8]> = taken.iter().map(|row| placed.key(*row as usize)).collect();
                 touched.sort_unstable();
                 touched.dedup();
+                shard.bring_in(touched.iter().copied())?;
                 let before = self.compute(shard, &touched)?;
                 for row in taken {
                     let row = row as usize;

@@ -12,7 +12,7 @@ use crate::delta::Partition;
 /// Most records of a batch.
 const MOST_RECORDS: usize = 16_384;
 /// Most raw bytes of a batch.
-const MOST_BYTES: usize = 16 << 20;
+pub const LARGEST_BATCH: usize = 16 << 20;
 /// Longest time that a record waits for its batch to fill.
 pub(super) const LONGEST_WAIT: Duration = Duration::from_millis(20);
 
@@ -142,7 +142,7 @@ impl PartitionBatcher {
     /// No record should be added before the batch is taken.
     #[inline]
     pub(super) fn is_full(&self) -> bool {
-        self.records >= MOST_RECORDS || self.raw_bytes >= MOST_BYTES
+        self.records >= MOST_RECORDS || self.raw_bytes >= LARGEST_BATCH
     }
 
     /// When the batch has to go even if it is small; `None` when there is nothing.

@@ -32,6 +32,7 @@ use crate::catalog::Stream;
 use crate::config::Connection;
 use crate::delta::{Lost, Partition};
 
+pub use self::batch::LARGEST_BATCH;
 pub use self::dead_letter::DeadLetters;
 pub use self::emit::SourceHandle;
 pub use self::kafka::{KnownTopic, known_topics, remember_topics};

@@ -17,7 +17,8 @@ use tagflow::catalog::Catalog;
 use tagflow::delta::{Clock, Delta, Moment, Offsets, Partition, Watermarks};
 use tagflow::diagnostic::Severity;
 use tagflow::engine::desired::{Desired, plan_project};
-use tagflow::operator::graph::Graph;
+use tagflow::engine::scratch::MemoryPlan;
+use tagflow::operator::graph::{Graph, Room};
 use tagflow::oracle;
 use tagflow::plan::compile::{KeyRequirement, compile};
 use tagflow::plan::flow::{FlowPlan, NodeKind};
@@ -78,6 +79,10 @@ pub struct Run {
     runtime: tokio::runtime::Runtime,
     watermarks: Watermarks,
     saved_changes: usize,
+    /// Where state goes that has no room in memory; `None` where all has.
+    scratch: Option<(tempfile::TempDir, MemoryPlan)>,
+    /// Keys that were out of memory after a step, over all steps.
+    spilled: usize,
 }
 
 impl Run {
@@ -209,7 +214,44 @@ impl Run {
         assert_eq!(names.len(), tags.len(), "every tag needs a name of its own");
         tags.shuffle(&mut random);
         let watermarks = Watermarks::new();
-        Run { random, seed, timezone, catalog, state, tags, most_rows: 60, runtime, watermarks, saved_changes: 0 }
+        let (most_rows, saved_changes, scratch, spilled) = (60, 0, None, 0);
+        Run {
+            random,
+            seed,
+            timezone,
+            catalog,
+            state,
+            tags,
+            most_rows,
+            runtime,
+            watermarks,
+            saved_changes,
+            scratch,
+            spilled,
+        }
+    }
+
+    /// With little room in memory, so that keys leave and come back all the time.
+    pub fn with_little_room(self) -> Self {
+        let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let memory = MemoryPlan::new(0, folder.path());
+        Run { scratch: Some((folder, memory)), ..self }
+    }
+
+    /// Keys that were out of memory after a step, over all steps.
+    pub fn spilled(&self) -> usize {
+        self.spilled
+    }
+
+    /// A graph without tags, in as much room as there is.
+    fn graph(&mut self, shards: usize) -> Graph {
+        let mut graph = Graph::new(shards, self.timezone);
+        if let Some((_, memory)) = &self.scratch {
+            // At times nothing stays that can leave, at others there is no hurry.
+            let bytes = [0, 2_000, 50_000][self.random.random_range(0..3)];
+            graph.set_room(Room { bytes, is_urgent: self.random.random_bool(0.5), ..memory.of_filling() });
+        }
+        graph
     }
 
     /// With up to so many events of a stream in one epoch.
@@ -219,7 +261,7 @@ impl Run {
 
     pub fn check(&mut self) {
         let shards = self.random.random_range(1..5);
-        let mut graph = Graph::new(shards, self.timezone);
+        let mut graph = self.graph(shards);
         // Some tags join later, filled beside the running ones.
         let early = self.random.random_range(1..=self.tags.len());
         for tag in &self.tags[..early] {
@@ -236,6 +278,8 @@ impl Run {
             clock += self.clock_step();
             let moment = self.moment(clock);
             let deltas = graph.step(&arrived, moment.clone());
+            assert_eq!(graph.fit().trouble, None);
+            self.spilled += graph.cold_size().keys;
             for tag in &mut self.tags[..running] {
                 let delta = deltas[&tag.name].as_ref().unwrap_or_else(|error| {
                     panic!("seed {}: {} failed in epoch {epoch}: {error}\n{}", self.seed, tag.name, tag.sql)
@@ -267,7 +311,8 @@ impl Run {
 
     fn save(&mut self, saved: &mut Saved, graph: &mut Graph, running: usize) -> Graph {
         let tags: Vec<_> = self.tags[..running].iter().map(|tag| (tag.name.clone(), Arc::clone(&tag.plan))).collect();
-        saved.save(graph, &tags, self.random.random_range(1..5), self.timezone)
+        let shards = self.random.random_range(1..5);
+        saved.save(graph, &tags, self.graph(shards))
     }
 
     /// New events of this epoch, added to the history.
@@ -344,7 +389,8 @@ impl Run {
         clock: Clock,
     ) -> usize {
         let joined = self.random.random_range(running + 1..=self.tags.len());
-        let mut filling = Graph::new(self.random.random_range(1..4), self.timezone);
+        let shards = self.random.random_range(1..4);
+        let mut filling = self.graph(shards);
         for tag in &self.tags[running..joined] {
             filling.add_tag(&tag.name, &tag.plan).unwrap();
         }
@@ -388,7 +434,7 @@ impl Run {
         }
         let filled = &self.tags[running..joined];
         filling.rename(&filled.iter().map(|tag| (tag.name.clone(), Arc::clone(&tag.plan))).collect());
-        graph.absorb(&filling).unwrap();
+        graph.absorb(filling).unwrap();
         joined
     }
 

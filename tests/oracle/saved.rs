@@ -8,7 +8,6 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::DataType;
 use arrow::row::{RowConverter, SortField};
 use arrow::util::pretty::pretty_format_batches;
-use chrono_tz::Tz;
 use tagflow::config::Keeping;
 use tagflow::engine::checkpoint::{Checkpoints, Position, State, Taken, Writer};
 use tagflow::operator::graph::Graph;
@@ -36,14 +35,15 @@ impl Saved {
         Saved { _folder: folder, checkpoints, writer, epoch: 0, changes: 0 }
     }
 
-    /// Writes a checkpoint of what has changed and reads it back into another graph, which then has the same state.
-    pub fn save(&mut self, graph: &mut Graph, tags: &[(String, Arc<FlowPlan>)], shards: usize, timezone: Tz) -> Graph {
+    /// Writes a checkpoint of what has changed and reads it back into another graph, without tags, which then has the same
+    /// state.
+    pub fn save(&mut self, graph: &mut Graph, tags: &[(String, Arc<FlowPlan>)], mut loaded: Graph) -> Graph {
         self.epoch += 1;
-        let state = graph.changes().unwrap();
+        let (state, further) = graph.changes().unwrap();
         let parts = state.values().flatten();
         self.changes += parts.filter(|part| matches!(part.extent, Extent::Changes(_)) && !part.is_unchanged()).count();
         let position = Position { epoch: self.epoch, ..Position::default() };
-        let manifest = self.writer.write(Taken { position, state }, 0).unwrap();
+        let manifest = self.writer.write(Taken { position, state, further }, 0).unwrap();
         self.writer.publish(manifest).unwrap();
         assert!(self.writer.join_runs(&|| false).unwrap(), "files are damaged");
 
@@ -51,7 +51,6 @@ impl Saved {
         assert!(skipped.is_empty(), "{skipped:?}");
         let (manifest, state) = latest.unwrap();
         assert_eq!(manifest.position.epoch, self.epoch);
-        let mut loaded = Graph::new(shards, timezone);
         for (tag, plan) in tags {
             loaded.add_tag(tag, plan).unwrap();
         }

@@ -98,7 +98,8 @@ fn taken(epoch: u64, parts: Vec<StatePart>) -> Taken {
     let plan = TagVersion { plan: "f00d".to_string(), ..TagVersion::default() };
     let tags = BTreeMap::from([("spend".to_string(), plan)]);
     let position = Position { epoch, clock: 7, tags, ..Position::default() };
-    Taken { position, state: State::from([(OPERATOR.to_string(), parts)]) }
+    let state = State::from([(OPERATOR.to_string(), parts)]);
+    Taken { position, state, further: BTreeMap::new() }
 }
 
 fn save(writer: &mut Writer, epoch: u64, parts: Vec<StatePart>) {

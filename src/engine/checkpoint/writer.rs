@@ -12,8 +12,10 @@ use super::{CheckpointError, Checkpoints, State, manifest_name, segment_name};
 use crate::config::Keeping;
 use crate::crash_point::crash_point;
 use crate::delta::Offsets;
-use crate::operator::StatePart;
+use crate::operator::cold::ColdRows;
+use crate::operator::graph::Further;
 use crate::operator::state::Extent;
+use crate::operator::{OperatorError, StatePart};
 
 /// What the epoch loop hands over.
 #[derive(Debug)]
@@ -22,6 +24,8 @@ pub struct Taken {
     pub position: Position,
     /// Of every operator with state what has changed since the checkpoint before, or all.
     pub state: State,
+    /// Rows of tables of which all is written, that are out of memory.
+    pub further: Further,
 }
 
 /// The one writer of a place.
@@ -81,10 +85,11 @@ impl Writer {
     /// Writes the segments of a checkpoint; it is none before [`Writer::publish`]. `now` is in milliseconds since the
     /// Unix epoch.
     pub fn write(&mut self, taken: Taken, now: i64) -> Result<Manifest, CheckpointError> {
-        let Taken { position, state } = taken;
+        let Taken { position, state, mut further } = taken;
         let mut operators = BTreeMap::new();
         for (operator, parts) in state {
-            let files = self.write_operator(&operator, parts, position.epoch)?;
+            let further = further.remove(&operator).unwrap_or_default();
+            let files = self.write_operator(&operator, parts, further, position.epoch)?;
             operators.insert(operator, files);
         }
         crash_point("checkpoint.written");
@@ -95,6 +100,7 @@ impl Writer {
         &mut self,
         operator: &str,
         parts: Vec<StatePart>,
+        further: Vec<ColdRows>,
         epoch: u64,
     ) -> Result<OperatorFiles, CheckpointError> {
         let tables = parts.iter().map(|part| part.name.clone()).collect();
@@ -119,6 +125,17 @@ impl Writer {
         for part in parts {
             for full in packer.add(part) {
                 run.segments.push(self.put(&full, epoch)?);
+            }
+        }
+        for piece in further.into_iter().flatten() {
+            let unreadable = |error: OperatorError| {
+                let file = format!("the state of operator {operator} outside of memory");
+                CheckpointError::Damaged { file, reason: error.to_string() }
+            };
+            for part in piece.map_err(unreadable)? {
+                for full in packer.add(part) {
+                    run.segments.push(self.put(&full, epoch)?);
+                }
             }
         }
         if let Some(rest) = packer.finish() {

@@ -144,7 +144,8 @@ impl Daemon {
         }
         checkpointing.last = Some(position.clone());
         checkpointing.awaited = Some(position.epoch).filter(|epoch| *epoch > self.committed_epoch);
-        let taken = Taken { position, state: self.dataflow.graph.changes()? };
+        let (state, further) = self.dataflow.graph.changes()?;
+        let taken = Taken { position, state, further };
         checkpointing.thread.write(taken, chrono::Utc::now().timestamp_millis());
         checkpointing.pause = begun.elapsed();
         Ok(())

@@ -104,6 +104,7 @@ impl Daemon {
             epoch_rows: self.config.engine.epoch_rows,
             clock: wall_clock().max(self.dataflow.clock),
             watermarks,
+            memory: self.memory.clone(),
         };
         let fill =
             Fill::start(request).map_err(|source| DaemonError::Io { what: "the fill's thread".to_string(), source })?;

@@ -9,6 +9,7 @@ mod claim;
 mod error;
 mod fills;
 mod losses;
+mod memory;
 mod report;
 mod restore;
 mod tags;
@@ -31,9 +32,10 @@ use crate::engine::checkpoint::Checkpoints;
 use crate::engine::dataflow::Dataflow;
 use crate::engine::desired::{Desired, PlannedTag, reads};
 use crate::engine::fill::{Fill, Filled, Meeting};
-use crate::engine::intake::{Intake, World};
+use crate::engine::intake::{Intake, Queue, World};
 use crate::engine::letters::keep_left_out;
 use crate::engine::reload::Reloader;
+use crate::engine::scratch::MemoryPlan;
 use crate::engine::sizes::StateSizes;
 use crate::engine::status::{Phase, Rate, SharedStatus, TagState, update};
 use crate::engine::stop::Stop;
@@ -94,6 +96,7 @@ pub fn run(options: DaemonOptions) -> Result<(), DaemonError> {
     let other_daemon = options.other_daemon;
     let mut daemon = Daemon::open(options, config)?;
     let Some(_lock) = daemon.claim(other_daemon)? else { return Ok(()) };
+    daemon.follow_memory();
     daemon.restore()?;
     let outcome = daemon.follow();
     daemon.stop(outcome)
@@ -138,6 +141,9 @@ struct Daemon {
     last_flush: Instant,
     last_status: Instant,
     sizes: StateSizes,
+    /// `None` without a limit.
+    memory: Option<MemoryPlan>,
+    last_room: Instant,
     last_retired: Instant,
     committed_epoch: u64,
     events: u64,
@@ -164,8 +170,10 @@ impl Daemon {
         let store = StoreThread::start(sink, lease, Arc::clone(&stop), Arc::clone(&options.status))
             .map_err(|source| DaemonError::Io { what: "the store's thread".to_string(), source })?;
         let millis: crate::source::WallClock = Arc::new(|| chrono::Utc::now().timestamp_millis());
+        let memory = config.engine.memory_limit.map(|limit| MemoryPlan::new(limit, &config.engine.state_dir));
         let world = World {
             connections: config.connections.clone(),
+            queue: Queue::within(memory.as_ref().map(MemoryPlan::pending)),
             context: SourceContext {
                 timezone: config.timezone,
                 dead_letters: Arc::new(DeadLetters::new(
@@ -223,6 +231,8 @@ impl Daemon {
             last_flush: Instant::now(),
             last_status: Instant::now(),
             sizes: StateSizes::default(),
+            memory,
+            last_room: Instant::now(),
             last_retired: Instant::now(),
             committed_epoch: 0,
             events: 0,
@@ -244,6 +254,7 @@ impl Daemon {
         self.reconcile()?;
         while !self.stopping() {
             self.store.check_lease()?;
+            self.follow_memory();
             self.epoch()?;
             self.follow_losses()?;
             self.follow_store()?;
@@ -280,10 +291,7 @@ impl Daemon {
 
     /// One epoch, if anything has arrived or is due.
     fn epoch(&mut self) -> Result<(), DaemonError> {
-        let is_behind =
-            self.dataflow.pending_keys() > MOST_PENDING_KEYS || self.dataflow.pending_bytes() > MOST_PENDING_BYTES;
-        let arrived = if is_behind {
-            // The store is behind: nothing is read until it has caught up.
+        let arrived = if self.is_full() {
             std::thread::sleep(Duration::from_millis(5));
             Default::default()
         } else {

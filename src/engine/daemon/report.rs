@@ -65,6 +65,7 @@ impl Daemon {
             }
         }
         let (state_rows, state_bytes) = self.sizes.whole();
+        let spilled_bytes = self.sizes.spilled();
         let rate = self.event_rate.update(self.events, seconds);
         let partitions = self.intake.partitions.iter().map(|(partition, state)| PartitionStatus {
             stream: partition.stream.clone(),
@@ -83,6 +84,7 @@ impl Daemon {
             .chain(self.fill.iter().flat_map(|fill| fill.troubles.clone()))
             .chain(self.store.trouble())
             .chain(self.checkpoint_trouble())
+            .chain(self.memory_trouble())
             .chain(more_troubles.iter().cloned())
             .collect();
         let fill = self.fill.as_ref().map(|fill| FillStatus {
@@ -105,6 +107,7 @@ impl Daemon {
         watermarks.extend(self.closing_watermarks());
         update(&self.status, |status| {
             (status.state_rows, status.state_bytes) = (state_rows, state_bytes);
+            status.spilled_bytes = spilled_bytes;
             status.tags = tags.into_values().collect();
             status.epoch = epoch;
             status.clock = clock / 1_000_000;

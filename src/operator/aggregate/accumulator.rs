@@ -13,6 +13,7 @@ use arrow::row::{RowConverter, Rows};
 use crate::operator::aggregate::collected::Collected;
 use crate::operator::aggregate::exact_sum::ExactSum;
 use crate::operator::aggregate::value_set::{Entries, Extreme, Multisets, ValueCounts};
+use crate::operator::changed::SlotSet;
 use crate::operator::{OperatorError, rows};
 use crate::plan::flow::{AggregateCall, AggregateFunction};
 
@@ -103,6 +104,12 @@ pub(super) enum State {
     Distinct { values: ValueCounts },
     Extreme { values: Extreme, converter: Arc<RowConverter> },
     Collected(Collected),
+}
+
+fn set_of(slots: &[u32]) -> SlotSet {
+    let mut set = SlotSet::default();
+    set.extend(slots);
+    set
 }
 
 impl State {
@@ -310,6 +317,14 @@ impl Accumulator {
         }
     }
 
+    /// Forgets the values of slots that leave memory.
+    pub fn let_out(&mut self, slots: &[u32]) {
+        if let State::Distinct { values } = &mut self.state {
+            values.let_out(&set_of(slots));
+        }
+        slots.iter().for_each(|slot| self.clear(*slot));
+    }
+
     /// Forgets a slot's values.
     pub fn clear(&mut self, slot: u32) {
         let index = slot as usize;
@@ -346,6 +361,17 @@ impl Accumulator {
             State::Distinct { values } => Some(values.entries()),
             State::Extreme { values, .. } => values.all().map(Multisets::entries),
             State::Collected(collected) => Some(collected.values.entries()),
+            State::Count | State::Whole { .. } | State::Float { .. } => None,
+        }
+    }
+
+    /// The values of these slots, where values are kept.
+    pub fn entries_of(&self, slots: &[u32]) -> Option<Entries> {
+        let own = || slots.iter().copied();
+        match &self.state {
+            State::Distinct { values } => Some(values.entries_of(&set_of(slots))),
+            State::Extreme { values, .. } => values.all().map(|all| all.entries_of(own())),
+            State::Collected(collected) => Some(collected.values.entries_of(own())),
             State::Count | State::Whole { .. } | State::Float { .. } => None,
         }
     }
@@ -387,7 +413,7 @@ impl Accumulator {
                 sums[index] = i128::from_le_bytes(bytes.try_into().map_err(|_| damaged())?);
             }
             (State::Float { sums }, Some(bytes)) => sums[index] = ExactSum::from_bytes(bytes).ok_or_else(damaged)?,
-            (State::Extreme { values, .. }, Some(best)) => values.add(index, best, 1),
+            (State::Extreme { values, .. }, Some(best)) => values.put(index, best, 1),
             _ => {}
         }
         Ok(())
@@ -396,9 +422,9 @@ impl Accumulator {
     /// Takes one entry of a set of values over.
     pub fn load_entry(&mut self, slot: u32, value: &[u8], weight: i64) {
         match &mut self.state {
-            State::Distinct { values } => values.add(slot, value, weight),
-            State::Extreme { values, .. } => values.add(slot as usize, value, weight),
-            State::Collected(collected) => collected.values.add(slot as usize, value, weight),
+            State::Distinct { values } => values.put(slot, value, weight),
+            State::Extreme { values, .. } => values.put(slot as usize, value, weight),
+            State::Collected(collected) => collected.values.put(slot as usize, value, weight),
             _ => {}
         }
     }

@@ -7,7 +7,8 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use arrow::row::{RowConverter, Rows};
 use hashbrown::HashTable;
 
-use crate::operator::{OperatorError, rows};
+use crate::operator::cold::{Cold, KeyColumns};
+use crate::operator::{OperatorError, StatePart, rows};
 
 /// In place of when a slot got its key: it has none.
 const FREE: u32 = u32::MAX;
@@ -29,6 +30,28 @@ pub struct BatchKeys {
 enum KeyValues {
     Integers(Int64Array),
     Rows(Rows),
+}
+
+impl BatchKeys {
+    /// Takes those of the keys of these rows that are out of memory back.
+    pub fn take_from(
+        &self,
+        cold: &mut Cold,
+        layout: &KeyLayout,
+        rows: &[u32],
+    ) -> Result<Vec<StatePart>, OperatorError> {
+        match &self.values {
+            KeyValues::Rows(encoded) => cold.take(rows.iter().map(|row| encoded.row(*row as usize).data())),
+            KeyValues::Integers(values) => {
+                let picked: Int64Array = rows
+                    .iter()
+                    .map(|row| values.is_valid(*row as usize).then(|| values.value(*row as usize)))
+                    .collect();
+                let encoded = layout.converter.convert_columns(&[Arc::new(picked) as ArrayRef])?;
+                cold.take(encoded.iter().map(|key| key.data()))
+            }
+        }
+    }
 }
 
 /// How the keys of a node are laid out; shared by its shards.
@@ -65,6 +88,11 @@ impl KeyLayout {
             what: "keys".to_string(),
             reason: "they are of other types".to_string(),
         })?)
+    }
+
+    /// The keys as the first columns of tables, for what leaves memory.
+    pub fn cold_columns(&self) -> Result<KeyColumns, OperatorError> {
+        KeyColumns::of(&self.types)
     }
 
     fn single_integer(&self) -> bool {
@@ -216,9 +244,43 @@ impl KeyIndex {
         }
     }
 
+    /// True for a slot whose key can leave memory; the one without a value stays.
+    pub fn can_go(&self, slot: u32) -> bool {
+        let is_null = matches!(&self.keys, SlotKeys::Integers { null, .. } if *null == Some(slot));
+        self.holds(slot) && !is_null
+    }
+
+    /// Forgets the keys of slots that leave memory and that no checkpoint waits for; the slots are free at once.
+    pub fn let_out(&mut self, slots: &[u32]) {
+        for slot in slots {
+            if self.take_out(*slot) {
+                self.free(*slot);
+            }
+        }
+    }
+
+    /// The keys of these slots were out of memory: the last checkpoint may have them.
+    pub fn came_in(&mut self, slots: &[u32]) {
+        slots.iter().for_each(|slot| self.slots.since[*slot as usize] = 0);
+    }
+
     /// Forgets the key of a slot, which is then used for another: at once, or when the next checkpoint has told that the
     /// key is gone.
     pub fn remove(&mut self, slot: u32) {
+        let index = slot as usize;
+        if !self.take_out(slot) {
+            return;
+        }
+        if self.slots.since[index] < self.slots.checkpoints {
+            self.slots.since[index] = GONE;
+            self.slots.gone.push(slot);
+        } else {
+            self.free(slot);
+        }
+    }
+
+    /// Takes a key out of the table; false where the slot holds none.
+    fn take_out(&mut self, slot: u32) -> bool {
         let index = slot as usize;
         match &mut self.keys {
             SlotKeys::Integers { table, keys, null, gone_nulls } => {
@@ -229,7 +291,7 @@ impl KeyIndex {
                     let hash = rows::mix(keys[index] as u64);
                     match table.find_entry(hash, |(_, known)| *known == slot) {
                         Ok(entry) => drop(entry.remove()),
-                        Err(_) => return,
+                        Err(_) => return false,
                     }
                 }
             }
@@ -237,17 +299,12 @@ impl KeyIndex {
                 let hash = rows::hash_bytes(&keys[index]);
                 match table.find_entry(hash, |known| *known == slot) {
                     Ok(entry) => drop(entry.remove()),
-                    Err(_) => return,
+                    Err(_) => return false,
                 }
             }
         }
         self.live -= 1;
-        if self.slots.since[index] < self.slots.checkpoints {
-            self.slots.since[index] = GONE;
-            self.slots.gone.push(slot);
-        } else {
-            self.free(slot);
-        }
+        true
     }
 
     fn free(&mut self, slot: u32) {

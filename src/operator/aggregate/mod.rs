@@ -11,6 +11,7 @@ pub mod keys;
 mod partial;
 pub(crate) mod prepare;
 mod shard;
+mod spill;
 mod state;
 pub mod value_set;
 
@@ -47,7 +48,7 @@ impl Aggregate {
     /// Without members; `append_only` when the input never retracts.
     pub fn new(keys: Vec<Scalar>, append_only: bool, shards: usize) -> Result<Self, OperatorError> {
         let layout = KeyLayout::new(keys.iter().map(|key| key.data_type.clone()).collect())?;
-        let shards = (0..shards.max(1)).map(|_| Shard::new(&layout)).collect();
+        let shards = (0..shards.max(1)).map(|_| Shard::new(&layout)).collect::<Result<_, _>>()?;
         Ok(Aggregate { keys, layout, members: Vec::new(), shards, append_only })
     }
 
@@ -71,11 +72,14 @@ impl Aggregate {
         let Some(position) = self.members.iter().position(|plan| plan.member.fingerprint == fingerprint) else {
             return;
         };
-        self.members.remove(position);
+        let aggregates = self.members.remove(position).member.aggregates.len();
+        let values = (0..aggregates).map(|aggregate| state::values_table(fingerprint, aggregate));
+        let tables: Vec<String> = std::iter::once(state::groups_table(fingerprint)).chain(values).collect();
         for shard in &mut self.shards {
             shard.members.remove(position);
             let slots = shard.index.live_slots();
             shard.release(&slots);
+            tables.iter().for_each(|table| shard.cold.forget_table(table));
         }
     }
 
@@ -127,19 +131,21 @@ impl Aggregate {
             .collect()
     }
 
-    /// Groups that are there, and the bytes of keys and all members.
+    /// Groups that there are, and the bytes in memory of keys and all members.
     pub fn size(&self) -> (usize, usize) {
-        let groups = self.shards.iter().map(|shard| shard.index.len()).sum();
+        let groups = self.shards.iter().map(|shard| shard.index.len() + shard.cold.size().keys).sum();
         let members: usize = self.shards.iter().flat_map(|shard| &shard.members).map(|member| member.bytes()).sum();
-        (groups, members + self.shards.iter().map(|shard| shard.index.bytes()).sum::<usize>())
+        let keys = self.shards.iter().map(|shard| shard.index.bytes() + shard.cold.size().memory);
+        (groups, members + keys.sum::<usize>())
     }
 
-    /// Groups of one member, and the bytes of its own and of the keys.
+    /// Groups of one member, and the bytes of its own and of the keys; of what is out of memory all is taken as its own.
     pub fn member_size(&self, fingerprint: &str) -> (usize, usize) {
         let Some(position) = self.members().position(|member| member == fingerprint) else { return (0, 0) };
         let of_shard = |shard: &Shard| {
             let own = &shard.members[position];
-            (own.groups(), own.bytes() + shard.index.bytes())
+            let cold = shard.cold.size();
+            (own.groups() + cold.keys, own.bytes() + shard.index.bytes() + cold.bytes + cold.memory)
         };
         self.shards.iter().map(of_shard).fold((0, 0), |one, other| (one.0 + other.0, one.1 + other.1))
     }

@@ -10,7 +10,8 @@ use crate::operator::aggregate::MemberPlan;
 use crate::operator::aggregate::accumulator::{Accumulator, Selection};
 use crate::operator::aggregate::keys::{BatchKeys, KeyIndex, KeyLayout};
 use crate::operator::aggregate::prepare::Prepared;
-use crate::operator::changed::ChangedSlots;
+use crate::operator::changed::{ChangedSlots, SlotSet};
+use crate::operator::cold::Cold;
 use crate::operator::{OperatorError, rows};
 use crate::plan::flow::Member;
 
@@ -21,6 +22,12 @@ pub(crate) struct Shard {
     pub(crate) members: Vec<MemberState>,
     /// Slots already met in this step, for each member in turn.
     seen: Vec<bool>,
+    /// Groups that are not in memory.
+    pub(crate) cold: Cold,
+    /// Slots that were met since it was looked for those that can leave; noted once some have to.
+    pub(crate) recent: Option<SlotSet>,
+    /// Where that was stopped.
+    pub(crate) hand: u32,
 }
 
 /// One member's groups.
@@ -61,8 +68,9 @@ impl MemberState {
 }
 
 impl Shard {
-    pub(crate) fn new(layout: &KeyLayout) -> Self {
-        Shard { index: layout.index(), members: Vec::new(), seen: Vec::new() }
+    pub(crate) fn new(layout: &KeyLayout) -> Result<Self, OperatorError> {
+        let cold = Cold::new(layout.cold_columns()?);
+        Ok(Shard { index: layout.index(), members: Vec::new(), seen: Vec::new(), cold, recent: None, hand: 0 })
     }
 
     /// Makes room in all states for the slots of the index.
@@ -82,8 +90,14 @@ impl Shard {
         rows: &[u32],
         weights: Option<&[i64]>,
     ) -> Vec<Result<Delta, OperatorError>> {
+        if let Err(error) = self.bring_in(layout, plans, keys, rows) {
+            return plans.iter().map(|_| Err(error.clone())).collect();
+        }
         let slots = self.index.intern(keys, rows);
         self.grow();
+        if let Some(recent) = &mut self.recent {
+            recent.extend(&slots);
+        }
         let mut outputs = Vec::with_capacity(plans.len());
         for (position, plan) in plans.iter().enumerate() {
             outputs.push(match &prepared[position] {

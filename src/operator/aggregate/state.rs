@@ -17,11 +17,11 @@ use crate::operator::aggregate::value_set::Entries;
 use crate::operator::state::{Gone, binary_column, find_parts, primitive_column};
 use crate::operator::{OperatorError, StatePart, Stateful, rows};
 
-fn groups_table(member: &str) -> String {
+pub(super) fn groups_table(member: &str) -> String {
     format!("member {member}")
 }
 
-fn values_table(member: &str, aggregate: usize) -> String {
+pub(super) fn values_table(member: &str, aggregate: usize) -> String {
     format!("member {member} {aggregate}")
 }
 
@@ -75,7 +75,12 @@ impl MemberState {
 }
 
 impl Shard {
-    fn groups(&self, layout: &KeyLayout, position: usize, slots: &[u32]) -> Result<RecordBatch, OperatorError> {
+    pub(super) fn groups(
+        &self,
+        layout: &KeyLayout,
+        position: usize,
+        slots: &[u32],
+    ) -> Result<RecordBatch, OperatorError> {
         let state = &self.members[position];
         let mut columns = self.index.columns(layout, slots)?;
         columns.extend(state.columns(slots));
@@ -93,7 +98,7 @@ impl Shard {
     }
 
     /// Values of groups as rows; those that are gone as keys.
-    fn values(&self, layout: &KeyLayout, entries: Entries) -> Result<[RecordBatch; 2], OperatorError> {
+    pub(super) fn values(&self, layout: &KeyLayout, entries: Entries) -> Result<[RecordBatch; 2], OperatorError> {
         let known = entries.into_iter().filter(|(slot, ..)| self.index.holds(*slot) || self.index.has_lost(*slot));
         let (held, gone): (Entries, Entries) =
             known.partition(|(slot, _, weight)| self.index.holds(*slot) && *weight != 0);
@@ -110,7 +115,7 @@ impl Shard {
         Ok([rows, RecordBatch::try_new(schema(layout, vec![value_field()]), keys(&gone)?)?])
     }
 
-    fn load(
+    pub(super) fn load(
         &mut self,
         position: usize,
         layout: &KeyLayout,
@@ -122,7 +127,7 @@ impl Shard {
         self.members[position].load(&slots, taken.rows, part, layout.types().len())
     }
 
-    fn load_values(
+    pub(super) fn load_values(
         &mut self,
         accumulator: (usize, usize),
         layout: &KeyLayout,
@@ -142,9 +147,9 @@ impl Shard {
 }
 
 /// Rows of a part that are of one shard.
-struct Taken<'a> {
-    keys: &'a BatchKeys,
-    rows: &'a [u32],
+pub(super) struct Taken<'a> {
+    pub(super) keys: &'a BatchKeys,
+    pub(super) rows: &'a [u32],
 }
 
 impl Aggregate {
@@ -175,9 +180,13 @@ impl Aggregate {
     ) -> Result<(), OperatorError> {
         let keys = self.layout.read(part)?;
         let by_shard = rows::rows_by_shard(keys.hashes.iter().copied(), self.shards.len());
-        let layout = &self.layout;
+        let (layout, members) = (&self.layout, &self.members);
         let loads = self.shards.par_iter_mut().zip(&by_shard);
-        loads.try_for_each(|(shard, rows)| load(shard, layout, &Taken { keys: &keys, rows }))
+        loads.try_for_each(|(shard, rows)| {
+            // Other members may know these groups, and what was loaded of them before may have left again.
+            shard.bring_in(layout, members, &keys, rows)?;
+            load(shard, layout, &Taken { keys: &keys, rows })
+        })
     }
 
     /// The groups of a member: in these slots of each shard, or all.
@@ -242,7 +251,7 @@ impl Stateful for Aggregate {
         for position in 0..self.members.len() {
             let members = self.shards.iter_mut().map(|shard| &mut shard.members[position]);
             let changed: Option<Vec<Vec<u32>>> = members.map(|member| member.changed.take()).collect();
-            let groups: usize = self.shards.iter().map(|shard| shard.index.len()).sum();
+            let groups = self.size().0;
             let few = |changed: &Vec<Vec<u32>>| changed.iter().map(Vec::len).sum::<usize>() <= groups / 2;
             parts.push(self.groups(position, changed.filter(few))?);
             for aggregate in 0..self.members[position].member.aggregates.len() {

@@ -2,7 +2,7 @@
 
 use hashbrown::HashTable;
 
-use crate::operator::changed::{ChangedRows, NotedRows};
+use crate::operator::changed::{ChangedRows, NotedRows, SlotSet};
 use crate::operator::rows::{self, Multiset};
 
 /// Values of slots, each with its weight: none where the value is gone.
@@ -37,6 +37,11 @@ impl ValueCounts {
     /// Adds `weight` occurrences; a value counts as long as its weights sum up to more than none.
     pub fn add(&mut self, slot: u32, value: &[u8], weight: i64) {
         self.changed.note(&slot.to_le_bytes(), value);
+        self.put(slot, value, weight);
+    }
+
+    /// The same for what a checkpoint has already.
+    pub fn put(&mut self, slot: u32, value: &[u8], weight: i64) {
         let hash_value = hash(slot, value);
         let found = self.table.find_entry(hash_value, |known| known.slot == slot && *known.value == *value);
         match found {
@@ -76,6 +81,20 @@ impl ValueCounts {
     /// All values of all slots.
     pub fn entries(&self) -> Entries {
         self.table.iter().map(|known| (known.slot, known.value.clone(), known.weight)).collect()
+    }
+
+    /// All values of these slots.
+    pub fn entries_of(&self, slots: &SlotSet) -> Entries {
+        let own = self.table.iter().filter(|known| slots.has(known.slot));
+        own.map(|known| (known.slot, known.value.clone(), known.weight)).collect()
+    }
+
+    /// Forgets these slots, whatever they hold.
+    pub fn let_out(&mut self, slots: &SlotSet) {
+        for known in self.table.extract_if(|known| slots.has(known.slot)) {
+            self.value_bytes -= known.value.len();
+            self.distinct[known.slot as usize] = 0;
+        }
     }
 
     /// The values that have changed; `None` for all.
@@ -124,6 +143,11 @@ impl Multisets {
     /// Adds `weight` occurrences.
     pub fn add(&mut self, slot: usize, value: &[u8], weight: i64) {
         self.changed.note(&(slot as u32).to_le_bytes(), value);
+        self.put(slot, value, weight);
+    }
+
+    /// The same for what a checkpoint has already.
+    pub fn put(&mut self, slot: usize, value: &[u8], weight: i64) {
         let values = &mut self.by_slot[slot];
         let before = values.len();
         rows::add(values, value, weight);
@@ -143,10 +167,16 @@ impl Multisets {
 
     /// All values of all slots.
     pub fn entries(&self) -> Entries {
-        let of_slot = |(slot, values): (usize, &Multiset)| {
-            values.iter().map(move |(value, weight)| (slot as u32, value.clone(), *weight)).collect::<Vec<_>>()
+        self.entries_of(0..self.by_slot.len() as u32)
+    }
+
+    /// All values of these slots.
+    pub fn entries_of(&self, slots: impl Iterator<Item = u32>) -> Entries {
+        let of_slot = |slot: u32| {
+            let values = self.by_slot[slot as usize].iter();
+            values.map(move |(value, weight)| (slot, value.clone(), *weight)).collect::<Vec<_>>()
         };
-        self.by_slot.iter().enumerate().flat_map(of_slot).collect()
+        slots.flat_map(of_slot).collect()
     }
 
     /// The values that have changed; `None` for all.
@@ -204,6 +234,14 @@ impl Extreme {
     /// Adds `weight` occurrences.
     pub fn add(&mut self, slot: usize, value: &[u8], weight: i64) {
         match &mut self.values {
+            Values::All(all) => all.add(slot, value, weight),
+            Values::Best(_) => self.put(slot, value, weight),
+        }
+    }
+
+    /// The same for what a checkpoint has already.
+    pub fn put(&mut self, slot: usize, value: &[u8], weight: i64) {
+        match &mut self.values {
             Values::Best(best) => {
                 let better = match &best[slot] {
                     None => true,
@@ -214,7 +252,7 @@ impl Extreme {
                     best[slot] = Some(value.into());
                 }
             }
-            Values::All(all) => all.add(slot, value, weight),
+            Values::All(all) => all.put(slot, value, weight),
         }
     }
 

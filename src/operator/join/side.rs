@@ -33,6 +33,8 @@ pub(super) type Rows = BTreeMap<Bytes, Entry>;
 pub(super) struct KeyRows {
     pub left: Rows,
     pub right: Rows,
+    /// Met since it was looked for keys that can leave memory.
+    pub is_recent: bool,
 }
 
 impl KeyRows {

@@ -1,0 +1,206 @@
+//! All that an operator keeps of one key as one record: the key, then the rows of each of its tables.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, LargeBinaryArray, RecordBatch};
+use arrow::datatypes::{DataType, SchemaRef};
+use arrow::row::{RowConverter, Rows};
+use hashbrown::HashMap;
+
+use super::log::Record;
+use crate::operator::state::Extent;
+use crate::operator::{OperatorError, StatePart, rows};
+
+/// The columns of an operator's tables that are the key by which its state leaves memory; the first in all of them.
+#[derive(Debug, Clone)]
+pub enum KeyColumns {
+    /// One column of bytes, as they are.
+    Encoded,
+    /// Columns, as the row format has them.
+    Columns(Arc<RowConverter>, usize),
+}
+
+impl KeyColumns {
+    /// Columns of these types.
+    pub fn of(types: &[DataType]) -> Result<Self, OperatorError> {
+        Ok(KeyColumns::Columns(Arc::new(rows::converter(types)?), types.len()))
+    }
+
+    fn width(&self) -> usize {
+        match self {
+            KeyColumns::Encoded => 1,
+            KeyColumns::Columns(_, width) => *width,
+        }
+    }
+}
+
+/// The hash that a key is found by.
+pub(super) fn hash(key: &[u8]) -> u32 {
+    // The high bits have chosen the shard.
+    rows::hash_bytes(key) as u32
+}
+
+/// The operator's tables, by the numbers that records know them by.
+#[derive(Debug, Clone)]
+pub(super) struct Tables {
+    keys: KeyColumns,
+    known: Vec<Table>,
+}
+
+#[derive(Debug, Clone)]
+struct Table {
+    /// `None` for one that was forgotten.
+    name: Option<String>,
+    /// How many of its columns are the key by which its rows are told apart.
+    key: usize,
+    schema: SchemaRef,
+    /// Of the columns behind the operator's key.
+    rest: Arc<RowConverter>,
+}
+
+fn damaged() -> OperatorError {
+    OperatorError::State {
+        what: "keys that are not in memory".to_string(),
+        reason: "a record ends too early".to_string(),
+    }
+}
+
+fn split_length(bytes: &[u8]) -> Result<(&[u8], &[u8]), OperatorError> {
+    let (length, rest) = bytes.split_first_chunk::<4>().ok_or_else(damaged)?;
+    rest.split_at_checked(u32::from_le_bytes(*length) as usize).ok_or_else(damaged)
+}
+
+fn push(record: &mut Vec<u8>, bytes: &[u8]) {
+    record.extend((bytes.len() as u32).to_le_bytes());
+    record.extend(bytes);
+}
+
+/// The key of a record.
+pub(super) fn key_of(record: &[u8]) -> Result<&[u8], OperatorError> {
+    Ok(split_length(record)?.0)
+}
+
+/// Rows of one table: the key of each, and its other columns.
+#[derive(Default)]
+struct Decoded<'a> {
+    keys: Vec<&'a [u8]>,
+    rest: Vec<&'a [u8]>,
+}
+
+impl Tables {
+    pub(super) fn new(keys: KeyColumns) -> Self {
+        Tables { keys, known: Vec::new() }
+    }
+
+    pub(super) fn forget(&mut self, name: &str) {
+        let known = self.known.iter_mut().filter(|table| table.name.as_deref() == Some(name));
+        known.for_each(|table| table.name = None);
+    }
+
+    /// The number of a part's table.
+    fn number(&mut self, part: &StatePart) -> Result<usize, OperatorError> {
+        if let Some(number) = self.known.iter().position(|table| table.name.as_ref() == Some(&part.name)) {
+            return Ok(number);
+        }
+        let schema = part.batch.schema();
+        let rest = schema.fields().iter().skip(self.keys.width()).map(|field| field.data_type());
+        let rest = Arc::new(rows::converter(rest)?);
+        self.known.push(Table { name: Some(part.name.clone()), key: part.key, schema, rest });
+        Ok(self.known.len() - 1)
+    }
+
+    fn encode_keys(&self, batch: &RecordBatch) -> Result<BinaryRows, OperatorError> {
+        match &self.keys {
+            KeyColumns::Encoded => {
+                let keys = batch.columns().first().and_then(|column| column.as_binary_opt::<i64>());
+                Ok(BinaryRows::Plain(keys.ok_or_else(damaged)?.clone()))
+            }
+            KeyColumns::Columns(converter, width) => {
+                Ok(BinaryRows::Rows(converter.convert_columns(&batch.columns()[..*width])?))
+            }
+        }
+    }
+
+    fn decode_keys(&self, keys: Vec<&[u8]>) -> Result<Vec<ArrayRef>, OperatorError> {
+        match &self.keys {
+            KeyColumns::Encoded => Ok(vec![Arc::new(LargeBinaryArray::from_iter_values(keys))]),
+            KeyColumns::Columns(converter, _) => rows::decode(converter, keys),
+        }
+    }
+
+    /// One record for each key, and how many rows they have.
+    pub(super) fn encode(&mut self, parts: &[StatePart]) -> Result<(Vec<Record>, usize), OperatorError> {
+        let mut by_key: HashMap<Vec<u8>, usize> = HashMap::new();
+        let mut records: Vec<Record> = Vec::new();
+        let mut rows = 0;
+        for part in parts.iter().filter(|part| part.batch.num_rows() > 0) {
+            let number = (self.number(part)? as u32).to_le_bytes();
+            let keys = self.encode_keys(&part.batch)?;
+            let rest = self.known[u32::from_le_bytes(number) as usize].rest.clone();
+            let rest = rest.convert_columns(&part.batch.columns()[self.keys.width()..])?;
+            for row in 0..part.batch.num_rows() {
+                let key = keys.get(row);
+                let at = match by_key.get(key) {
+                    Some(at) => *at,
+                    None => {
+                        let mut bytes = Vec::with_capacity(key.len() + rest.row(row).data().len() + 12);
+                        push(&mut bytes, key);
+                        records.push(Record { hash: hash(key), bytes });
+                        by_key.insert(key.to_vec(), records.len() - 1);
+                        records.len() - 1
+                    }
+                };
+                records[at].bytes.extend(number);
+                push(&mut records[at].bytes, rest.row(row).data());
+            }
+            rows += part.batch.num_rows();
+        }
+        Ok((records, rows))
+    }
+
+    /// The rows of records, of those tables that are wanted, and how many rows the records have.
+    pub(super) fn decode<'a>(
+        &self,
+        records: impl Iterator<Item = &'a [u8]>,
+        is_wanted: &dyn Fn(&str) -> bool,
+    ) -> Result<(Vec<StatePart>, usize), OperatorError> {
+        let mut tables: Vec<Decoded> = self.known.iter().map(|_| Decoded::default()).collect();
+        let mut rows = 0;
+        for record in records {
+            let (key, mut left) = split_length(record)?;
+            while !left.is_empty() {
+                let (number, rest) = left.split_first_chunk::<4>().ok_or_else(damaged)?;
+                let table = tables.get_mut(u32::from_le_bytes(*number) as usize).ok_or_else(damaged)?;
+                let (row, rest) = split_length(rest)?;
+                table.keys.push(key);
+                table.rest.push(row);
+                rows += 1;
+                left = rest;
+            }
+        }
+        let mut parts = Vec::new();
+        for (table, Decoded { keys, rest }) in self.known.iter().zip(tables) {
+            let Some(name) = table.name.as_ref().filter(|name| is_wanted(name) && !keys.is_empty()) else { continue };
+            let mut columns = self.decode_keys(keys)?;
+            columns.extend(rows::decode(&table.rest, rest)?);
+            let batch = RecordBatch::try_new(Arc::clone(&table.schema), columns)?;
+            parts.push(StatePart { name: name.clone(), key: table.key, batch, extent: Extent::Rest });
+        }
+        Ok((parts, rows))
+    }
+}
+
+/// Keys as bytes.
+enum BinaryRows {
+    Plain(LargeBinaryArray),
+    Rows(Rows),
+}
+
+impl BinaryRows {
+    fn get(&self, row: usize) -> &[u8] {
+        match self {
+            BinaryRows::Plain(keys) => keys.value(row),
+            BinaryRows::Rows(keys) => keys.row(row).data(),
+        }
+    }
+}
