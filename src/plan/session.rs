@@ -9,7 +9,7 @@ use datafusion::datasource::empty::EmptyTable;
 use datafusion::execution::context::{SessionContext, SessionState};
 use datafusion::execution::{FunctionRegistry, SessionStateBuilder};
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::optimizer::{Analyzer, Optimizer, OptimizerContext};
+use datafusion::optimizer::{Analyzer, Optimizer, OptimizerContext, OptimizerRule};
 use datafusion::prelude::SessionConfig;
 
 use crate::catalog::Catalog;
@@ -19,9 +19,11 @@ use crate::plan::clock::with_fixed_days;
 use crate::plan::exact::ExactPercentiles;
 use crate::plan::far_times;
 use crate::plan::limits::Limits;
+use crate::plan::marks::Marks;
 use crate::plan::mixed_times::MixedTimes;
 use crate::plan::signed::SignedDifferences;
 use crate::plan::spans::Spans;
+use crate::plan::tied::refuse_windows;
 use crate::plan::unique::{self, UNIQUE, UniqueRule};
 use crate::plan::unnests::LateralUnnests;
 use crate::plan::watermark;
@@ -81,7 +83,12 @@ pub fn session_state(catalog: &Catalog, timezone: Tz) -> Result<SessionState, Da
 pub fn optimise(state: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
     let options = state.config().options();
     let analysed = state.analyzer().execute_and_check(plan, options, |_, _| {})?;
-    let rules = Optimizer::new().rules.into_iter().filter(|rule| !OMITTED_RULES.contains(&rule.name())).collect();
+    refuse_windows(&analysed)?;
+    let rules = Optimizer::new().rules.into_iter().filter(|rule| !OMITTED_RULES.contains(&rule.name()));
+    let mut rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = rules.collect();
+    let of_conditions =
+        rules.iter().position(|rule| rule.name() == "decorrelate_predicate_subquery").unwrap_or_default();
+    rules.insert(of_conditions, Arc::new(Marks));
     // A context of its own: the names that rules make up must not depend on what was planned before.
     let context = OptimizerContext::new_with_config_options(Arc::clone(options)).without_query_execution_start_time();
     with_fixed_days(Optimizer::with_rules(rules).optimize(analysed, &context, |_, _| {})?)

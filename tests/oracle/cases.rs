@@ -2,7 +2,7 @@
 //! random batches, and stopped and resumed at every turn. The rows were not computed by DataFusion.
 //!
 //! A file is one topic. `zone`, `function NAME CREATE FUNCTION …` and `schema NAME` (the lines of a schema's `[columns]`; the first TIMESTAMP is the event
-//! time; `unique = {…}` is the stream's) come first, then `at TIME` with the events that have arrived by then, one `STREAM {json}` a line. `--- name` begins a
+//! time; `unique = {…}`, `kind`, `key` and `format` are the stream's) come first, then `at TIME` with the events that have arrived by then, one `STREAM {json}` a line. `--- name` begins a
 //! query, `=>` the rows it gives at the last time, `=> TIME` those at an earlier one: columns in the order of the SELECT
 //! list behind `|`. A query may read the ones before it as `tags.name`, and begin with a header of its own.
 
@@ -88,12 +88,17 @@ impl CaseFile {
         for (name, columns) in &self.schemas {
             let time = columns.lines().find(|line| line.contains("TIMESTAMP")).expect("a column of event time");
             let time = time.split('=').next().unwrap().trim();
-            let (unique, columns): (Vec<&str>, Vec<&str>) =
-                columns.lines().partition(|line| line.starts_with("unique = {"));
+            let is_of_stream = |line: &&str| {
+                ["unique = {", "kind = ", "key = [", "format = "].iter().any(|start| line.starts_with(start))
+            };
+            let (mut settings, columns): (Vec<&str>, Vec<&str>) = columns.lines().partition(is_of_stream);
+            if !settings.iter().any(|line| line.starts_with("format")) {
+                settings.push("format = \"json\"");
+            }
             let schema = format!(
-                "connection = \"shop\"\ntopic = \"{name}\"\nformat = \"json\"\n\
+                "connection = \"shop\"\ntopic = \"{name}\"\n\
                  time = {{ column = \"{time}\", lateness = \"0s\" }}\n{}\n[columns]\n{}",
-                unique.join("\n"),
+                settings.join("\n"),
                 columns.join("\n")
             );
             write(format!("schemas/{name}.toml"), schema);

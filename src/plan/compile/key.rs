@@ -1,11 +1,14 @@
 //! The end of a plan: the tag's key, proven from what makes its rows unique, and its columns.
 
+use std::collections::BTreeSet;
+
 use datafusion::common::DFSchema;
 use datafusion::logical_expr::{Aggregate, Expr};
+use datafusion::physical_expr::utils::collect_columns;
 
 use super::{Compiler, KeyRequirement, Refusal, Relation};
 use crate::plan::codes;
-use crate::plan::flow::{FlowPlan, NodeIndex, NodeKind, OutputColumn, Ranking, fingerprint};
+use crate::plan::flow::{FlowNode, FlowPlan, NodeIndex, NodeKind, OutputColumn, Ranking, fingerprint};
 
 impl Compiler<'_> {
     pub(super) fn finish(
@@ -14,11 +17,13 @@ impl Compiler<'_> {
         schema: &DFSchema,
         required: &KeyRequirement,
     ) -> Result<FlowPlan, Refusal> {
-        let mut key_positions = self.key_positions(&relation, required)?;
         let entity_position =
             schema.fields().iter().position(|field| field.name().eq_ignore_ascii_case(&required.column));
+        let mut key_positions = self.key_positions(&relation, required, entity_position)?;
         let entity_position = match entity_position {
             Some(position) if key_positions.contains(&position) => position,
+            // What is unique by a part of the key is unique by the key.
+            Some(position) if !self.is_of_several(relation.node, &relation.columns[position]) => position,
             Some(_) => {
                 return Err(Refusal::new(
                     codes::OTHER_KEY,
@@ -75,34 +80,61 @@ impl Compiler<'_> {
         Ok(FlowPlan { nodes: self.nodes, key, columns, fingerprint: whole, reach })
     }
 
-    /// The left one of the merged columns of which the expression takes whichever is there: COALESCE(a.k, b.k), which
-    /// DataFusion may write as a CASE.
-    fn merged(&self, node: NodeIndex, expr: &Expr) -> Option<usize> {
-        let (first, second) = match expr {
-            Expr::ScalarFunction(function) if function.name() == "coalesce" => match function.args.as_slice() {
-                [first, second] => (first, second),
-                _ => return None,
-            },
-            Expr::Case(case) if case.expr.is_none() => match (case.when_then_expr.as_slice(), &case.else_expr) {
-                ([(when, then)], Some(other)) if **when == Expr::IsNotNull(then.clone()) => {
-                    (then.as_ref(), other.as_ref())
-                }
-                _ => return None,
-            },
-            _ => return None,
-        };
-        let pair = (self.plain(node, first)?, self.plain(node, second)?);
-        let merged = self.facts[node].merged.iter();
-        merged.copied().find(|known| *known == pair || (known.1, known.0) == pair).map(|(left, _)| left)
+    /// The merged columns of which the expression takes whichever is there: COALESCE(a.k, b.k), which DataFusion may write
+    /// as a CASE.
+    pub(super) fn merged(&self, node: NodeIndex, expr: &Expr) -> Option<Vec<usize>> {
+        let parts = whichever_is_there(expr).into_iter();
+        let columns = parts.map(|part| self.plain(node, part)).collect::<Option<BTreeSet<usize>>>()?;
+        let is_it =
+            |merged: &&Vec<usize>| merged.len() == columns.len() && merged.iter().all(|of| columns.contains(of));
+        self.facts[node].merged.iter().find(is_it).cloned()
     }
 
-    /// Where the columns stand that make the rows unique.
-    fn key_positions(&self, relation: &Relation, required: &KeyRequirement) -> Result<Vec<usize>, Refusal> {
+    /// True where a value is made of several rows, so that whose it is would be left to chance.
+    fn is_of_several(&self, node: NodeIndex, expr: &Expr) -> bool {
+        expr.column_refs().iter().any(|column| {
+            let index = self.facts[node].columns.index_of(&column.name);
+            index.is_ok_and(|index| self.is_aggregated(node, index))
+        })
+    }
+
+    fn is_aggregated(&self, node: NodeIndex, column: usize) -> bool {
+        let FlowNode { kind, inputs, .. } = &self.nodes[node];
+        let width = |input: usize| self.facts[inputs[input]].columns.fields().len();
+        match kind {
+            NodeKind::Aggregate { keys, .. } => column >= keys.len(),
+            NodeKind::Map { columns: Some(columns), .. } => {
+                let mut read = collect_columns(&columns[column].expr).into_iter();
+                read.any(|read| self.is_aggregated(inputs[0], read.index()))
+            }
+            NodeKind::Join(_) if column < width(0) => self.is_aggregated(inputs[0], column),
+            NodeKind::Join(_) if column < width(0) + width(1) => self.is_aggregated(inputs[1], column - width(0)),
+            NodeKind::Union => inputs.iter().any(|input| self.is_aggregated(*input, column)),
+            NodeKind::Window { .. }
+            | NodeKind::TopRows { .. }
+            | NodeKind::ClockFilter { .. }
+            | NodeKind::ClockFlags { .. }
+                if column < width(0) =>
+            {
+                self.is_aggregated(inputs[0], column)
+            }
+            _ => false,
+        }
+    }
+
+    /// Where the columns stand that make the rows unique, the entity's key among them where there is a choice.
+    fn key_positions(
+        &self,
+        relation: &Relation,
+        required: &KeyRequirement,
+        entity: Option<usize>,
+    ) -> Result<Vec<usize>, Refusal> {
         let candidates = &self.facts[relation.node].unique;
         // A column that a filter holds at one value tells no rows apart.
         let fixed: Vec<usize> =
             relation.filters.iter().filter_map(|filter| self.fixed(relation.node, filter)).collect();
         let mut missing = None;
+        let mut found: Option<Vec<usize>> = None;
         for unique in candidates {
             let telling = unique.iter().filter(|column| !fixed.contains(column));
             let selected = |column: &usize| {
@@ -118,9 +150,13 @@ impl Compiler<'_> {
                 None => true,
             });
             match unselected {
-                None => return Ok(positions),
+                None if entity.is_none_or(|entity| positions.contains(&entity)) => return Ok(positions),
+                None => found = found.or(Some(positions)),
                 Some(column) => missing = missing.or(Some(*column)),
             }
+        }
+        if let Some(found) = found {
+            return Ok(found);
         }
         Err(match missing {
             Some(column) => {
@@ -174,8 +210,29 @@ impl Compiler<'_> {
                 let from = self.facts[node].columns.field(column).data_type();
                 crate::plan::fallible::is_widening(from, cast.field.data_type()).then_some(column)
             }
-            other => self.merged(node, other).or_else(|| self.plain(node, other)),
+            other => self.merged(node, other).map(|merged| merged[0]).or_else(|| self.plain(node, other)),
         }
+    }
+}
+
+/// The parts of which the expression is the first that is not NULL; itself where it is nothing of the kind.
+fn whichever_is_there(expr: &Expr) -> Vec<&Expr> {
+    match expr {
+        Expr::Alias(alias) => whichever_is_there(&alias.expr),
+        Expr::ScalarFunction(function) if function.name() == "coalesce" => {
+            function.args.iter().flat_map(whichever_is_there).collect()
+        }
+        Expr::Case(case) if case.expr.is_none() => {
+            let branches = case.when_then_expr.iter();
+            let is_whole = branches.clone().all(|(when, then)| **when == Expr::IsNotNull(then.clone()));
+            match &case.else_expr {
+                Some(other) if is_whole => {
+                    branches.map(|(_, then)| then).chain([other]).flat_map(|part| whichever_is_there(part)).collect()
+                }
+                _ => vec![expr],
+            }
+        }
+        _ => vec![expr],
     }
 }
 

@@ -1,17 +1,22 @@
 //! Operators with keyed state, and UNION ALL: what needs its input as a node, or takes filters and arguments over it.
 
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema};
 use datafusion::common::DFSchema;
 use datafusion::logical_expr::{Aggregate, Expr, ExprSchemable, Union};
 
+use super::constants::constant;
 use super::grouping::Sets;
 use super::{Compiler, Facts, Refusal, Relation, canonical_columns, readable, substitute};
 use crate::plan::flow::{
     AggregateCall, AggregateFunction, FlowNode, Member, NodeIndex, NodeKind, Reach, Scalar, fingerprint,
 };
 use crate::plan::{clock, codes};
+
+/// More sets of unique columns of a UNION than anyone can choose from.
+const MOST_SETS: usize = 8;
 
 impl Compiler<'_> {
     pub(super) fn aggregate(&mut self, aggregate: &Aggregate) -> Result<Relation, Refusal> {
@@ -33,6 +38,7 @@ impl Compiler<'_> {
             let resolved = resolved.collect::<Result<Vec<_>, _>>()?;
             bounds = Self::bounds_of_groups(&mut relation, &resolved);
             if let Some(node) = self.tiled(&relation, &schema, exprs.split_at(keys.len()), &fields)? {
+                self.groups(node, relation.node, &resolved);
                 return Ok(Relation { bounds, ..self.whole(node) });
             }
         }
@@ -69,14 +75,14 @@ impl Compiler<'_> {
         if !relation.bounds.is_empty() || guarded {
             relation = self.materialise(relation)?;
         }
-        let keys = group_expr
-            .iter()
-            .map(|expr| self.scalar(relation.node, &resolve(&relation, expr)?))
-            .collect::<Result<Vec<_>, _>>()?;
+        let keys = group_expr.iter().map(|expr| resolve(&relation, expr)).collect::<Result<Vec<_>, _>>()?;
+        let scalars = keys.iter().map(|key| self.scalar(relation.node, key)).collect::<Result<Vec<_>, _>>()?;
         let aggregates =
             aggr_expr.iter().map(|expr| self.aggregate_call(&relation, expr, schema)).collect::<Result<Vec<_>, _>>()?;
         let filter = self.filter_stages(relation.node, &relation.filters)?;
-        Ok(self.aggregate_node(relation.node, keys, filter, None, aggregates, fields))
+        let node = self.aggregate_node(relation.node, scalars, filter, None, aggregates, fields);
+        self.groups(node, relation.node, &keys);
+        Ok(node)
     }
 
     /// An aggregate over a node, whose rows may stand for several each.
@@ -103,6 +109,7 @@ impl Compiler<'_> {
         let facts = Facts {
             columns: canonical_columns(&fields),
             unique: vec![(0..keys.len()).collect()],
+            dependences: vec![],
             merged: vec![],
             reach: self.facts[input].reach,
             output: fingerprint(&format!("{identity} {}", member.fingerprint)),
@@ -169,15 +176,44 @@ impl Compiler<'_> {
             }
             relations.push(relation);
         }
+        let unique = self.unique_in_all(&relations);
         let bounds = Self::bounds_of_all(&mut relations);
         let inputs = relations.into_iter().map(|relation| Ok(self.narrow(relation)?.node));
         let inputs = inputs.collect::<Result<Vec<_>, Refusal>>()?;
         let fields = union.schema.fields().iter();
         let fields = fields.map(|field| Field::new(field.name(), field.data_type().clone(), true)).collect();
         let node = self.union_node(inputs, fields);
+        self.facts[node].unique = unique;
         let bound =
             |(column, comparison, clock_side)| (Expr::Column(self.column(node, column)), comparison, clock_side);
         Ok(Relation { bounds: bounds.into_iter().map(bound).collect(), ..self.whole(node) })
+    }
+
+    /// What is unique in the rows of several relations behind one another, where a constant says from which each is.
+    fn unique_in_all(&self, relations: &[Relation]) -> Vec<Vec<usize>> {
+        let width = relations.iter().map(|relation| relation.columns.len()).min().unwrap_or_default();
+        let tells_apart = |column: &usize| {
+            let mut constants = HashSet::new();
+            relations.iter().all(|relation| {
+                let value = constant(&relation.columns[*column]).filter(|value| !value.is_null());
+                value.is_some_and(|value| constants.insert(value))
+            })
+        };
+        let Some(teller) = (0..width).find(tells_apart) else { return Vec::new() };
+        let mut sets: Vec<BTreeSet<usize>> = vec![BTreeSet::from([teller])];
+        for relation in relations {
+            let place = |column: &usize| {
+                relation.columns.iter().position(|expr| self.injective(relation.node, expr) == Some(*column))
+            };
+            let unique = self.facts[relation.node].unique.iter();
+            let own: Vec<BTreeSet<usize>> = unique.filter_map(|unique| unique.iter().map(place).collect()).collect();
+            let both: BTreeSet<BTreeSet<usize>> =
+                sets.iter().flat_map(|set| own.iter().map(move |own| set | own)).collect();
+            sets = both.into_iter().collect();
+            sets.sort_by_key(BTreeSet::len);
+            sets.truncate(MOST_SETS);
+        }
+        sets.into_iter().map(|set| set.into_iter().collect()).collect()
     }
 
     /// The rows of several nodes with the same columns.
@@ -188,6 +224,7 @@ impl Compiler<'_> {
         let facts = Facts {
             columns: canonical_columns(&fields),
             unique: vec![],
+            dependences: vec![],
             merged: vec![],
             reach,
             output: output.clone(),

@@ -5,6 +5,8 @@
 
 mod clocked;
 mod collected;
+mod constants;
+mod dependence;
 mod grouping;
 mod implied;
 mod join;
@@ -31,6 +33,7 @@ use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Filter, LogicalP
 use datafusion::physical_expr::create_physical_expr;
 
 use self::clocked::Comparing;
+use self::dependence::Dependence;
 use crate::catalog::{Catalog, Misfits, Stream};
 use crate::plan::clock::{self, ClockBound, ClockSide, Comparison};
 use crate::plan::codes;
@@ -109,8 +112,10 @@ struct Facts {
     columns: SchemaRef,
     /// Sets of columns each of which is unique together, the best first.
     unique: Vec<Vec<usize>>,
-    /// Pairs of columns that are equal, or one of them NULL: the keys of a FULL JOIN.
-    merged: Vec<(usize, usize)>,
+    /// What columns tell besides those that are unique.
+    dependences: Vec<Dependence>,
+    /// Columns of which those that are not NULL are equal, each time all of them: the keys of a FULL JOIN.
+    merged: Vec<Vec<usize>>,
     /// How far back the rows depend on events.
     reach: Reach,
     /// The fingerprint of the output: the node's, and the member's of an aggregate.
@@ -184,7 +189,9 @@ impl Compiler<'_> {
                 let node = self.union_node(vec![], fields);
                 Ok(self.whole(node))
             }
-            LogicalPlan::EmptyRelation(_) => Err(reads_nothing()),
+            LogicalPlan::EmptyRelation(_) => Ok(self.one()),
+            LogicalPlan::Values(values) => self.values(values),
+            LogicalPlan::Subquery(_) => Err(not_apart()),
             other => Err(Refusal::new(
                 codes::NOT_STREAMED,
                 format!(
@@ -212,12 +219,15 @@ impl Compiler<'_> {
             return self.source(&stream, scan.projected_schema.as_arrow(), Some(late_after));
         }
         let limit = window::limit(filter, read);
-        let conjuncts = match &limit {
+        let mut conjuncts = match &limit {
             Some(limit) => limit.rest.clone(),
-            None => vec![filter.predicate.clone()],
+            None => split_conjunction(&filter.predicate).into_iter().cloned().collect(),
         };
         self.limit = limit;
-        let relation = self.relation(&filter.input)?;
+        let relation = match self.without_partner(&filter.input, &mut conjuncts)? {
+            Some(relation) => relation,
+            None => self.relation(&filter.input)?,
+        };
         let (mut relation, conjuncts) = self.with_queries(relation, &conjuncts)?;
         for conjunct in &conjuncts {
             self.push_filter(&mut relation, conjunct, filter.input.schema())?;
@@ -306,6 +316,7 @@ impl Compiler<'_> {
                 let facts = Facts {
                     columns: Arc::new(Schema::new(canonical)),
                     unique: vec![],
+                    dependences: vec![],
                     merged: vec![],
                     reach: Reach::Unbounded,
                     output: identity,
@@ -361,6 +372,7 @@ impl Compiler<'_> {
         let facts = Facts {
             columns: canonical_columns(&fields),
             unique,
+            dependences: vec![],
             merged: vec![],
             reach: self.facts[input].reach,
             output: output.clone(),
@@ -406,6 +418,7 @@ impl Compiler<'_> {
     /// A relation whose columns are those of its node, all of them and in order.
     fn materialise(&mut self, relation: Relation) -> Result<Relation, Refusal> {
         let relation = self.settled(relation)?;
+        let relation = self.without_clock(relation, "this place")?;
         let width = relation.columns.len();
         let mut exprs = relation.columns.clone();
         for (row, _, _) in &relation.bounds {
@@ -478,11 +491,14 @@ impl Compiler<'_> {
         let fixed: Vec<usize> = filters.iter().filter_map(|filter| self.fixed(input, filter)).collect();
         let kept = |unique: &Vec<usize>| {
             let telling = unique.iter().filter(|key| !fixed.contains(key));
-            telling.map(|key| exprs.iter().position(|expr| self.plain(input, expr) == Some(*key))).collect()
+            telling.map(|key| exprs.iter().position(|expr| self.injective(input, expr) == Some(*key))).collect()
         };
         let unique = self.facts[input].unique.iter().filter_map(kept).collect();
+        let dependences = self.dependences_of(input, exprs);
         let kind = NodeKind::Map { filter, columns: Some(columns) };
-        Ok(self.over(input, &text, kind, fields, unique))
+        let node = self.over(input, &text, kind, fields, unique);
+        self.facts[node].dependences = dependences;
+        Ok(node)
     }
 
     /// Conditions as stages: what cannot fail first, then each that can, over the rows that are left.
@@ -671,8 +687,9 @@ fn substitute(expr: &Expr, schema: &DFSchema, columns: &[Expr]) -> Result<Expr, 
     if expr.exists(|expr| Ok(matches!(expr, Expr::InSubquery(_) | Expr::Exists(_))))? {
         return Err(Refusal::new(
             codes::SUBQUERY,
-            "EXISTS and IN with a sub-query stand in WHERE, not in the SELECT list or an aggregate",
-            "as a value write (SELECT COUNT(*) FROM … WHERE b.user_id = a.user_id) > 0, or LEFT JOIN a SELECT DISTINCT and test IS NOT NULL",
+            "this EXISTS or IN of a sub-query does not stream",
+            "tie it to the row by conditions in its own WHERE, as WHERE b.user_id = a.user_id, and leave HAVING, LIMIT and \
+             window functions out of it",
         ));
     }
     if expr.exists(|expr| Ok(matches!(expr, Expr::ScalarSubquery(_))))? {
@@ -732,6 +749,16 @@ fn reads_nothing() -> Refusal {
         "the query reads no stream, or its condition is never true",
         "read a stream in FROM and check the WHERE",
     )
+}
+
+fn not_apart() -> Refusal {
+    Refusal::new(
+        codes::JOIN,
+        "this LATERAL does not stream",
+        "tie it to the row by equalities alone, WHERE b.user_id = a.user_id, and aggregate; for the latest row join one that \
+         is numbered: ROW_NUMBER() OVER (PARTITION BY user_id ORDER BY …) = 1",
+    )
+    .at("lateral")
 }
 
 fn no_limit() -> Refusal {

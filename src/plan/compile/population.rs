@@ -232,7 +232,7 @@ impl Compiler<'_> {
     }
 
     /// One row that always is there.
-    fn seed(&mut self) -> NodeIndex {
+    pub(super) fn seed(&mut self) -> NodeIndex {
         self.one_row("seed", vec![Field::new("seed", DataType::Boolean, true)], NodeKind::Seed)
     }
 
@@ -242,6 +242,7 @@ impl Compiler<'_> {
         let facts = Facts {
             columns: canonical_columns(&fields),
             unique: vec![vec![]],
+            dependences: vec![],
             merged: vec![],
             reach: Reach::Within(0),
             output: output.clone(),

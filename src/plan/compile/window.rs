@@ -6,12 +6,16 @@ use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, Field};
 use datafusion::common::{Column, DFSchema, ScalarValue};
 use datafusion::execution::context::ExecutionProps;
-use datafusion::logical_expr::expr::WindowFunction;
+use datafusion::logical_expr::expr::{NullTreatment, WindowFunction};
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::utils::split_conjunction;
-use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Filter, LogicalPlan, Operator, Window};
+use datafusion::logical_expr::{
+    BinaryExpr, Expr, ExprSchemable, Filter, LogicalPlan, Operator, Window, WindowFrame, WindowFrameBound,
+    WindowFunctionDefinition,
+};
 use datafusion::physical_planner::create_window_expr;
 
+use super::dependence::Dependence;
 use super::{Compiler, Refusal, Relation, clock_in, substitute};
 use crate::plan::flow::{FirstRows, NodeIndex, NodeKind, Ranking, Scalar, WindowCall};
 use crate::plan::{clock, codes};
@@ -233,14 +237,18 @@ impl Compiler<'_> {
         let width = fields.len();
         fields.extend(first.ranks.iter().map(|rank| Field::new(rank.name(), DataType::UInt64, true)));
         let mut unique = self.facts[input.node].unique.clone();
+        let mut dependences = self.facts[input.node].dependences.clone();
         if let Some(partition) = self.plain_partition(input.node, &functions[0]) {
             if first.by == Ranking::RowNumber && first.most == 1 {
+                let of = (0..fields.len()).collect();
+                dependences.push(Dependence { by: partition.clone(), of, of_nulls: true });
                 unique.insert(0, partition);
             } else if let Some(number) = first.ranks.iter().position(|rank| *rank == Ranking::RowNumber) {
                 unique.push(partition.into_iter().chain([width + number]).collect());
             }
         }
         let node = self.over(input.node, &text, NodeKind::TopRows { partition, order, first }, fields, unique);
+        self.facts[node].dependences = dependences;
         let mut columns: Vec<Expr> = input
             .columns
             .iter()
@@ -265,6 +273,7 @@ impl Compiler<'_> {
             self.nodes[input].schema.fields().iter().map(|field| field.as_ref().clone()).collect();
         let width = fields.len();
         let mut unique = self.facts[input].unique.clone();
+        let mut dependences = self.facts[input].dependences.clone();
         let mut calls = Vec::new();
         for (offset, function) in functions.iter().enumerate() {
             let expr = Expr::WindowFunction(Box::new(function.clone()));
@@ -279,10 +288,34 @@ impl Compiler<'_> {
                 partition.push(width + offset);
                 unique.push(partition);
             }
+            if is_one_a_partition(function)
+                && let Some(by) = self.plain_partition(input, function)
+            {
+                dependences.push(Dependence { by, of: [width + offset].into(), of_nulls: true });
+            }
         }
         let texts: Vec<&str> = calls.iter().map(|call| call.text.as_str()).collect();
         let text = format!("window {} {texts:?}", self.facts[input].output);
-        Ok(self.over(input, &text, NodeKind::Window { partition, order, calls }, fields, unique))
+        let node = self.over(input, &text, NodeKind::Window { partition, order, calls }, fields, unique);
+        self.facts[node].dependences = dependences;
+        Ok(node)
+    }
+}
+
+/// True where all rows of a partition have the same value: that of the whole, or of the row that is the first for all.
+fn is_one_a_partition(function: &WindowFunction) -> bool {
+    let params = &function.params;
+    let WindowFrame { start_bound, end_bound, .. } = &params.window_frame;
+    let is_from_start = start_bound.is_unbounded();
+    let is_aggregate = matches!(function.fun, WindowFunctionDefinition::AggregateUDF(_));
+    match function.fun.name() {
+        "first_value" => {
+            let sees_first = end_bound.is_unbounded() || *end_bound == WindowFrameBound::CurrentRow;
+            let takes_nulls = params.null_treatment != Some(NullTreatment::IgnoreNulls);
+            is_from_start && sees_first && takes_nulls && params.filter.is_none()
+        }
+        "last_value" => is_from_start && end_bound.is_unbounded(),
+        _ => is_aggregate && is_from_start && end_bound.is_unbounded(),
     }
 }
 

@@ -3,6 +3,7 @@
 //! The syntax tree gives the places of problems, DataFusion their meaning. All problems of a file are told at once,
 //! as far as one does not hide the next.
 
+mod calls;
 mod costs;
 mod culprit;
 mod date_formats;
@@ -11,20 +12,25 @@ mod division;
 mod epoch;
 mod foreign;
 mod functions;
+mod grouped;
 mod grouping;
 mod instants;
+mod lookups;
 mod macros;
 mod misread;
 mod names;
 mod null_keys;
 mod planning_error;
+mod quantified;
 mod relations;
+mod series;
 mod similar;
 mod stars;
 mod text;
 mod ties;
 mod times;
 mod unsupported;
+mod using;
 mod views;
 mod windows;
 
@@ -130,6 +136,8 @@ impl QueryPlanner {
             names.filter(|name| !MARKS.contains(&name.as_str())).collect()
         };
         let streams = catalog.streams.keys().cloned().collect();
+        let tables = catalog.streams.iter().filter(|(_, stream)| stream.is_table());
+        let keys = tables.map(|(name, stream)| (name.clone(), stream.key.clone())).collect();
         let sound = catalog.streams.iter().map(|(name, stream)| (name.clone(), columns(stream))).collect();
         // A view is sound once it is planned.
         let broken = readable.iter().map(|(name, readable)| (name.clone(), readable.file.to_path_buf())).collect();
@@ -141,7 +149,7 @@ impl QueryPlanner {
         let (macros, view_problems) = Macros::new(functions);
         let mut planner = QueryPlanner {
             state,
-            tables: Tables { sound, streams, broken },
+            tables: Tables { sound, streams, keys, broken },
             macros,
             catalog: catalog.clone(),
             view_problems,
@@ -257,8 +265,10 @@ impl QueryPlanner {
     fn plan_file(&self, sql: &SqlText<'_>, header: Option<&TagHeader>) -> Result<PlannedFile, Vec<Diagnostic>> {
         let mut query = sql.parse()?;
         self.macros.inline(sql, &mut query).map_err(|problem| vec![problem])?;
+        series::write_out(&mut query);
         let mut problems = unsupported::find(sql, &query, &self.state);
         problems.extend(similar::write_out(sql, &mut query));
+        quantified::write_out(&mut query);
         problems.extend(names::resolve(sql, &mut query, &self.tables, &self.state).problems);
         problems.sort_by_key(|problem| problem.span.as_ref().map(|span| span.start));
         // A window in FROM is written out with its column several times.

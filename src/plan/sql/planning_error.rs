@@ -8,6 +8,7 @@ use datafusion::sql::sqlparser::tokenizer::{Location, Span};
 use crate::diagnostic::{Diagnostic, nearest};
 use crate::plan::codes;
 use crate::plan::sql::text::SqlText;
+use crate::plan::tied::TIED_WINDOW;
 
 /// Where DataFusion says that it is.
 pub(crate) fn place(text: &SqlText<'_>, error: &DataFusionError) -> Option<Range<usize>> {
@@ -126,6 +127,11 @@ fn in_other_words(message: &str) -> Option<(&'static str, String, &'static str)>
         let help = "aggregate it; for the latest row LEFT JOIN one that is numbered, \
                     ROW_NUMBER() OVER (PARTITION BY user_id ORDER BY …) = 1, by the equality";
         return Some((codes::SUBQUERY, "a sub-query that is tied to the row must give one value".to_string(), help));
+    }
+    if said(TIED_WINDOW) {
+        let help = "number the rows for all at once, PARTITION BY user_id, in a sub-query in FROM, and join it by the equality";
+        let words = "a LIMIT or a window function of a sub-query that is tied to the row does not stream";
+        return Some((codes::SUBQUERY, words.to_string(), help));
     }
     if said("months are no length of time") {
         let help = "compare with days or hours: INTERVAL '30' DAY";

@@ -10,6 +10,8 @@ pub(crate) struct Columns {
     pub(crate) names: Vec<String>,
     /// Those among them that `*` does not bring: the system columns of a stream.
     pub(crate) hidden: BTreeSet<String>,
+    /// Those of which each row of a table has values of its own; empty where none are known.
+    pub(crate) key: Vec<String>,
     /// There may be columns besides, whose names are not known here.
     pub(crate) open: bool,
 }
@@ -71,6 +73,9 @@ pub(crate) fn renamed(mut columns: Columns, alias: &TableAlias) -> Columns {
             Some(column) if !columns.open => *column = name,
             _ => columns.names.push(name),
         }
+    }
+    if !alias.columns.is_empty() {
+        columns.key.clear();
     }
     columns
 }

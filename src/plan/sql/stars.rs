@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use datafusion::sql::sqlparser::ast::{
-    ExcludeSelectItem, Expr, Ident, Join, JoinConstraint, JoinOperator, ObjectName, SelectItem,
-    SelectItemQualifiedWildcardKind, TableWithJoins, WildcardAdditionalOptions,
+    ExcludeSelectItem, Expr, Ident, ObjectName, SelectItem, SelectItemQualifiedWildcardKind, WildcardAdditionalOptions,
 };
 
 use crate::plan::sql::relations::{Relation, respell};
 use crate::plan::sql::text::SqlText;
+use crate::plan::sql::using::Merged;
 
 /// True for a `*` that stands in the text. Those of windows that are written out bring all columns.
 pub(crate) fn is_authors(text: &SqlText<'_>, star: &WildcardAdditionalOptions) -> bool {
@@ -20,12 +20,12 @@ pub(crate) fn meant(
     text: &SqlText<'_>,
     items: Vec<SelectItem>,
     relations: &[Relation],
-    from: &[TableWithJoins],
+    merged: &[Merged],
 ) -> Vec<SelectItem> {
     items
         .into_iter()
         .flat_map(|item| match item {
-            SelectItem::Wildcard(star) if is_authors(text, &star) => whole(star, relations, from),
+            SelectItem::Wildcard(star) if is_authors(text, &star) => whole(star, relations, merged),
             SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), star)
                 if is_authors(text, &star) =>
             {
@@ -43,55 +43,30 @@ fn last(name: &ObjectName) -> Option<&str> {
 }
 
 /// What `*` alone stands for.
-fn whole(star: WildcardAdditionalOptions, relations: &[Relation], from: &[TableWithJoins]) -> Vec<SelectItem> {
+fn whole(star: WildcardAdditionalOptions, relations: &[Relation], merged: &[Merged]) -> Vec<SelectItem> {
     let hidden: Vec<&String> = relations.iter().flat_map(|relation| &relation.columns.hidden).collect();
     let all = |name: &String| relations.iter().filter(|relation| relation.columns.names.contains(name)).count();
     // A name of several relations cannot be left out of all of them at once.
-    if hidden.iter().all(|name| all(name) == 1) {
+    if merged.is_empty() && hidden.iter().all(|name| all(name) == 1) {
         return vec![SelectItem::Wildcard(without(star, hidden))];
     }
-    let using = using(from);
-    let (Some(using), true) = (using, relations.iter().all(|relation| relation.name.is_some())) else {
+    if !relations.iter().all(|relation| relation.name.is_some()) {
         return vec![SelectItem::Wildcard(star)];
-    };
+    }
     let ident = |name: &str| {
         let mut ident = Ident::new(name);
         respell(&mut ident, name);
         ident
     };
-    let once = using.iter().map(|name| SelectItem::UnnamedExpr(Expr::Identifier(ident(name))));
+    let once = merged.iter().map(|merged| SelectItem::UnnamedExpr(Expr::Identifier(ident(&merged.name))));
     let each = relations.iter().flat_map(|relation| {
         let columns = &relation.columns;
-        let taken = using.iter().filter(|name| columns.names.contains(name));
+        let taken = merged.iter().map(|merged| &merged.name).filter(|name| columns.names.contains(name));
         let star = without(star.clone(), columns.hidden.iter().chain(taken));
         let name = ObjectName::from(vec![ident(relation.name.as_deref()?)]);
         Some(SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), star))
     });
     once.chain(each).collect()
-}
-
-/// The columns of USING, which `*` brings once. None where a join brings the columns of one side, or ties by all names.
-fn using(from: &[TableWithJoins]) -> Option<BTreeSet<String>> {
-    let mut columns = BTreeSet::new();
-    for Join { join_operator, .. } in from.iter().flat_map(|from| &from.joins) {
-        let (JoinOperator::Join(constraint)
-        | JoinOperator::Inner(constraint)
-        | JoinOperator::Left(constraint)
-        | JoinOperator::LeftOuter(constraint)
-        | JoinOperator::Right(constraint)
-        | JoinOperator::RightOuter(constraint)
-        | JoinOperator::FullOuter(constraint)
-        | JoinOperator::CrossJoin(constraint)) = join_operator
-        else {
-            return None;
-        };
-        match constraint {
-            JoinConstraint::Using(names) => columns.extend(names.iter().filter_map(last).map(str::to_string)),
-            JoinConstraint::Natural => return None,
-            JoinConstraint::On(_) | JoinConstraint::None => {}
-        }
-    }
-    Some(columns)
 }
 
 /// A `*` that leaves out columns besides what it says itself.
@@ -127,7 +102,7 @@ mod tests {
     use super::*;
     use crate::plan::sql::relations::Columns;
 
-    fn items(sql: &str, relations: &[(&str, &[&str], bool)]) -> String {
+    fn items(sql: &str, relations: &[(&str, &[&str], bool)], using: &[&str]) -> String {
         let relations: Vec<Relation> = relations
             .iter()
             .map(|(name, columns, is_stream)| {
@@ -141,7 +116,11 @@ mod tests {
             .collect();
         let text = SqlText::new(Path::new("tag.sql"), sql);
         let SetExpr::Select(select) = *text.parse().unwrap().body else { panic!("no select") };
-        let items = meant(&text, select.projection.clone(), &relations, &select.from);
+        let merged = using.iter().map(|name| {
+            let ident = Ident::new(*name);
+            Merged { name: name.to_string(), value: Expr::Identifier(ident) }
+        });
+        let items = meant(&text, select.projection.clone(), &relations, &merged.collect::<Vec<_>>());
         items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
     }
 
@@ -166,7 +145,8 @@ mod tests {
             ("SELECT * FROM o JOIN v ON a = b", vec![orders, view], "o.* EXCLUDE (_offset), v.*"),
         ];
         for (sql, relations, meant) in cases {
-            assert_eq!(items(sql, &relations), meant, "{sql}");
+            let using: &[&str] = if sql.contains("USING") { &["user_id"] } else { &[] };
+            assert_eq!(items(sql, &relations, using), meant, "{sql}");
         }
     }
 }

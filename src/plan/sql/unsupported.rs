@@ -117,18 +117,6 @@ impl Search<'_> {
         }
     }
 
-    fn set_operation(&mut self, body: &SetExpr) {
-        let SetExpr::SetOperation { left, right, .. } = body else {
-            if matches!(body, SetExpr::Values(_)) {
-                let help = "read a stream in FROM; a few constants are a CASE: CASE category WHEN 'books' THEN 1.5 END";
-                self.refuse_word(codes::NO_STREAM, "values", "VALUES is no stream", help);
-            }
-            return;
-        };
-        self.set_operation(left);
-        self.set_operation(right);
-    }
-
     fn function(&mut self, function: &Function) {
         let name = function.name.to_string().to_lowercase();
         if let Some(udf) = self.state.scalar_functions().get(&name)
@@ -226,17 +214,10 @@ impl Visitor for Search<'_> {
         if !query.locks.is_empty() || query.for_clause.is_some() {
             self.refuse_word(codes::OTHER_CLAUSE, "for", "FOR … locks rows, and a stream has none", "leave it out");
         }
-        self.set_operation(&query.body);
         ControlFlow::Continue(())
     }
 
     fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<()> {
-        if select.from.is_empty() {
-            let span = self.text.span(select.select_token.0.span);
-            self.found.push(
-                self.text.error(codes::NO_STREAM, span, "the query reads no stream").help("read a stream in FROM"),
-            );
-        }
         if let GroupByExpr::Expressions(_, modifiers) = &select.group_by
             && !modifiers.is_empty()
         {
@@ -248,11 +229,6 @@ impl Visitor for Search<'_> {
             );
         }
         for join in select.from.iter().flat_map(|from| &from.joins) {
-            if is_natural(&join.join_operator) {
-                let message = "NATURAL JOIN ties by all names that both sides have, also `_offset` and its like";
-                let help = "say by which: JOIN … USING (user_id)";
-                self.refuse_word(codes::JOIN, "natural", message, help);
-            }
             if matches!(join.relation, TableFactor::UNNEST { .. }) && !keeps_pairs(&join.join_operator) {
                 let message = "this join with UNNEST does not stream";
                 let help = "write CROSS JOIN UNNEST(items) AS t(item), or LEFT JOIN … ON TRUE to keep rows without elements; \
@@ -307,7 +283,7 @@ impl Visitor for Search<'_> {
                     self.refuse(codes::OTHER_CLAUSE, factor, "TABLESAMPLE does not stream", "a tag is of all users");
                 }
             }
-            TableFactor::Derived { lateral: false, .. }
+            TableFactor::Derived { .. }
             | TableFactor::NestedJoin { .. }
             | TableFactor::UNNEST { with_offset: false, with_ordinality: false, .. } => {}
             TableFactor::UNNEST { with_ordinality, .. } => {
@@ -315,14 +291,6 @@ impl Visitor for Search<'_> {
                 let message = "UNNEST does not number the elements here";
                 let help = "write UNNEST(items, generate_series(1, cardinality(items))) AS t(item, n)";
                 self.refuse_word(codes::TABLE_FUNCTION, word, message, help);
-            }
-            TableFactor::Derived { .. } => {
-                self.refuse(
-                    codes::JOIN,
-                    factor,
-                    "LATERAL does not stream yet",
-                    "write the sub-query in FROM without it",
-                );
             }
             other => {
                 let name = other.to_string().split(['(', ' ']).next().unwrap_or("this").to_uppercase();
@@ -430,19 +398,6 @@ fn keeps_pairs(operator: &JoinOperator) -> bool {
         | JoinOperator::LeftOuter(constraint) => is_true(constraint),
         _ => false,
     }
-}
-
-fn is_natural(operator: &JoinOperator) -> bool {
-    matches!(
-        operator,
-        JoinOperator::Join(JoinConstraint::Natural)
-            | JoinOperator::Inner(JoinConstraint::Natural)
-            | JoinOperator::Left(JoinConstraint::Natural)
-            | JoinOperator::LeftOuter(JoinConstraint::Natural)
-            | JoinOperator::Right(JoinConstraint::Natural)
-            | JoinOperator::RightOuter(JoinConstraint::Natural)
-            | JoinOperator::FullOuter(JoinConstraint::Natural)
-    )
 }
 
 fn is_comparison(op: &BinaryOperator) -> bool {

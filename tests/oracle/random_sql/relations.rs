@@ -1,14 +1,19 @@
-//! Relations of more kinds: windows in FROM, set operations, limits, semi and anti joins, streams with tags, running sums.
+//! Relations of more kinds: windows in FROM, set operations, limits, semi and anti joins, streams with tags, running sums,
+//! sub-queries as values, rows without a partner, groups whose keys tell each other, constants.
 
 use rand::Rng;
 use rand::seq::IndexedRandom;
 
-use super::{Bool, Decimal, Generator, Int, Rel, Text, Time};
+use super::{Bool, Decimal, Double, Generator, Int, Rel, Text, Time};
 
 impl Generator {
     /// One of the kinds here.
     pub(super) fn another(&mut self, depth: u32) -> Rel {
-        match self.random.random_range(0..8) {
+        match self.random.random_range(0..12) {
+            8 => self.asked(depth),
+            9 => self.without_partner(depth),
+            10 => self.told(depth),
+            11 => self.with_constants(depth),
             0 => self.windowed(),
             1 => self.combined(depth),
             2 => self.limited(depth),
@@ -184,6 +189,112 @@ impl Generator {
         );
         tag.columns.push((name, data_type));
         self.in_from(Rel { sql, ..tag })
+    }
+
+    /// Rows with what a sub-query says of each: whether there is a partner, whether a value is in a list.
+    fn asked(&mut self, depth: u32) -> Rel {
+        let (from, other) = (self.rows(depth), self.stream());
+        let (a, b, name) = (self.name("a"), self.name("b"), self.name("q"));
+        let (own, theirs) = (of(&a, &from), of(&b, &other));
+        let condition = self.condition(&theirs, 1);
+        let not = self.one(&["", "NOT "]);
+        let question = match self.random.random_range(0..4) {
+            0 => {
+                format!("{not}EXISTS (SELECT 1 FROM {} {b} WHERE {b}.user_id = {a}.user_id AND {condition})", other.sql)
+            }
+            1 => format!("{a}.user_id {not}IN (SELECT {b}.user_id FROM {} {b} WHERE {condition})", other.sql),
+            2 => {
+                let (left, right) = (self.expr(&own, Text, 0), self.expr(&theirs, Text, 0));
+                format!(
+                    "{left} {not}IN (SELECT {right} FROM {} {b} WHERE {right} IS NOT NULL AND {condition})",
+                    other.sql
+                )
+            }
+            _ => {
+                let (left, right) = (self.expr(&own, Int, 0), self.expr(&theirs, Int, 0));
+                format!("{left} {not}IN (SELECT {right} FROM {} {b} WHERE {condition})", other.sql)
+            }
+        };
+        let (value, data_type) = match self.random.random_range(0..3) {
+            0 => (question, Bool),
+            1 => (format!("CASE WHEN {question} THEN 1 ELSE 0 END"), Int),
+            _ => (format!("CASE WHEN {question} OR {} THEN 'a' ELSE 'b' END", self.condition(&own, 0)), Text),
+        };
+        let list = own.columns.iter().fold(format!("{a}.user_id"), |list, (column, _)| format!("{list}, {column}"));
+        let sql = format!("SELECT {list}, {value} AS {name} FROM (SELECT * FROM {}) {a}", from.sql);
+        let mut columns = from.columns;
+        columns.push((name, data_type));
+        self.in_from(Rel { sql, columns })
+    }
+
+    /// Rows of which a join has found no partner.
+    fn without_partner(&mut self, depth: u32) -> Rel {
+        let (from, other) = (self.rows(depth), self.rows(depth));
+        let (a, b) = (self.name("a"), self.name("b"));
+        let (own, theirs) = (of(&a, &from), of(&b, &other));
+        let more = if self.chance(50) { format!(" AND {}", self.condition(&theirs, 1)) } else { String::new() };
+        let on = format!("{a}.user_id = {b}.user_id{more}");
+        let (left, right) = (renamed(&from, &a), renamed(&other, &b));
+        let joined = match self.chance(70) {
+            true => format!("{left} LEFT JOIN {right} ON {on}"),
+            false => format!("{right} RIGHT JOIN {left} ON {on}"),
+        };
+        let list = own.columns.iter().fold(format!("{a}.user_id"), |list, (column, _)| format!("{list}, {column}"));
+        let filter = if self.chance(50) { format!(" AND {}", self.condition(&own, 1)) } else { String::new() };
+        let sql = format!("SELECT {list} FROM {joined} WHERE {b}.user_id IS NULL{filter}");
+        self.in_from(Rel { sql, columns: from.columns })
+    }
+
+    /// Events grouped by a user and by what is known of the user.
+    fn told(&mut self, depth: u32) -> Rel {
+        let (from, tag) = (self.stream(), self.aggregated(depth));
+        let (e, t) = (self.name("e"), self.name("t"));
+        let kind = self.one(&["JOIN", "LEFT JOIN", "RIGHT JOIN"]);
+        let of_whom = if self.chance(50) { &e } else { &t };
+        let mut keys = vec![format!("{of_whom}.user_id")];
+        let mut list = vec![format!("{of_whom}.user_id AS user_id")];
+        let mut columns = Vec::new();
+        // A sum of doubles differs with the order of the rows.
+        for (name, data_type) in tag.columns.iter().filter(|column| column.1 != Double).take(3) {
+            let out = self.name("k");
+            keys.push(format!("{t}.{name}"));
+            list.push(format!("{t}.{name} AS {out}"));
+            columns.push((out, *data_type));
+        }
+        if self.chance(30) {
+            keys.reverse();
+        }
+        let (call, data_type) = self.aggregate(&of(&e, &from));
+        let value = self.name("v");
+        let sql = format!(
+            "SELECT {}, {call} AS {value} FROM {} {e} {kind} ({}) {t} ON {e}.user_id = {t}.user_id GROUP BY {}",
+            list.join(", "),
+            from.sql,
+            tag.sql,
+            keys.join(", ")
+        );
+        columns.push((value, data_type));
+        self.in_from(Rel { sql, columns })
+    }
+
+    /// Rows with constants beside them.
+    fn with_constants(&mut self, depth: u32) -> Rel {
+        let from = self.rows(depth);
+        let (a, v) = (self.name("a"), self.name("v"));
+        let [word, number] = ["w", "n"].map(|prefix| self.name(prefix));
+        let own = of(&a, &from);
+        let table = format!("(VALUES ('a', 1), ('book', 3), ('paid', 2), ('cart', 3)) AS {v}({word}, {number})");
+        let join = match (self.random.random_range(0..4), self.column(&own, Text)) {
+            (0, Some(text)) => format!("JOIN {table} ON {v}.{word} = {text}"),
+            (1, Some(text)) => format!("LEFT JOIN {table} ON {v}.{word} = {text}"),
+            (2, _) => format!("CROSS JOIN (SELECT 'a' AS {word}, 7 AS {number}) {v}"),
+            _ => format!("CROSS JOIN {table}"),
+        };
+        let list = own.columns.iter().fold(format!("{a}.user_id"), |list, (column, _)| format!("{list}, {column}"));
+        let sql = format!("SELECT {list}, {v}.{word}, {v}.{number} FROM {} {join}", renamed(&from, &a));
+        let mut columns = from.columns;
+        columns.extend([(word, Text), (number, Int)]);
+        self.in_from(Rel { sql, columns })
     }
 }
 

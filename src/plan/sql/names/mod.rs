@@ -3,22 +3,25 @@
 //! A walk over the syntax tree with the scopes of SQL: FROM, WITH, sub-queries, aliases. What it cannot know (the name
 //! that DataFusion gives to `count(*)`) it lets pass: DataFusion looks at every name once more.
 
+mod tables;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use datafusion::execution::context::SessionState;
 use datafusion::sql::sqlparser::ast::{
-    Expr, GroupByExpr, Ident, ObjectName, ObjectNamePart, Query, Select, SelectItem, SelectItemQualifiedWildcardKind,
-    SetExpr, Spanned, TableFactor, VisitMut, VisitorMut, WildcardAdditionalOptions,
+    Distinct, Expr, GroupByExpr, Ident, JoinOperator, ObjectNamePart, Query, Select, SelectItem,
+    SelectItemQualifiedWildcardKind, SetExpr, TableAliasColumnDef, TableFactor, VisitMut, VisitorMut,
+    WildcardAdditionalOptions, visit_expressions,
 };
 
-use crate::catalog::SYSTEM_COLUMNS;
 use crate::diagnostic::{Diagnostic, nearest};
 use crate::plan::codes;
 use crate::plan::sql::relations::{Columns, Relation, declared, find, renamed, respell};
 use crate::plan::sql::text::{SqlText, WITHOUT_VARIABLES};
-use crate::plan::sql::{foreign, functions, stars};
+use crate::plan::sql::using::{self, Merged};
+use crate::plan::sql::{foreign, functions, grouped, lookups, stars};
 
 /// What a query may read.
 #[derive(Debug, Clone, Default)]
@@ -27,6 +30,8 @@ pub(crate) struct Tables {
     pub(crate) sound: BTreeMap<String, Vec<String>>,
     /// The streams among them.
     pub(crate) streams: BTreeSet<String>,
+    /// The keys of those that are tables.
+    pub(crate) keys: BTreeMap<String, Vec<String>>,
     /// Views that cannot be read, with their files.
     pub(crate) broken: BTreeMap<String, PathBuf>,
 }
@@ -42,7 +47,8 @@ pub(crate) struct Resolved {
 /// Spells all names of the query as they are declared, and tells those that are not.
 pub(crate) fn resolve(text: &SqlText<'_>, query: &mut Query, tables: &Tables, state: &SessionState) -> Resolved {
     let resolved = Resolved { problems: Vec::new(), reads: BTreeMap::new() };
-    let mut resolver = Resolver { text, tables, state, ctes: Vec::new(), outer: Vec::new(), resolved };
+    let (ctes, outer, merged) = (Vec::new(), Vec::new(), Vec::new());
+    let mut resolver = Resolver { text, tables, state, ctes, outer, merged, single: None, is_tied: false, resolved };
     resolver.query(query);
     resolver.resolved
 }
@@ -55,6 +61,13 @@ struct Resolver<'a> {
     ctes: Vec<Relation>,
     /// What the queries around a sub-query in an expression read, innermost last.
     outer: Vec<Vec<Relation>>,
+    /// The columns of USING in the queries that are being read, innermost last.
+    merged: Vec<Vec<Merged>>,
+    /// Of the query that was read last: whether it gives one row for what is around it. None where its rows are not rows
+    /// that it reads.
+    single: Option<bool>,
+    /// The sub-query that is being read names a column of the query around it.
+    is_tied: bool,
     resolved: Resolved,
 }
 
@@ -82,35 +95,52 @@ impl Resolver<'_> {
 
     fn body(&mut self, body: &mut SetExpr) -> Columns {
         let mut body = body;
+        let mut is_set = false;
         // The first query names the columns; a long chain of UNION ALL is as deep on its left as it is long.
-        loop {
+        let mut columns = loop {
             match body {
-                SetExpr::Select(select) => return self.select(select),
-                SetExpr::Query(query) => return self.query(query),
+                SetExpr::Select(select) => break self.select(select),
+                SetExpr::Query(query) => break self.query(query),
                 SetExpr::SetOperation { left, right, .. } => {
                     self.body(right);
+                    is_set = true;
                     body = left;
                 }
-                _ => return Columns::unknown(),
+                SetExpr::Values(values) => {
+                    let width = values.rows.first().map_or(0, |row| row.content.len());
+                    break Columns::known((1..=width).map(|number| format!("column{number}")).collect());
+                }
+                _ => break Columns::unknown(),
             }
+        };
+        if is_set {
+            columns.key.clear();
+            self.single = None;
         }
+        columns
     }
 
     fn select(&mut self, select: &mut Select) -> Columns {
         let mut relations = Vec::new();
+        self.merged.push(Vec::new());
         for from in &mut select.from {
             relations.extend(self.factor(&mut from.relation, &relations));
             for join in &mut from.joins {
-                relations.extend(self.factor(&mut join.relation, &relations));
+                let right = self.factor(&mut join.relation, &relations);
+                self.join(&mut join.join_operator, &relations, &right);
+                relations.extend(right);
                 self.names(&mut join.join_operator, &relations, &[]);
             }
         }
         let mut output = Columns::default();
-        for item in &mut select.projection {
+        let merged = self.merged.last().cloned().unwrap_or_default();
+        let with_merged = |item: SelectItem| using::item(item, &merged);
+        let mut items: Vec<SelectItem> = std::mem::take(&mut select.projection).into_iter().map(with_merged).collect();
+        for item in &mut items {
             self.item(item, &relations, &mut output);
         }
-        let items = std::mem::take(&mut select.projection);
-        select.projection = stars::meant(self.text, items, &relations, &select.from);
+        let items = stars::meant(self.text, items, &relations, &merged);
+        select.projection = items.into_iter().map(with_merged).collect();
         let aliases: Vec<String> = (select.projection.iter())
             .filter_map(|item| match item {
                 SelectItem::ExprWithAlias { alias, .. } => Some(declared(alias)),
@@ -124,7 +154,33 @@ impl Resolver<'_> {
         self.names(&mut select.having, &relations, &aliases);
         self.names(&mut select.qualify, &relations, &aliases);
         self.names(&mut select.named_window, &relations, &[]);
+        if let Some(Distinct::On(expressions)) = &mut select.distinct {
+            self.names(expressions, &relations, &aliases);
+        }
+        self.merged.pop();
+        grouped::with_told(select, &relations, self.state);
+        let keeps_rows = keeps_rows(select, self.state);
+        if let [relation] = relations.as_slice()
+            && keeps_rows
+            && relation.columns.key.iter().all(|column| carries(&select.projection, column))
+        {
+            output.key.clone_from(&relation.columns.key);
+        }
+        self.single = keeps_rows.then(|| lookups::gives_one_row(select, &relations));
         output
+    }
+
+    /// Writes out USING and NATURAL.
+    fn join(&mut self, operator: &mut JoinOperator, left: &[Relation], right: &[Relation]) {
+        let Some(merged) = self.merged.last_mut() else { return };
+        let is_written_out = using::written_out(operator, left, right, merged).is_some();
+        if !is_written_out && using::is_natural(operator) {
+            let span = self.text.find_word(&["natural"]).unwrap_or_else(|| self.text.first_word());
+            let message =
+                "NATURAL JOIN ties by all names that both sides have, and here that are none, or not known which";
+            let problem = self.text.error(codes::JOIN, span, message);
+            self.resolved.problems.push(problem.help("say by which: JOIN … USING (user_id)"));
+        }
     }
 
     fn names<T: VisitMut>(&mut self, part: &mut T, relations: &[Relation], aliases: &[String]) {
@@ -185,8 +241,8 @@ impl Resolver<'_> {
                 };
                 vec![Relation { name, columns }]
             }
-            TableFactor::Derived { subquery, alias, .. } => {
-                let columns = self.query(subquery);
+            TableFactor::Derived { subquery, alias, lateral, .. } => {
+                let columns = if *lateral { self.subquery(subquery, before) } else { self.query(subquery) };
                 vec![match alias {
                     Some(alias) => Relation { name: Some(declared(&alias.name)), columns: renamed(columns, alias) },
                     None => Relation { name: None, columns },
@@ -195,13 +251,21 @@ impl Resolver<'_> {
             TableFactor::NestedJoin { table_with_joins, .. } => {
                 let mut relations = self.factor(&mut table_with_joins.relation, before);
                 for join in &mut table_with_joins.joins {
-                    relations.extend(self.factor(&mut join.relation, &relations));
+                    let right = self.factor(&mut join.relation, &relations);
+                    self.join(&mut join.join_operator, &relations, &right);
+                    relations.extend(right);
                     self.names(&mut join.join_operator, &relations, &[]);
                 }
                 relations
             }
             TableFactor::UNNEST { array_exprs, alias, .. } => {
                 self.names(array_exprs, before, &[]);
+                if let (Some(alias), [_]) = (alias.as_mut(), array_exprs.as_slice())
+                    && alias.columns.is_empty()
+                {
+                    // One name for the table and its only column: `UNNEST(items) AS item`.
+                    alias.columns.push(TableAliasColumnDef { name: alias.name.clone(), data_type: None });
+                }
                 let Some(alias) = alias else {
                     return vec![Relation { name: None, columns: Columns::unknown() }];
                 };
@@ -215,104 +279,6 @@ impl Resolver<'_> {
         }
     }
 
-    /// The name and the columns of a table in FROM.
-    fn table(&mut self, name: &mut ObjectName) -> (Option<String>, Columns) {
-        let unknown = Columns::unknown();
-        let span = self.text.span(name.span());
-        let ident = match name.0.as_mut_slice() {
-            [ObjectNamePart::Identifier(ident)] => ident,
-            [ObjectNamePart::Identifier(schema), ObjectNamePart::Identifier(tag)]
-                if schema.value.eq_ignore_ascii_case("tags") =>
-            {
-                respell(schema, "tags");
-                return self.tag(tag, span);
-            }
-            _ => {
-                self.qualified_table(name, span);
-                return (None, unknown);
-            }
-        };
-        // The innermost of that name.
-        for cte in self.ctes.iter().rev() {
-            if let Some(found) = find(ident, cte.name.as_deref().into_iter()) {
-                respell(ident, found);
-                return (Some(found.to_string()), cte.columns.clone());
-            }
-        }
-        if let Some(found) = find(ident, self.tables.sound.keys().map(String::as_str)) {
-            respell(ident, found);
-            self.resolved.reads.entry(found.to_string()).or_insert(span);
-            let mut columns = Columns::known(self.tables.sound[found].clone());
-            if self.tables.streams.contains(found) {
-                let is_system = |name: &&String| SYSTEM_COLUMNS.contains(&name.as_str());
-                columns.hidden = columns.names.iter().filter(is_system).cloned().collect();
-            }
-            return (Some(found.to_string()), columns);
-        }
-        if let Some(found) = find(ident, self.tables.broken.keys().map(String::as_str)) {
-            self.resolved.reads.entry(found.to_string()).or_insert_with(|| span.clone());
-            let message = format!("view `{found}` cannot be read: its own file has errors");
-            let help = format!("mend {}", self.tables.broken[found].display());
-            self.resolved.problems.push(self.text.error(codes::BROKEN_VIEW, span, message).help(help));
-            return (Some(found.to_string()), unknown);
-        }
-        let written = ident.value.clone();
-        let message = format!("there is no stream or view `{written}`");
-        let tag = format!("tags.{}", written.to_lowercase());
-        let help = match nearest(&written, self.known_tables()) {
-            _ if self.tables.sound.contains_key(&tag) || self.tables.broken.contains_key(&tag) => {
-                format!("a tag is read as `{tag}`")
-            }
-            Some(near) => format!("did you mean `{near}`?"),
-            None => format!("schemas/ declares: {}", self.known_tables().collect::<Vec<_>>().join(", ")),
-        };
-        self.resolved.problems.push(self.text.error(codes::UNKNOWN_TABLE, span, message).help(help));
-        (Some(written.to_lowercase()), unknown)
-    }
-
-    /// A tag that is read as a table, `tags.spend_30d`.
-    fn tag(&mut self, ident: &mut Ident, span: std::ops::Range<usize>) -> (Option<String>, Columns) {
-        let (sound, broken) = (&self.tables.sound, &self.tables.broken);
-        let tags = || sound.keys().chain(broken.keys()).filter_map(|name| name.strip_prefix("tags."));
-        let Some(found) = find(ident, tags()).map(str::to_string) else {
-            let message = format!("there is no tag `{}`", ident.value);
-            let error = self.text.error(codes::UNKNOWN_TABLE, span, message);
-            let help = match nearest(&ident.value, tags()) {
-                Some(near) => format!("did you mean `tags.{near}`?"),
-                None => "a tag is named by its file below tags/, without .sql".to_string(),
-            };
-            self.resolved.problems.push(error.help(help));
-            return (Some(ident.value.to_lowercase()), Columns::unknown());
-        };
-        respell(ident, &found);
-        let name = format!("tags.{found}");
-        self.resolved.reads.entry(name.clone()).or_insert_with(|| span.clone());
-        if let Some(columns) = self.tables.sound.get(&name) {
-            return (Some(found), Columns::known(columns.clone()));
-        }
-        let message = format!("tag `{found}` cannot be read: its own file has errors");
-        let help = format!("mend {}", self.tables.broken[&name].display());
-        self.resolved.problems.push(self.text.error(codes::BROKEN_VIEW, span, message).help(help));
-        (Some(found), Columns::unknown())
-    }
-
-    /// Streams have no database before their name.
-    fn qualified_table(&mut self, name: &ObjectName, span: std::ops::Range<usize>) {
-        let last = name.0.last().and_then(ObjectNamePart::as_ident).map_or_else(String::new, |last| last.value.clone());
-        let help = match nearest(&last, self.known_tables()) {
-            Some(near) => format!("streams and views have no database before their name: write `{near}`"),
-            None => format!("schemas/ declares: {}", self.known_tables().collect::<Vec<_>>().join(", ")),
-        };
-        let message = format!("there is no stream or view `{name}`");
-        self.resolved.problems.push(self.text.error(codes::UNKNOWN_TABLE, span, message).help(help));
-    }
-
-    fn known_tables(&self) -> impl Iterator<Item = &str> {
-        let ctes = self.ctes.iter().filter_map(|cte| cte.name.as_deref());
-        let streams_and_views = self.tables.sound.keys().map(String::as_str).filter(|name| !name.starts_with("tags."));
-        ctes.chain(streams_and_views)
-    }
-
     /// The relation that a column is said to be of.
     fn qualifier<'r>(&mut self, ident: &mut Ident, relations: &'r [Relation]) -> Option<&'r Relation> {
         let found = find(ident, relations.iter().filter_map(|relation| relation.name.as_deref()))?;
@@ -321,10 +287,12 @@ impl Resolver<'_> {
     }
 
     /// A sub-query in an expression sees what the query around it reads.
-    fn subquery(&mut self, query: &mut Query, relations: &[Relation]) {
+    fn subquery(&mut self, query: &mut Query, relations: &[Relation]) -> Columns {
+        self.is_tied = false;
         self.outer.push(relations.to_vec());
-        self.query(query);
+        let columns = self.query(query);
         self.outer.pop();
+        columns
     }
 
     /// What the queries around read, innermost first.
@@ -343,6 +311,7 @@ impl Resolver<'_> {
         if let Some(found) = find(ident, around) {
             let found = found.to_string();
             respell(ident, &found);
+            self.is_tied = true;
             return;
         }
         if self.surrounding().any(|relation| relation.columns.open) {
@@ -363,6 +332,7 @@ impl Resolver<'_> {
         let is_outer = find(first, relations.iter().filter_map(|relation| relation.name.as_deref())).is_none();
         let surrounding: Vec<Relation> = if is_outer { self.surrounding().cloned().collect() } else { Vec::new() };
         if find(first, surrounding.iter().filter_map(|relation| relation.name.as_deref())).is_some() {
+            self.is_tied = true;
             let outer = std::mem::take(&mut self.outer);
             self.qualified_column(parts, &surrounding);
             self.outer = outer;
@@ -435,6 +405,40 @@ fn changes_names(options: &WildcardAdditionalOptions) -> bool {
         || options.opt_alias.is_some()
 }
 
+/// True for a name behind that of a table whose only column has the table's name, and not this one.
+fn is_of_element(parts: &[Ident], relations: &[Relation]) -> bool {
+    let [table, column] = parts else { return false };
+    let names = relations.iter().filter_map(|relation| relation.name.as_deref());
+    let Some(name) = find(table, names) else { return false };
+    relations.iter().any(|relation| {
+        let is_it = relation.name.as_deref() == Some(name) && !relation.columns.open;
+        is_it && relation.columns.names == [name] && find(column, [name].into_iter()).is_none()
+    })
+}
+
+/// True where the rows of a query are rows that it reads, each at most once.
+fn keeps_rows(select: &Select, state: &SessionState) -> bool {
+    let is_grouped = !matches!(&select.group_by, GroupByExpr::Expressions(keys, _) if keys.is_empty());
+    let others = visit_expressions(&select.projection, |expr| match expr {
+        Expr::Function(function) if grouped::is_aggregate(function, state) => ControlFlow::Break(()),
+        Expr::Function(function) if function.name.to_string().eq_ignore_ascii_case("unnest") => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    });
+    !is_grouped && select.having.is_none() && others.is_continue()
+}
+
+/// True where a SELECT list has a column under its own name.
+fn carries(items: &[SelectItem], column: &str) -> bool {
+    items.iter().any(|item| match item {
+        SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..) => true,
+        SelectItem::UnnamedExpr(Expr::Identifier(ident)) => declared(ident) == column,
+        SelectItem::UnnamedExpr(Expr::CompoundIdentifier(parts)) => {
+            parts.last().is_some_and(|last| declared(last) == column)
+        }
+        _ => false,
+    })
+}
+
 /// The names in the expressions of one SELECT. Sub-queries inside expressions have names of their own.
 struct Names<'r, 'a> {
     resolver: &'r mut Resolver<'a>,
@@ -462,11 +466,30 @@ impl VisitorMut for Names<'_, '_> {
         ControlFlow::Continue(())
     }
 
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if let (Expr::Subquery(query), 0) = (expr, self.nested)
+            && let Some(is_single) = self.resolver.single.take()
+        {
+            lookups::write_out(query, is_single, self.resolver.is_tied);
+        }
+        ControlFlow::Continue(())
+    }
+
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if let (Expr::Identifier(ident), 0, Some(merged)) = (&*expr, self.nested, self.resolver.merged.last())
+            && let Some(meant) = using::meant(ident, merged)
+        {
+            *expr = meant;
+            return ControlFlow::Continue(());
+        }
         match expr {
             Expr::Identifier(ident) if self.nested == 0 && self.unit.as_ref() == Some(ident) => self.unit = None,
             Expr::Identifier(ident) if self.nested == 0 => self.resolver.column(ident, self.relations, self.aliases),
             Expr::CompoundIdentifier(parts) if self.nested == 0 => {
+                // A field of an element that is a STRUCT: `item.sku`.
+                if is_of_element(parts, self.relations) {
+                    parts.insert(1, parts[0].clone());
+                }
                 self.resolver.qualified_column(parts, self.relations);
             }
             Expr::Function(function) if self.nested == 0 => {
