@@ -73,7 +73,8 @@ fn hostile_names_texts_and_values_arrive_as_they_are() {
     assert_eq!(names, expected);
     let mut shown = shop.registry("SELECT user_id FROM odd");
     let mut wanted = users.clone();
-    (shown.sort(), wanted.sort());
+    shown.sort();
+    wanted.sort();
     assert_eq!(shown, wanted);
     let titles = shop.registry("SELECT title FROM _tagflow_tags");
     assert!(titles[0].contains("DROP TABLE canary") && titles[0].ends_with('\u{1}'), "{titles:?}");
