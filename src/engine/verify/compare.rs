@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
 use arrow::compute::{cast, filter_record_batch};
-use arrow::datatypes::Float64Type;
 use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
+use chrono_tz::Tz;
 
 use super::sample::Share;
 use crate::engine::desired::PlannedTag;
+use crate::sink::cells::{self, CellReader};
 
 /// How a table compares with the answer.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,9 +39,9 @@ pub struct Difference {
 pub enum Cell {
     /// No value.
     Null,
-    /// Any value but a double, as text.
+    /// Any value but a floating point number, as text.
     Text(String),
-    /// A double.
+    /// A floating point number.
     Double(f64),
 }
 
@@ -76,11 +77,12 @@ pub(super) fn compare(
     found: &RecordBatch,
     share: &Share,
     shown: usize,
+    zone: Tz,
 ) -> Result<Comparison, ArrowError> {
     let table = &planned.table;
     let keys = table.key.len();
-    let expected = rows(keys, &share.of(answer_rows(planned, answer)?)?)?;
-    let found = rows(keys, found)?;
+    let expected = rows(keys, &share.of(answer_rows(planned, answer)?)?, zone)?;
+    let found = rows(keys, found, zone)?;
     let mut comparison = Comparison { rows: expected.len(), differences: 0, shown: Vec::new() };
     let mut differs = |key: &[String], found: Option<&Vec<Cell>>, expected: Option<&Vec<Cell>>| {
         comparison.differences += 1;
@@ -122,24 +124,23 @@ fn answer_rows(planned: &PlannedTag, answer: &RecordBatch) -> Result<RecordBatch
     filter_record_batch(&RecordBatch::try_from_iter_with_nullable(named)?, &mask)
 }
 
-fn rows(keys: usize, batch: &RecordBatch) -> Result<Rows, ArrowError> {
+/// Rows as a store has them whose zone is `zone`: what it has no value for is NULL.
+fn rows(keys: usize, batch: &RecordBatch, zone: Tz) -> Result<Rows, ArrowError> {
     let options = FormatOptions::default();
     let formatters: Vec<ArrayFormatter<'_>> =
         batch.columns().iter().map(|column| ArrayFormatter::try_new(column, &options)).collect::<Result<_, _>>()?;
-    let cell = |index: usize, row: usize| {
-        let column = batch.column(index);
-        match column.as_primitive_opt::<Float64Type>() {
-            _ if column.is_null(row) => Cell::Null,
-            Some(doubles) if doubles.value(row).is_finite() => Cell::Double(doubles.value(row)),
-            // The stores have no NaN and no infinity.
-            Some(_) => Cell::Null,
-            None => Cell::Text(formatters[index].value(row).to_string()),
-        }
+    let values = &batch.columns()[keys..];
+    let mut stored: Vec<CellReader> =
+        values.iter().map(|column| CellReader::new(column, zone)).collect::<Result<_, _>>()?;
+    let mut cell = |index: usize, row: usize| match stored[index].cell(row) {
+        cells::Cell::Null | cells::Cell::Unfit => Cell::Null,
+        cells::Cell::Real(value) => Cell::Double(value),
+        _ => Cell::Text(formatters[keys + index].value(row).to_string()),
     };
-    Ok((0..batch.num_rows())
-        .map(|row| {
-            let key = (0..keys).map(|index| formatters[index].value(row).to_string()).collect();
-            (key, (keys..batch.num_columns()).map(|index| cell(index, row)).collect())
-        })
-        .collect())
+    let mut rows = Rows::new();
+    for row in 0..batch.num_rows() {
+        let key = (0..keys).map(|index| formatters[index].value(row).to_string()).collect();
+        rows.insert(key, (0..values.len()).map(|index| cell(index, row)).collect());
+    }
+    Ok(rows)
 }

@@ -127,7 +127,9 @@ pub fn verify(
             let moment = Moment { clock: progress.clock, watermarks: progress.watermarks.clone() };
             let answer = runtime.block_on(oracle::answer(&state, &planned.logical, &events, moment));
             answer
-                .and_then(|answer| Ok(compare::compare(planned, &answer, &shown.rows, &share, options.shown)?))
+                .and_then(|answer| {
+                    Ok(compare::compare(planned, &answer, &shown.rows, &share, options.shown, config.timezone)?)
+                })
                 .map_err(|error| format!("its batch answer: {}", error.strip_backtrace()))
         });
         verdicts.push(Verdict { tag: tag.clone(), shows: Some(progress), finding });
