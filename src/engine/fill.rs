@@ -23,6 +23,7 @@ use crate::engine::scratch::MemoryPlan;
 use crate::engine::sizes::StateSizes;
 use crate::engine::store::StoreThread;
 use crate::plan::flow::Reach;
+use crate::sink::CommitStats;
 
 /// Keys that may wait before they are written to the tables that are being filled.
 const PENDING_KEYS: usize = 200_000;
@@ -74,6 +75,8 @@ pub enum FillEvent {
         /// What keeps it from reading.
         troubles: Vec<String>,
     },
+    /// What it has written into its tables, and what the store could not take.
+    Written(CommitStats),
     /// A tag cannot be filled; the others go on.
     Fault(TagFault),
     /// History is read up to here: say where to meet.
@@ -340,6 +343,7 @@ impl Run {
         loop {
             match in_flight.wait(Duration::from_millis(100)) {
                 Some(Ok(committed)) => {
+                    self.tell(FillEvent::Written(committed.stats));
                     for fault in committed.faults {
                         dataflow.remove_tag(&fault.tag);
                         self.tell(FillEvent::Fault(fault));

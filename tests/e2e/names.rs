@@ -19,9 +19,13 @@ const HOSTILE: [&str; 9] = [
 ];
 
 fn run(shop: &Shop, statements: &[&str]) {
+    run_at(&shop.store, statements);
+}
+
+fn run_at(url: &str, statements: &[&str]) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let mut connection = mysql_async::Conn::from_url(&shop.store).await.unwrap();
+        let mut connection = mysql_async::Conn::from_url(url).await.unwrap();
         for statement in statements {
             connection.query_drop(*statement).await.unwrap();
         }
@@ -97,8 +101,8 @@ fn table_of_a_hostile_name_is_read_and_nothing_else_is() {
     let settings = std::fs::read_to_string(shop.path("tagflow.toml")).unwrap().replace("BIGINT", "VARCHAR");
     let connection = "[connection.crm]\ntype = \"mysql\"\nurl = \"${TAGFLOW_STORE_URL}\"\n";
     std::fs::write(shop.path("tagflow.toml"), format!("{settings}{connection}")).unwrap();
-    // The database is made by the first start.
-    shop.output(&["run", "--until-caught-up"]);
+    let (server, database) = shop.store.rsplit_once('/').unwrap();
+    run_at(server, &[&format!("CREATE DATABASE {database}")]);
     let quoted = |name: &str| format!("`{}`", name.replace('`', "``"));
     let create = format!("CREATE TABLE {} (id VARCHAR(200) PRIMARY KEY, {} INT)", quoted(table), quoted(column));
     let insert = format!("INSERT INTO {} VALUES ('x''; DROP TABLE canary; -- ', 1), ('\\\\', 2)", quoted(table));
@@ -107,4 +111,24 @@ fn table_of_a_hostile_name_is_read_and_nothing_else_is() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(shop.registry("SELECT user_id FROM member ORDER BY 1"), ["\\", "x'; DROP TABLE canary; -- "]);
     assert_eq!(shop.registry("SELECT CAST(COUNT(*) AS CHAR) FROM canary"), ["0"]);
+}
+
+#[test]
+fn key_that_is_too_long_for_the_index_is_told_when_a_tag_is_filled() {
+    let topic = Topic::with_partitions("long_keys", 1);
+    let schema = format!(
+        "connection = \"shop\"\ntopic = \"{}\"\nformat = \"json\"\n[columns]\nuser_id = \"VARCHAR NOT NULL\"\n",
+        topic.name
+    );
+    let tag = "SELECT user_id, COUNT(*) AS n FROM orders GROUP BY user_id".to_string();
+    let shop = Shop::of("long_keys", &[("schemas/orders.toml", schema), ("tags/orders_of.sql", tag)]);
+    let settings = std::fs::read_to_string(shop.path("tagflow.toml")).unwrap();
+    std::fs::write(shop.path("tagflow.toml"), settings.replace("BIGINT", "VARCHAR")).unwrap();
+    let record = |user: &str| (serde_json::json!({ "user_id": user }).to_string(), None);
+    topic.write(0, &[record("short"), record(&"long".repeat(500))]);
+    let output = shop.output(&["run", "--until-caught-up"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(shop.registry("SELECT user_id FROM orders_of"), ["short"]);
+    let log = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(log.contains("keys do not fit the store's index"), "{log}");
 }

@@ -132,6 +132,7 @@ impl Daemon {
                         fill.note(rows, lag, troubles);
                     }
                 }
+                FillEvent::Written(stats) => self.tell_rejected(&stats),
                 FillEvent::Fault(fault) => {
                     // The version that runs, if there is one, goes on.
                     error!(tag = fault.tag, reason = fault.reason, "the tag cannot be filled");

@@ -41,7 +41,7 @@ use crate::engine::status::{Phase, Rate, SharedStatus, TagState, update};
 use crate::engine::stop::Stop;
 use crate::engine::store::{InFlight, StoreThread};
 use crate::operator::OperatorError;
-use crate::sink::open_store;
+use crate::sink::{CommitStats, open_store};
 use crate::source::{DeadLetters, Registries, SourceContext, Tables, dead_letter};
 
 /// Keys that may wait for a store that is busy before no more is read.
@@ -371,20 +371,20 @@ impl Daemon {
         Ok(())
     }
 
-    fn committed(&mut self, committed: crate::engine::store::Committed) {
-        if let Some(sample) = &committed.stats.rejected_sample {
-            warn!(
-                sample,
-                rejected = committed.stats.rejected_keys,
-                "keys do not fit the store's index and are left out"
-            );
+    fn tell_rejected(&self, stats: &CommitStats) {
+        if let Some(sample) = &stats.rejected_sample {
+            warn!(sample, rejected = stats.rejected_keys, "keys do not fit the store's index and are left out");
         }
+        update(&self.status, |status| status.rejected_keys += stats.rejected_keys);
+    }
+
+    fn committed(&mut self, committed: crate::engine::store::Committed) {
+        self.tell_rejected(&committed.stats);
         crash_point("flush.confirmed");
         update(&self.status, |status| {
             status.flush_millis = committed.took.as_millis() as u64;
             status.commits += 1;
             status.written += committed.stats.upserted + committed.stats.deleted;
-            status.rejected_keys += committed.stats.rejected_keys;
         });
         self.faults(committed.faults);
         self.tell_committed();
