@@ -43,8 +43,9 @@ fn stream_stands_still_before_what_is_lost_and_goes_on_behind_it_where_it_is_tol
     // It is told while it runs.
     std::fs::write(shop.path("schemas/orders.toml"), schema(&topic.name, "on_lost = \"skip\"")).unwrap();
     shop.until_registry(count, "16");
-    let status = daemon.until("it says what is lost", |status| status.lost.get("orders") == Some(&4));
-    assert!(status.troubles.is_empty(), "{:?}", status.troubles);
+    let status = daemon.until("it says what is lost and goes on", |status| {
+        status.lost.get("orders") == Some(&4) && status.troubles.is_empty()
+    });
     let lost = &status.tags[0].lost;
     assert_eq!((lost.len(), lost[0].partition, lost[0].first, lost[0].next), (1, 0, 10, 14));
     assert!(status.tags[0].complete_from.is_some());

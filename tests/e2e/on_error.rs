@@ -80,5 +80,7 @@ fn failing_row_is_named_by_the_tag_that_stops_and_skipped_or_null_in_the_others(
     let failed = status.tags.iter().find(|tag| tag.tag == "late_comer").unwrap().message.clone().unwrap();
     assert!(failed.ends_with(&place), "{failed}");
     daemon.interrupt();
+    // It has no table that could be compared.
+    fs::remove_file(shop.path("tags/late_comer.sql")).unwrap();
     shop.verify();
 }
