@@ -83,17 +83,20 @@ impl<'a> Walk<'a> {
     /// Parses the bytes `range` of the text as TOML; spans go on counting from the start of the text.
     pub(crate) fn parse(&mut self, range: Range<usize>) -> Option<DeTable<'a>> {
         self.offset = range.start;
-        let (table, errors) = DeTable::parse_recoverable(&self.text[range]);
+        let text = &self.text[range];
+        let (table, errors) = DeTable::parse_recoverable(text);
+        // Of what is nested too deeply no place is told.
+        let first_line = 0..text.find('\n').unwrap_or(text.len());
         let mut last_line = None;
         let before = self.diagnostics.len();
         for error in &errors {
             if self.diagnostics.len() - before == MOST_SYNTAX_ERRORS {
-                let span = error.span().map(|span| self.at(span));
+                let span = Some(self.at(error.span().unwrap_or(first_line)));
                 self.error(codes::TOML_SYNTAX, span, "this is not TOML either, and what follows is not looked at")
                     .help("mend what is told above, and check again");
                 break;
             }
-            let span = error.span().map(|span| self.at(span));
+            let span = Some(self.at(error.span().unwrap_or_else(|| first_line.clone())));
             // The parser goes on after an error; what it says of the same line is most often an echo.
             let line = span.as_ref().map(|span| self.text[..span.start.min(self.text.len())].matches('\n').count());
             if line.is_some() && line == last_line {

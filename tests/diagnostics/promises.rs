@@ -183,3 +183,10 @@ fn check_explains_a_code_whatever_the_project() {
     let unknown = Check::try_parse_from(["check", "--explain", "T9999"]).map(drop).unwrap_err().to_string();
     assert!(unknown.contains("codes are T and four digits"), "{unknown}");
 }
+
+#[test]
+fn what_is_nested_too_deeply_is_told_at_a_place() {
+    let (_root, loaded) = load(&project(&format!("{SETTINGS}\nx = {}", "[".repeat(1_000))), None);
+    let told: Vec<&Diagnostic> = loaded.diagnostics.iter().filter(|told| told.code == "T0103").collect();
+    assert!(!told.is_empty() && told.iter().all(|told| told.span.is_some()), "{told:?}");
+}

@@ -6,7 +6,7 @@
 
 use serde_json::Value as Json;
 
-use super::column::Value;
+use super::column::{Value, shortened};
 use super::json::JsonReader;
 use super::text_rows::TextRowReader;
 use super::{DecodeError, RowBuilder};
@@ -130,7 +130,10 @@ impl ChangeReader {
             (Some("d"), None, _) => Err(DecodeError("a delete without the old row tells no key".into())),
             (Some("t"), ..) => Ok(vec![Change::Truncated]),
             (Some("m"), ..) => Ok(vec![Change::Nothing("a message of the database's log".into())]),
-            (Some(op), ..) => Err(DecodeError(format!("op {op:?} without the row that it is about"))),
+            (Some(op), ..) => {
+                let op = shortened(op);
+                Err(DecodeError(format!("op {op:?} without the row that it is about")))
+            }
             (None, ..) => Err(DecodeError("no \"op\": this is no change in Debezium's JSON".into())),
         }
     }
@@ -149,7 +152,7 @@ impl ChangeReader {
             // Canal calls it a schema change too.
             "truncate" => return Ok(vec![Change::Truncated]),
             // A table made or altered, the begin of a snapshot.
-            _ => return Ok(vec![Change::Nothing(kind)]),
+            _ => return Ok(vec![Change::Nothing(shortened(&kind))]),
         };
         let list = |text: Option<String>| -> Result<Vec<String>, DecodeError> {
             let Some(text) = text else { return Ok(Vec::new()) };

@@ -134,3 +134,11 @@ fn empty_text_is_a_value_of_no_type_but_text() {
         assert!(error.contains(&format!("{column:?}")) && error.ends_with("found \"\""), "{error}");
     }
 }
+
+#[test]
+fn words_that_nobody_knows_are_told_in_short() {
+    let (_, mut decoder) = table(Format::Debezium, Kind::Records, &["id"], vec![column("id", DataType::Int64)]);
+    let payload = format!("{{\"op\":\"{}\"}}", "x".repeat(100_000));
+    let error = decoder.decode(&record(payload.as_bytes())).unwrap_err().to_string();
+    assert!(error.starts_with("op \"xxx") && error.len() < 200, "{error}");
+}
