@@ -177,3 +177,9 @@ fn told(files: &[(&str, &str)]) -> String {
     lines.sort();
     lines.join("\n")
 }
+
+#[test]
+fn letters_whose_capitals_are_longer_do_no_harm() {
+    let told = problems("SELECT o.user_id, COUNT(*) AS İKﬁß (SELECT o.user_id FROM orders o GROUP BY o.user_id");
+    assert!(told.contains(" Error: "), "{told}");
+}

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::compute::{concat_batches, filter_record_batch};
 use arrow::datatypes::Int64Type;
+use arrow::error::ArrowError;
 use arrow::row::{RowConverter, SortField};
 use hashbrown::HashSet;
 
@@ -69,7 +70,7 @@ impl Fold {
 }
 
 impl Newer {
-    fn add(&mut self, part: StatePart) -> Result<StatePart, arrow::error::ArrowError> {
+    fn add(&mut self, part: StatePart) -> Result<StatePart, ArrowError> {
         let StatePart { name, key, batch, extent } = part;
         let mut batch = batch;
         if let Some(below) = self.said.below
@@ -98,7 +99,7 @@ impl Newer {
     }
 
     /// Rows of whose keys nothing was said.
-    fn unsaid(&self, batch: RecordBatch, key: usize) -> Result<RecordBatch, arrow::error::ArrowError> {
+    fn unsaid(&self, batch: RecordBatch, key: usize) -> Result<RecordBatch, ArrowError> {
         if self.said.keys.is_empty() || batch.num_rows() == 0 {
             return Ok(batch);
         }
@@ -107,7 +108,7 @@ impl Newer {
         if unsaid.true_count() == batch.num_rows() { Ok(batch) } else { filter_record_batch(&batch, &unsaid) }
     }
 
-    fn say(&mut self, batch: &RecordBatch, key: usize) -> Result<(), arrow::error::ArrowError> {
+    fn say(&mut self, batch: &RecordBatch, key: usize) -> Result<(), ArrowError> {
         if batch.num_rows() > 0 {
             self.saying.keys.extend(encode_keys(batch, key)?.iter().map(|row| Box::from(row.data())));
         }
@@ -115,8 +116,9 @@ impl Newer {
     }
 }
 
-fn encode_keys(batch: &RecordBatch, key: usize) -> Result<arrow::row::Rows, arrow::error::ArrowError> {
-    let keys = &batch.columns()[..key];
+fn encode_keys(batch: &RecordBatch, key: usize) -> Result<arrow::row::Rows, ArrowError> {
+    let less = || ArrowError::SchemaError(format!("{} columns are less than a key of {key}", batch.num_columns()));
+    let keys = batch.columns().get(..key).ok_or_else(less)?;
     let fields = keys.iter().map(|column| SortField::new(column.data_type().clone())).collect();
     RowConverter::new(fields)?.convert_columns(keys)
 }

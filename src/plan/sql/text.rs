@@ -289,8 +289,10 @@ impl<'a> SqlText<'a> {
             return Some(format!("`{wide}` is not the `{narrow}` of SQL: write `{narrow}`"));
         }
         let before = self.text[..span.start].trim_end();
-        let last = before.rsplit(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default().to_uppercase();
-        let earlier = before[..before.len() - last.len()].trim_end();
+        let word = before.rsplit(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default();
+        let earlier = before[..before.len() - word.len()].trim_end();
+        // Not always as long.
+        let last = word.to_uppercase();
         let upper = found.to_uppercase();
         if upper == "BY" && matches!(last.as_str(), "GROUP" | "ORDER") {
             return Some(format!("something is missing before {last} BY: a condition, or one side of it"));
@@ -305,7 +307,7 @@ impl<'a> SqlText<'a> {
         }
         if found == "(" && !last.is_empty() && earlier.ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ')')
         {
-            return Some(format!("a comma may be missing before `{}`", &before[before.len() - last.len()..]));
+            return Some(format!("a comma may be missing before `{word}`"));
         }
         None
     }
