@@ -249,6 +249,12 @@ pub struct View {
 }
 
 impl Stream {
+    /// The same records with the columns of the key alone, in its order.
+    pub fn of_key(&self) -> Stream {
+        let column = |name: &String| self.columns.iter().find(|column| column.name == *name).cloned();
+        Stream { columns: self.key.iter().filter_map(column).collect(), time: None, unique: None, ..self.clone() }
+    }
+
     /// The arrow schema that SQL sees: declared columns, then the system columns.
     pub fn schema(&self) -> SchemaRef {
         let declared =

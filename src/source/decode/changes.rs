@@ -19,8 +19,8 @@ pub(super) struct ChangeReader {
     row: TextRowReader,
     /// The key's columns alone.
     keys: JsonReader,
-    /// Of each column of the key: its place among the declared ones, and its path in a row.
-    key: Vec<(usize, Vec<String>)>,
+    /// The path in a row of each of them.
+    key: Vec<Vec<String>>,
 }
 
 /// What a record says.
@@ -75,15 +75,14 @@ impl ChangeReader {
         let outer = Stream { columns: columns.collect(), format: Format::Json, ..stream.clone() };
         let fields: Vec<usize> = (0..FIELDS.len()).collect();
         let envelope = JsonReader::new(&outer, &RowBuilder::new(&outer, &fields)?);
-        let of_key = stream.columns.iter().enumerate().filter(|(_, column)| stream.key.contains(&column.name));
-        let key: Vec<(usize, Vec<String>)> = of_key.map(|(slot, column)| (slot, column.path.clone())).collect();
-        let slots: Vec<usize> = key.iter().map(|(slot, _)| *slot).collect();
+        let of_key = stream.of_key();
+        let slots: Vec<usize> = (0..of_key.columns.len()).collect();
         Ok(ChangeReader {
             format: stream.format.clone(),
             envelope,
             row: TextRowReader::new(stream, rows),
-            keys: JsonReader::new(stream, &RowBuilder::new(stream, &slots)?),
-            key,
+            keys: JsonReader::new(&of_key, &RowBuilder::new(&of_key, &slots)?),
+            key: of_key.columns.into_iter().map(|column| column.path).collect(),
         })
     }
 
@@ -183,7 +182,7 @@ impl ChangeReader {
             return Ok(None);
         }
         let mut row = Json::Null;
-        for ((_, path), value) in self.key.iter().zip(old.into_iter().zip(new).map(|(old, new)| old.or(new))) {
+        for (path, value) in self.key.iter().zip(old.into_iter().zip(new).map(|(old, new)| old.or(new))) {
             let mut place = &mut row;
             for name in path {
                 if !place.is_object() {
@@ -199,7 +198,7 @@ impl ChangeReader {
     /// The key's values in a row; `None` where a field is not there.
     fn key_of(&mut self, row: &str) -> Result<Vec<Option<Json>>, DecodeError> {
         self.keys.read(row)?;
-        let value = |(slot, _): &(usize, Vec<String>)| match self.keys.value(*slot, row) {
+        let value = |slot: usize| match self.keys.value(slot, row) {
             Value::Missing => Ok(None),
             Value::Null => Ok(Some(Json::Null)),
             Value::Bool(value) => Ok(Some(Json::Bool(value))),
@@ -210,7 +209,7 @@ impl ChangeReader {
             // JSON has no other values.
             _ => Ok(None),
         };
-        self.key.iter().map(value).collect()
+        (0..self.key.len()).map(value).collect()
     }
 
     /// Finds the columns of one row.

@@ -8,7 +8,7 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use super::Setback;
 use super::log::LogWriter;
-use crate::catalog::{Column, Stream};
+use crate::catalog::Stream;
 use crate::source::decode::{DecodeError, Decoder, RawRecord};
 use crate::source::emit::StopFlag;
 
@@ -25,10 +25,8 @@ pub(super) struct Keys {
 impl Keys {
     pub(super) fn new(stream: &Stream) -> Result<Self, DecodeError> {
         // Of the other columns nothing is said here: a row that does not decode has a key all the same.
-        let of_key = |name: &String| stream.columns.iter().find(|column| column.name == *name).cloned();
-        let columns: Vec<Column> = stream.key.iter().filter_map(of_key).collect();
-        let places: Vec<usize> = (0..columns.len()).collect();
-        let keys = Stream { columns, time: None, unique: None, ..stream.clone() };
+        let keys = stream.of_key();
+        let places: Vec<usize> = (0..keys.columns.len()).collect();
         Ok(Keys { decoder: Decoder::new(&keys, &places)? })
     }
 
