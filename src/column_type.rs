@@ -11,7 +11,7 @@ use datafusion::sql::sqlparser::ast::{ArrayElemTypeDef, DataType as SqlType, Exa
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::Parser;
-use datafusion::sql::sqlparser::tokenizer::Token;
+use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
 use crate::diagnostic::nearest;
 
@@ -31,7 +31,10 @@ const KNOWN: &[&str] = &[
     "STRING",
     "DATE",
     "TIMESTAMP",
+    "STRUCT",
 ];
+/// What is made of them.
+const COMPOSED: &str = "VARCHAR ARRAY and STRUCT<sku VARCHAR, price DECIMAL(12,2)> are made of them";
 
 /// What is wrong with a type: the message, and what to write instead.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,18 +55,17 @@ pub struct TypeProblem {
 pub fn parse_column_type(text: &str, timezone: Tz) -> Result<(DataType, bool), TypeProblem> {
     let unreadable = || TypeProblem {
         message: format!("\"{text}\" is not a column type"),
-        help: match nearest(text.split(['(', ' ']).next().unwrap_or_default(), KNOWN.iter().copied()) {
+        help: match nearest(text.split(['(', ' ', '<']).next().unwrap_or_default(), KNOWN.iter().copied()) {
+            Some("STRUCT") => {
+                "write each field's name and its type: STRUCT<sku VARCHAR, price DECIMAL(12,2)>".to_owned()
+            }
             Some(near) => format!("did you mean {near}?"),
-            None => format!("known types: {}", KNOWN.join(", ")),
+            None => known_types(),
         },
     };
-    let mut parser = Parser::new(&GenericDialect {}).try_with_sql(text).map_err(|_| unreadable())?;
+    let tokens = Tokenizer::new(&GenericDialect {}, text).tokenize().map_err(|_| unreadable())?;
+    let mut parser = Parser::new(&GenericDialect {}).with_tokens(with_brackets(tokens));
     let sql_type = parser.parse_data_type().map_err(|_| unreadable())?;
-    // As the standard writes it: VARCHAR ARRAY.
-    let mut arrays = 0;
-    while parser.parse_keyword(Keyword::ARRAY) {
-        arrays += 1;
-    }
     let not_null = parser.parse_keywords(&[Keyword::NOT, Keyword::NULL]);
     // A bare NULL says what is so without it.
     let _ = !not_null && parser.parse_keyword(Keyword::NULL);
@@ -74,8 +76,25 @@ pub fn parse_column_type(text: &str, timezone: Tz) -> Result<(DataType, bool), T
             help: "a column is its type, and NOT NULL where a value must be there".to_owned(),
         });
     }
-    let element = arrow_type(&sql_type, text, timezone, &unreadable)?;
-    Ok(((0..arrays).fold(element, |element, _| list_of(element)), !not_null))
+    Ok((arrow_type(&sql_type, text, timezone, &unreadable)?, !not_null))
+}
+
+fn known_types() -> String {
+    format!("known types: {}; {COMPOSED}", KNOWN.join(", "))
+}
+
+/// An array as the standard writes it, `VARCHAR ARRAY`, in the spelling that the parser knows everywhere: `VARCHAR[]`.
+fn with_brackets(tokens: Vec<Token>) -> Vec<Token> {
+    let is_array = |token: &Token| matches!(token, Token::Word(word) if word.keyword == Keyword::ARRAY);
+    let mut tokens = tokens.into_iter().filter(|token| !matches!(token, Token::Whitespace(_))).peekable();
+    let mut written = Vec::new();
+    while let Some(token) = tokens.next() {
+        match is_array(&token) && !written.is_empty() && tokens.peek() != Some(&Token::Lt) {
+            true => written.extend([Token::LBracket, Token::RBracket]),
+            false => written.push(token),
+        }
+    }
+    written
 }
 
 fn list_of(element: DataType) -> DataType {
@@ -158,7 +177,7 @@ fn arrow_type(
             );
         }
         SqlType::Uuid => return refuse("write VARCHAR: a UUID is read as text"),
-        _ => return refuse(&format!("known types: {}", KNOWN.join(", "))),
+        _ => return refuse(&known_types()),
     })
 }
 
@@ -237,7 +256,12 @@ mod tests {
         {
             assert_eq!(read(text), Ok((list_of(line.clone()), true)), "{text}");
         }
+        let nested = DataType::Struct(
+            vec![Field::new("a", DataType::Int32, true), Field::new("b", list_of(texts()), true)].into(),
+        );
+        assert_eq!(read("STRUCT<a INT, b VARCHAR ARRAY ARRAY>"), Ok((nested, true)));
         assert_eq!(read("STRUCT<a INT, a INT>").unwrap_err().help, "name each field once");
+        assert!(read("STRUCT<a, b INT").unwrap_err().help.contains("STRUCT<sku VARCHAR, price DECIMAL(12,2)>"));
         assert_eq!(read("ARRAY<JSON>").unwrap_err().message, "a column cannot have the type \"ARRAY<JSON>\"");
     }
 

@@ -19,6 +19,7 @@ pub mod diagnostic;
 pub mod engine;
 mod file_lock;
 mod inside;
+pub mod junit;
 #[cfg(any(test, feature = "mutations"))]
 pub mod mutations;
 mod mysql_options;

@@ -10,7 +10,7 @@ use crate::catalog::{self, Attached, Catalog};
 use crate::config::{self, Config, Outline};
 use crate::diagnostic::{Diagnostic, codes};
 use crate::inside::leads_outside;
-use crate::tag::{self, Folder, TagDefinition};
+use crate::tag::{self, Folder, TagDefinition, Tree};
 
 /// A project as its files say it.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,6 +27,8 @@ pub struct Project {
     pub folders: BTreeMap<String, Folder>,
     /// The text of every file that was read, for quoting.
     pub sources: BTreeMap<PathBuf, String>,
+    /// Streams and views (`orders`) and tags (`tags.spend_30d`) whose files are there but cannot be made out.
+    pub broken: BTreeMap<String, PathBuf>,
 }
 
 /// What reading a project gave: as much of it as is sound, and everything that is wrong.
@@ -106,7 +108,9 @@ fn load_files(
     let tree = tag::load(&sources, &outline, &mut diagnostics);
     let functions = sources.iter().filter(|(file, _)| file.starts_with(FUNCTIONS));
     let functions = functions.map(|(file, text)| (file.clone(), text.clone())).collect();
+    let broken = broken(sources.keys().chain(&unreadable), &catalog, &tree);
     let project = config.map(|config| Project {
+        broken,
         config,
         catalog,
         tags: tree.tags,
@@ -116,6 +120,24 @@ fn load_files(
     });
     let fingerprint = fingerprint(&sources, attached, &unreadable);
     Loaded { project, diagnostics, unreadable, fingerprint, sources }
+}
+
+/// What has a name among the files, and nothing else.
+fn broken<'a>(files: impl Iterator<Item = &'a PathBuf>, catalog: &Catalog, tree: &Tree) -> BTreeMap<String, PathBuf> {
+    let named = |file: &PathBuf| {
+        let name = file.file_stem()?.to_string_lossy().into_owned();
+        let (name, is_sound) = if file.starts_with(tag::FOLDER) && file.extension()? == "sql" {
+            let is_sound = tree.tags.contains_key(&name);
+            (format!("tags.{name}"), is_sound)
+        } else if file.starts_with(catalog::FOLDER) {
+            let is_sound = catalog.streams.contains_key(&name) || catalog.views.contains_key(&name);
+            (name, is_sound)
+        } else {
+            return None;
+        };
+        (!is_sound).then(|| (name, file.clone()))
+    };
+    files.filter_map(named).collect()
 }
 
 /// The files that schema files name.

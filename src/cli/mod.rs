@@ -22,8 +22,7 @@ use std::path::PathBuf;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
-use crate::diagnostic::Diagnostic;
-use crate::diagnostic::{render_human, render_json};
+use crate::diagnostic::{Diagnostic, hold_back, render_human, render_json};
 use crate::engine::desired::{Desired, plan_project};
 use crate::project::{self, Loaded};
 
@@ -171,6 +170,7 @@ pub fn load(args: &ProjectArgs) -> (Loaded, Option<Desired>) {
         loaded.diagnostics.extend(diagnostics);
         desired
     });
+    loaded.diagnostics = hold_back(std::mem::take(&mut loaded.diagnostics));
     loaded.diagnostics.sort_by(|left, right| {
         let place = |diagnostic: &Diagnostic| {
             (diagnostic.file.clone(), diagnostic.span.as_ref().map_or(0, |span| span.start), diagnostic.code)

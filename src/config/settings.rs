@@ -64,7 +64,7 @@ pub(super) fn read_engine(
     };
     let epoch_rows = number("epoch_rows", 1..=100_000_000, 131_072);
     let keeping = Keeping { count: number("checkpoints_kept", 2..=10_000, 3), age: kept_for };
-    let shards = number("shards", 0..=1024, 0);
+    let shards = number("shards", 1..=1024, 0);
     let state_dir = layered(below, above, |section| {
         let text = walk.text(section, "state_dir")?;
         path_of_machine(walk, section, "state_dir", text.value.as_deref()?, text.span, root)

@@ -89,4 +89,6 @@ codes! {
     pub const TAG_ENTITY: &str = "T0404";
     /// A file without a query.
     pub const NO_SQL: &str = "T0405";
+    /// The header speaks of a column that the tag does not have.
+    pub const HEADER_COLUMN: &str = "T0406";
 }

@@ -4,6 +4,7 @@
 
 pub mod codes;
 mod explanations;
+mod held_back;
 mod render;
 
 use std::ops::Range;
@@ -12,9 +13,10 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 pub use explanations::{Explanation, explain, explanations};
-pub use render::{render_human, render_json};
+pub use held_back::hold_back;
+pub use render::{render_github, render_human, render_json, render_junit, render_sarif};
 
-/// How bad it is: an error keeps the project from being accepted, a warning does not.
+/// How bad it is: an error keeps the project from being accepted, the others do not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
@@ -22,6 +24,17 @@ pub enum Severity {
     Error,
     /// Accepted, but the author should look.
     Warning,
+    /// Nothing is wrong here; it helps to read the others.
+    Note,
+}
+
+/// Text to put in the place of bytes of a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Edit {
+    /// The bytes that go; none where text is put between two.
+    pub span: Range<usize>,
+    /// What comes.
+    pub text: String,
 }
 
 /// One problem at one place of one file.
@@ -39,6 +52,10 @@ pub struct Diagnostic {
     pub message: String,
     /// What to write instead, or the nearest name.
     pub help: Option<String>,
+    /// Edits of the file that mend it for certain; none where only the author can know.
+    pub fix: Vec<Edit>,
+    /// The file whose errors this one follows from.
+    pub follows: Option<PathBuf>,
 }
 
 impl Diagnostic {
@@ -56,6 +73,8 @@ impl Diagnostic {
             span: span.into(),
             message: message.into(),
             help: None,
+            fix: Vec::new(),
+            follows: None,
         }
     }
 
@@ -73,6 +92,20 @@ impl Diagnostic {
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
+        self
+    }
+
+    /// Says from the errors of which file this one follows.
+    #[must_use]
+    pub fn follows(mut self, file: impl Into<PathBuf>) -> Self {
+        self.follows = Some(file.into());
+        self
+    }
+
+    /// Adds the edits that mend it for certain.
+    #[must_use]
+    pub fn fix(mut self, edits: impl IntoIterator<Item = Edit>) -> Self {
+        self.fix.extend(edits);
         self
     }
 }

@@ -8,18 +8,19 @@ use std::sync::Arc;
 use datafusion::logical_expr::LogicalPlan;
 
 use crate::catalog::Stream;
-use crate::diagnostic::codes::STREAMS;
-use crate::diagnostic::{Diagnostic, Severity};
+use crate::diagnostic::codes::{HEADER_COLUMN, STREAMS};
+use crate::diagnostic::{Diagnostic, Severity, nearest};
 use crate::engine::intake::Reads;
 use crate::engine::replays::{self, Replays};
 use crate::plan::codes;
 use crate::plan::flow::FlowPlan;
 use crate::plan::sql::{PlannedTagQuery, QueryPlanner, place_of, plan_tag};
+use crate::plan::wording::sql_message;
 use crate::project::Project;
 use crate::sink::names::unusable;
 use crate::sink::types::{StoreType, Unstorable};
 use crate::sink::{ColumnRegistration, SinkColumn, TagRegistration, TagTable, shadow_table};
-use crate::tag::TagDefinition;
+use crate::tag::{TagDefinition, place_of_column};
 
 /// Expressions are walked recursively, also deep ones.
 const PLANNING_STACK: usize = 256 << 20;
@@ -84,8 +85,8 @@ fn plan_all(project: &Project) -> (Desired, Vec<Diagnostic>) {
         }
     };
     let timezone = project.config.timezone;
-    let planner =
-        QueryPlanner::new(&project.catalog, &project.tags, &project.config.entities, &project.functions, timezone);
+    let (entities, functions) = (&project.config.entities, &project.functions);
+    let planner = QueryPlanner::new(&project.catalog, &project.tags, entities, functions, timezone, &project.broken);
     let planner = match planner {
         Ok(planner) => planner,
         Err(error) => {
@@ -103,10 +104,11 @@ fn plan_all(project: &Project) -> (Desired, Vec<Diagnostic>) {
         match plan_tag(&planner, &project.catalog, timezone, definition, entity) {
             Ok(PlannedTagQuery { logical, flow, warnings }) => {
                 diagnostics.extend(warnings);
-                let unstorable = unstorable(definition, &flow);
-                let is_storable = unstorable.is_empty();
-                diagnostics.extend(unstorable);
-                if definition.runs() && is_storable {
+                let mut wrong = unstorable(definition, &flow);
+                wrong.extend(not_there(definition, &flow));
+                let is_right = wrong.is_empty();
+                diagnostics.extend(wrong);
+                if definition.runs() && is_right {
                     tags.insert(name.clone(), planned(project, definition, logical, flow.replayed(&replays)));
                 }
             }
@@ -129,11 +131,28 @@ fn unstorable(tag: &TagDefinition, flow: &FlowPlan) -> Vec<Diagnostic> {
     keys.chain(columns)
         .filter_map(|(column, kind)| {
             let Unstorable { message, help } = kind.err()?;
-            let message = format!("column `{}`: {message}", column.name);
+            let message = format!("column `{}`: {}", column.name, sql_message(&message));
             let place = place_of(tag, &column.name);
             Some(Diagnostic::error(codes::COLUMN_TYPE, &tag.file, place, message).help(help))
         })
         .chain(unnamed)
+        .collect()
+}
+
+/// Columns that the header says something of, and that the tag does not have.
+fn not_there(tag: &TagDefinition, flow: &FlowPlan) -> Vec<Diagnostic> {
+    let names: Vec<&str> = flow.key.iter().chain(&flow.columns).map(|column| column.name.as_str()).collect();
+    let unknown = tag.header.columns.keys().filter(|column| !names.contains(&column.as_str()));
+    unknown
+        .map(|column| {
+            let message = format!("the header speaks of a column `{column}`, which the tag does not have");
+            let help = match nearest(column, names.iter().copied()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("its columns are: {}", names.join(", ")),
+            };
+            let place = place_of_column(&tag.file, &tag.text, column);
+            Diagnostic::error(HEADER_COLUMN, &tag.file, place, message).help(help)
+        })
         .collect()
 }
 

@@ -13,6 +13,7 @@ use crate::operator::graph::Graph;
 use crate::operator::punctual::LateEvents;
 use crate::operator::sound::FailedRows;
 use crate::plan::clock::{as_integers, nanoseconds};
+use crate::plan::wording::sql_text;
 use crate::source::DeadLetters;
 use crate::source::decode::RawRecord;
 
@@ -67,7 +68,7 @@ fn keep_failed(failed: &FailedRows, tags: &[&str], dead_letters: &DeadLetters) -
     };
     each_record(&failed.rows, &of.topic, place, &made_up, |row, record| {
         let failures = of.failures.iter().zip(&of.texts).filter(|(failure, _)| fails(row, **failure));
-        let texts: Vec<String> = failures.map(|(_, text)| format!("`{text}`")).collect();
+        let texts: Vec<String> = failures.map(|(_, text)| format!("`{}`", sql_text(text))).collect();
         let reason = format!("{} cannot be computed", texts.join(" and "));
         tags.iter().for_each(|tag| dead_letters.put_skipped(&of.stream, record, tag, &reason));
     })?;

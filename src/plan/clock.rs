@@ -20,6 +20,7 @@ use datafusion::physical_expr::utils::collect_columns;
 
 use crate::delta::Clock;
 use crate::plan::flow::Scalar;
+use crate::plan::wording::sql_text;
 use crate::plan::{bins, watermark, zone, zone_days};
 
 /// Name of the column of instants (`Timestamp(ns, project zone)`) in the batch that a clock side is evaluated over.
@@ -148,7 +149,7 @@ fn step_of(expr: &Expr) -> Result<Step, String> {
         Err(format!(
             "`{}` is not known never to decrease as time passes: only NOW(), CURRENT_DATE, date_trunc, casts to a date or \
              timestamp, and a fixed interval added or subtracted are",
-            with_plain_intervals(&expr.to_string())
+            sql_text(&expr.to_string())
         ))
     };
     match expr {
@@ -182,7 +183,7 @@ fn step_of(expr: &Expr) -> Result<Step, String> {
                 Step::Days => Ok(Step::Days),
                 Step::Finer => Err(format!(
                     "`{}` is wall time, which goes back when clocks are put back: compare with NOW() itself",
-                    with_plain_intervals(&expr.to_string())
+                    sql_text(&expr.to_string())
                 )),
             },
             (bins::BIN, [interval, value, ..]) if bins::is_of_days(interval) => step_of(value).map(|_| Step::Days),
@@ -204,7 +205,7 @@ fn step_of(expr: &Expr) -> Result<Step, String> {
                 (Step::Finer, IntervalParts { months: 1.., .. } | IntervalParts { months: ..=-1, .. }) => Err(format!(
                     "`{}` goes back at the ends of months, where the 31st and the 30th less a month are the same day; \
                      `CURRENT_DATE - INTERVAL '1' MONTH` moves by the day, `NOW() - INTERVAL '30' DAY` by the second",
-                    with_plain_intervals(&expr.to_string())
+                    sql_text(&expr.to_string())
                 )),
                 (Step::Days, IntervalParts { nanoseconds: 0, .. }) => Ok(Step::Days),
                 _ => Ok(Step::Finer),
@@ -212,39 +213,6 @@ fn step_of(expr: &Expr) -> Result<Step, String> {
         }
         _ => unknown(),
     }
-}
-
-/// DataFusion's text of an expression, with intervals as SQL writes them.
-pub fn with_plain_intervals(text: &str) -> String {
-    const OPEN: &str = "IntervalMonthDayNano(\"IntervalMonthDayNano { months: ";
-    const CLOSE: &str = " }\")";
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once(OPEN) {
-        out.push_str(before);
-        let Some((parts, behind)) = after.split_once(CLOSE) else {
-            rest = after;
-            continue;
-        };
-        let numbers: Vec<i64> = parts.split(", ").filter_map(|part| part.rsplit(' ').next()?.parse().ok()).collect();
-        let [months, days, nanoseconds] = numbers[..] else {
-            rest = behind;
-            continue;
-        };
-        let seconds = nanoseconds / 1_000_000_000;
-        let units = [(months, "MONTH"), (days, "DAY")].into_iter().chain(match seconds {
-            seconds if seconds % 86_400 == 0 => [(seconds / 86_400, "DAY")],
-            seconds if seconds % 3_600 == 0 => [(seconds / 3_600, "HOUR")],
-            seconds if seconds % 60 == 0 => [(seconds / 60, "MINUTE")],
-            seconds => [(seconds, "SECOND")],
-        });
-        let shown: Vec<String> =
-            units.filter(|(count, _)| *count != 0).map(|(count, unit)| format!("INTERVAL '{count}' {unit}")).collect();
-        out.push_str(&if shown.is_empty() { "INTERVAL '0' SECOND".to_string() } else { shown.join(" + ") });
-        rest = behind;
-    }
-    out.push_str(rest);
-    out
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -9,11 +9,12 @@ use crate::plan::clock::{ClockBound, ClockSide, Comparison};
 use crate::plan::flow::{AggregateCall, FlowNode, FlowPlan, NodeIndex, NodeKind, OutputColumn, Ranking, Reach, Scalar};
 use crate::plan::memory::Memory;
 use crate::plan::steps::most_tiles;
+use crate::plan::wording::{sql_text, sql_type};
 
 /// The tree of a tag; `sharing` has, for each node, the other tags that use it, `memory` what it keeps.
 pub fn describe(tag: &str, plan: &FlowPlan, sharing: &[Vec<String>], memory: &[Option<Memory>]) -> String {
     let names = |columns: &[OutputColumn]| -> String {
-        let column = |column: &OutputColumn| format!("{} {}", column.name, column.data_type);
+        let column = |column: &OutputColumn| format!("{} {}", column.name, sql_type(&column.data_type));
         columns.iter().map(column).collect::<Vec<_>>().join(", ")
     };
     let reach = match plan.reach {
@@ -75,7 +76,7 @@ fn node(
 
 /// A clock side as SQL writes it.
 fn plain_clock(text: &str) -> String {
-    crate::plan::clock::with_plain_intervals(&text.replace("__clock", "NOW()").replace("__today", "CURRENT_DATE"))
+    sql_text(&text.replace("__clock", "NOW()").replace("__today", "CURRENT_DATE"))
 }
 
 fn comparison(bound: &ClockBound, show: &dyn Fn(&Scalar) -> String) -> String {
@@ -98,7 +99,7 @@ fn aggregate(call: &AggregateCall, show: &dyn Fn(&Scalar) -> String) -> String {
     let argument = call.argument.as_ref().map_or("*".to_string(), show);
     let filter = call.filter.as_ref().map_or(String::new(), |filter| format!(" where {}", show(filter)));
     let merged = if call.merges { "merged " } else { "" };
-    format!("{merged}{}({argument}){filter} -> {}", call.function.name(), call.data_type)
+    format!("{merged}{}({argument}){filter} -> {}", call.function.name(), sql_type(&call.data_type))
 }
 
 fn lines(plan: &FlowPlan, flow: &FlowNode) -> Vec<String> {
@@ -194,7 +195,9 @@ fn lines(plan: &FlowPlan, flow: &FlowNode) -> Vec<String> {
             if !order.is_empty() {
                 lines.push(format!("order by {}", order_list(order, &show)));
             }
-            lines.extend(calls.iter().map(|call| format!("{} -> {}", readable(&call.text, input), call.data_type)));
+            lines.extend(
+                calls.iter().map(|call| format!("{} -> {}", readable(&call.text, input), sql_type(&call.data_type))),
+            );
             lines
         }
         NodeKind::Join(join) => {
@@ -206,7 +209,7 @@ fn lines(plan: &FlowPlan, flow: &FlowNode) -> Vec<String> {
                 format!("{} join: keeps the rows of both inputs", format!("{:?}", join.kind).to_lowercase()),
                 format!("on {}", keys.join(" and ")),
             ];
-            lines.extend(join.condition.as_ref().map(|condition| format!("and {}", condition.text)));
+            lines.extend(join.condition.as_ref().map(|condition| format!("and {}", sql_text(&condition.text))));
             lines
         }
         NodeKind::Unnest { lists, keeps_empty } => {
@@ -216,7 +219,7 @@ fn lines(plan: &FlowPlan, flow: &FlowNode) -> Vec<String> {
             vec![format!("one row for each element of {}{or}: no state", names.join(", "))]
         }
         NodeKind::Sound(soundness) => {
-            vec![format!("rows of which nothing fails of {}: no state", soundness.texts.join(", "))]
+            vec![format!("rows of which nothing fails of {}: no state", sql_text(&soundness.texts.join(", ")))]
         }
         NodeKind::Union => vec!["union: no state".to_string()],
     }
@@ -247,5 +250,5 @@ fn readable(text: &str, input: Option<&FlowNode>) -> String {
         rest = &after[width..];
     }
     out.push_str(rest);
-    crate::plan::clock::with_plain_intervals(&out)
+    sql_text(&out)
 }

@@ -33,5 +33,6 @@ pub mod tied;
 pub mod unique;
 pub mod unnests;
 pub mod watermark;
+pub mod wording;
 pub mod zone;
 pub mod zone_days;

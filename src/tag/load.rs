@@ -241,6 +241,15 @@ fn read_header(walk: &mut Walk<'_>, header: &Section<'_>) -> TagHeader {
     }
 }
 
+/// Where the header speaks of a column.
+pub(crate) fn place_of_column(file: &Path, text: &str, column: &str) -> Option<std::ops::Range<usize>> {
+    let header = sql_header::cut(file, text, "tag").ok()?.toml?;
+    let mut walk = Walk::new(file, text);
+    let table = walk.parse(header)?;
+    let columns = walk.sections(&Section::root("the tag header", &table), "columns");
+    columns.into_iter().find_map(|(name, section)| section.span.filter(|_| name == column))
+}
+
 fn read_column(walk: &mut Walk<'_>, column: &Section<'_>) -> ColumnHeader {
     walk.check_keys(column, &["title", "unit", "default", "labels"]);
     let default = column.table.get("default").and_then(|value| walk.scalar(column, "default", value));

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use load::{FOLDER, FOLDER_FILE, load};
+pub(crate) use load::{FOLDER, FOLDER_FILE, Tree, load, place_of_column};
 
 /// One tag as its author wrote it.
 #[derive(Debug, Clone, PartialEq)]

@@ -10,7 +10,8 @@ mod sql;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use tagflow::diagnostic::render_human;
+use tagflow::diagnostic::{Diagnostic, hold_back, render_human};
+use tagflow::engine::desired::plan_project;
 use tagflow::project::{Loaded, load_with_env};
 
 /// What `tagflow.toml` is in cases that are not about it.
@@ -61,6 +62,12 @@ pub(crate) fn load(files: &BTreeMap<String, String>, profile: Option<&str>) -> (
     (root, loaded)
 }
 
+/// What `tagflow check` tells of a project.
+fn all_problems(loaded: &Loaded) -> Vec<Diagnostic> {
+    let planned = loaded.project.as_ref().map(|project| plan_project(project).1).unwrap_or_default();
+    hold_back(loaded.diagnostics.iter().cloned().chain(planned).collect())
+}
+
 /// The files of a case, which begin with `--- file: PATH`, and the profile of a `--- profile: NAME` before them.
 fn read_case(text: &str) -> (BTreeMap<String, String>, Option<String>) {
     let mut files = BTreeMap::from([("tagflow.toml".to_owned(), SETTINGS.to_owned())]);
@@ -94,7 +101,7 @@ fn every_mistake_is_told_with_its_place_and_the_way_out() {
     for case in cases {
         let (files, profile) = read_case(&std::fs::read_to_string(&case).unwrap());
         let (_root, loaded) = load(&files, profile.as_deref());
-        let text = render_human(&loaded.diagnostics, &loaded.sources, false);
+        let text = render_human(&all_problems(&loaded), &loaded.sources, false);
         assert!(!text.contains("hidden value"), "a value of the environment is shown");
         settings.bind(|| insta::assert_snapshot!(case.file_stem().unwrap().to_str().unwrap(), text));
     }

@@ -4,6 +4,7 @@ mod avro;
 mod broker;
 mod catching_up;
 mod certificates;
+mod check_formats;
 mod checkpoints;
 mod console;
 mod daemon;

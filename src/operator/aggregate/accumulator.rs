@@ -16,6 +16,7 @@ use crate::operator::aggregate::value_set::{Entries, Extreme, Multisets, ValueCo
 use crate::operator::changed::SlotSet;
 use crate::operator::{OperatorError, rows};
 use crate::plan::flow::{AggregateCall, AggregateFunction};
+use crate::plan::wording::sql_type;
 
 /// What an accumulator reads of a batch, computed once for all shards.
 #[derive(Debug)]
@@ -246,7 +247,7 @@ impl Accumulator {
     }
 
     pub(super) fn overflow(&self) -> OperatorError {
-        OperatorError::Overflow { function: self.function.name(), data_type: self.output.to_string() }
+        OperatorError::Overflow { function: self.function.name(), data_type: sql_type(&self.output) }
     }
 
     /// The results of these slots.

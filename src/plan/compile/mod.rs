@@ -42,6 +42,7 @@ use crate::plan::flow::{FlowNode, FlowPlan, NodeIndex, NodeKind, Reach, Scalar, 
 use crate::plan::sound::Sound;
 use crate::plan::unique::UniqueRule;
 use crate::plan::watermark;
+use crate::plan::wording::sql_type;
 
 /// Why a plan cannot stream, or what is wrong with its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -549,8 +550,9 @@ impl Compiler<'_> {
             return Err(Refusal::new(
                 codes::CLOCK_TYPES,
                 format!(
-                    "the two sides of a comparison with the clock have different types, {} and {data_type}",
-                    row.data_type
+                    "the two sides of a comparison with the clock have different types, {} and {}",
+                    sql_type(&row.data_type),
+                    sql_type(&data_type)
                 ),
                 "CAST the column to the type of the clock side",
             ));
@@ -558,7 +560,7 @@ impl Compiler<'_> {
         if !matches!(data_type, DataType::Timestamp(..) | DataType::Date32 | DataType::Date64) {
             return Err(Refusal::new(
                 codes::CLOCK_TYPES,
-                format!("a {data_type} is compared with the clock"),
+                format!("a {} is compared with the clock", sql_type(&data_type)),
                 "compare a DATE or TIMESTAMP column with the clock",
             ));
         }

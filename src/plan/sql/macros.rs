@@ -29,6 +29,8 @@ const LONGEST_QUERY: usize = 1_000_000;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Macros {
     functions: BTreeMap<String, Macro>,
+    /// Those whose own files have errors, and these.
+    broken: BTreeMap<String, PathBuf>,
 }
 
 #[derive(Debug, Clone)]
@@ -76,7 +78,15 @@ impl Macros {
                 None => drop(macros.functions.insert(name, function)),
             }
         }
+        problems.iter().for_each(|problem| macros.set_broken(&problem.file));
         (macros, problems)
+    }
+
+    /// A function is called no more whose file has errors.
+    pub(crate) fn set_broken(&mut self, file: &Path) {
+        let name = named_by(file);
+        self.functions.remove(&name);
+        self.broken.insert(name, file.to_owned());
     }
 
     /// The functions that an expression calls.
@@ -96,7 +106,7 @@ impl Macros {
 
     /// Replaces the calls in a query.
     pub(crate) fn inline(&self, text: &SqlText<'_>, query: &mut Query) -> Result<(), Diagnostic> {
-        if self.functions.is_empty() {
+        if self.functions.is_empty() && self.broken.is_empty() {
             return Ok(());
         }
         let before = query.to_string().len();
@@ -122,6 +132,11 @@ impl Macros {
     }
 }
 
+/// What the function of a file is called.
+fn named_by(file: &Path) -> String {
+    file.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().to_lowercase())
+}
+
 /// The function in a file.
 fn read(file: &Path, text: &str) -> Result<(String, Macro), Diagnostic> {
     const FORM: &str = "write CREATE FUNCTION age_band(age INT) RETURNS VARCHAR RETURN CASE … END";
@@ -139,7 +154,7 @@ fn read(file: &Path, text: &str) -> Result<(String, Macro), Diagnostic> {
         return Err(problem("a file below functions/ is one CREATE FUNCTION".to_string()));
     };
     let name = name.to_string().to_lowercase();
-    let stem = file.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().to_lowercase());
+    let stem = named_by(file);
     if name != stem {
         return Err(problem(format!("the function `{name}` is in a file named `{stem}.sql`")));
     }
@@ -167,9 +182,14 @@ impl VisitorMut for Inline<'_> {
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         let Expr::Function(call) = expr else { return ControlFlow::Continue(()) };
-        let Some(function) = self.macros.functions.get(&call.name.to_string().to_lowercase()) else {
-            return ControlFlow::Continue(());
-        };
+        let name = call.name.to_string().to_lowercase();
+        if let Some(file) = self.macros.broken.get(&name) {
+            let message = format!("function `{name}` cannot be called: its own file has errors");
+            let problem = self.text.error(codes::BROKEN_VIEW, self.text.span(call.name.span()), message);
+            self.problem = Some(problem.follows(file).help(format!("mend {}", file.display())));
+            return ControlFlow::Break(());
+        }
+        let Some(function) = self.macros.functions.get(&name) else { return ControlFlow::Continue(()) };
         match function.called(call) {
             Ok(value) => {
                 *expr = value;

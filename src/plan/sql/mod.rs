@@ -63,6 +63,7 @@ use crate::plan::on_error::{NoRecord, guarded};
 use crate::plan::paced::pace_population;
 use crate::plan::session::{optimise, session_state};
 use crate::plan::watermark::{self, Unclosed};
+use crate::plan::wording::{sql_message, sql_text};
 use crate::tag::{OnError, Status, TagDefinition, TagHeader};
 
 /// Plans queries over the streams and views of a catalog.
@@ -112,13 +113,15 @@ struct Readable<'a> {
 
 impl QueryPlanner {
     /// For one catalog, the tags that may read each other with the keys of their entities, the project's functions by
-    /// file, and its zone.
+    /// file, its zone, and the files of what is `broken`: streams, views and tags (`tags.spend_30d`) that have a name but
+    /// cannot be made out.
     pub fn new(
         catalog: &Catalog,
         tags: &BTreeMap<String, TagDefinition>,
         entities: &BTreeMap<String, Entity>,
         functions: &BTreeMap<PathBuf, String>,
         timezone: Tz,
+        broken: &BTreeMap<String, PathBuf>,
     ) -> Result<Self, DataFusionError> {
         let views = catalog.views.values().map(|view| {
             let readable = Readable { file: &view.file, text: &view.sql, key: None, header: None };
@@ -140,7 +143,8 @@ impl QueryPlanner {
         let keys = tables.map(|(name, stream)| (name.clone(), stream.key.clone())).collect();
         let sound = catalog.streams.iter().map(|(name, stream)| (name.clone(), columns(stream))).collect();
         // A view is sound once it is planned.
-        let broken = readable.iter().map(|(name, readable)| (name.clone(), readable.file.to_path_buf())).collect();
+        let unplanned = readable.iter().map(|(name, readable)| (name.clone(), readable.file.to_path_buf()));
+        let broken = broken.clone().into_iter().chain(unplanned).collect();
         let runtime = tokio::runtime::Builder::new_current_thread().build()?;
         let state = session_state(catalog, timezone)?;
         if let Some(catalog) = state.catalog_list().catalog(&state.config().options().catalog.default_catalog) {
@@ -191,11 +195,12 @@ impl QueryPlanner {
                 let outcome = self.plan(query).and_then(|plan| optimise(&self.state, plan));
                 outcome.map(drop).map_err(|error| {
                     let message = error.find_root().strip_backtrace();
-                    vec![problem(message.trim_start_matches("Error during planning: ").to_string())]
+                    vec![problem(sql_message(message.trim_start_matches("Error during planning: ")))]
                 })
             });
             problems.extend(planned.err().unwrap_or_default());
         }
+        problems.iter().for_each(|problem| self.macros.set_broken(&problem.file));
         self.view_problems.extend(problems);
     }
 
@@ -236,10 +241,7 @@ impl QueryPlanner {
                     self.view_problems.extend(planned.warnings);
                 }
             }
-            // What is wrong in the views that it reads is told there.
-            Err(problems) if readable.key.is_none() => {
-                self.view_problems.extend(problems.into_iter().filter(|problem| problem.code != codes::BROKEN_VIEW));
-            }
+            Err(problems) if readable.key.is_none() => self.view_problems.extend(problems),
             Err(_) => {}
         }
         Ok(())
@@ -392,6 +394,7 @@ fn cannot_close(sql: &SqlText<'_>, unclosed: &Unclosed) -> Diagnostic {
 /// Says why rows cannot be skipped.
 fn cannot_skip(sql: &SqlText<'_>, no_record: &NoRecord) -> Diagnostic {
     let NoRecord(expression) = no_record;
+    let expression = sql_text(expression);
     let message = format!(
         "`on_error = \"skip\"` leaves out records, and `{expression}` may fail on what is computed of several or put together"
     );

@@ -9,6 +9,7 @@ use crate::diagnostic::{Diagnostic, nearest};
 use crate::plan::codes;
 use crate::plan::sql::text::SqlText;
 use crate::plan::tied::TIED_WINDOW;
+use crate::plan::wording::sql_message;
 
 /// Where DataFusion says that it is.
 pub(crate) fn place(text: &SqlText<'_>, error: &DataFusionError) -> Option<Range<usize>> {
@@ -77,7 +78,7 @@ pub(crate) fn diagnostic(text: &SqlText<'_>, error: &DataFusionError, place: Opt
     }
     if let Some(comparison) = message.split("comparison operation ").nth(1) {
         return text
-            .error(codes::TYPES, at(&[]), format!("two types cannot be compared: {comparison}"))
+            .error(codes::TYPES, at(&[]), format!("two types cannot be compared: {}", sql_message(comparison)))
             .help("CAST one side to the type of the other; a time is compared with TIMESTAMP '2026-01-31 00:00:00'");
     }
     if let Some(name) =
@@ -88,7 +89,7 @@ pub(crate) fn diagnostic(text: &SqlText<'_>, error: &DataFusionError, place: Opt
             .error(codes::AMBIGUOUS, at(&[short]), format!("`{short}` is selected twice"))
             .help("give one of them another name with AS, or leave it out");
     }
-    text.error(codes::NOT_PLANNED, at(&[]), lower_first(message.lines().next().unwrap_or(&message)))
+    text.error(codes::NOT_PLANNED, at(&[]), lower_first(&sql_message(message.lines().next().unwrap_or(&message))))
 }
 
 /// Messages that need other words.
@@ -176,9 +177,9 @@ fn wrong_arguments(name: &str, message: &str) -> String {
     }
     let found = found.map_or("these arguments", |found| found.split(" (").next().unwrap_or(found));
     if wanted.is_empty() {
-        return format!("`{name}` does not take {found}");
+        return sql_message(&format!("`{name}` does not take {found}"));
     }
-    format!("`{name}` takes {}, found {found}", wanted.join(" or "))
+    sql_message(&format!("`{name}` takes {}, found {found}", wanted.join(" or ")))
 }
 
 fn lower_first(text: &str) -> String {

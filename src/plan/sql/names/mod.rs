@@ -32,7 +32,7 @@ pub(crate) struct Tables {
     pub(crate) streams: BTreeSet<String>,
     /// The keys of those that are tables.
     pub(crate) keys: BTreeMap<String, Vec<String>>,
-    /// Views that cannot be read, with their files.
+    /// Streams, views and tags that cannot be read, with their files.
     pub(crate) broken: BTreeMap<String, PathBuf>,
 }
 

@@ -1,5 +1,7 @@
 //! Names of tables: streams, views, tags and what WITH declares.
 
+use std::path::Path;
+
 use datafusion::sql::sqlparser::ast::{Ident, ObjectName, ObjectNamePart, Spanned};
 
 use super::Resolver;
@@ -46,9 +48,7 @@ impl Resolver<'_> {
         }
         if let Some(found) = find(ident, self.tables.broken.keys().map(String::as_str)) {
             self.resolved.reads.entry(found.to_string()).or_insert_with(|| span.clone());
-            let message = format!("view `{found}` cannot be read: its own file has errors");
-            let help = format!("mend {}", self.tables.broken[found].display());
-            self.resolved.problems.push(self.text.error(codes::BROKEN_VIEW, span, message).help(help));
+            self.broken(&format!("`{found}`"), &self.tables.broken[found], span);
             return (Some(found.to_string()), unknown);
         }
         let written = ident.value.clone();
@@ -85,10 +85,14 @@ impl Resolver<'_> {
         if let Some(columns) = self.tables.sound.get(&name) {
             return (Some(found), Columns::known(columns.clone()));
         }
-        let message = format!("tag `{found}` cannot be read: its own file has errors");
-        let help = format!("mend {}", self.tables.broken[&name].display());
-        self.resolved.problems.push(self.text.error(codes::BROKEN_VIEW, span, message).help(help));
+        self.broken(&format!("tag `{found}`"), &self.tables.broken[&name], span);
         (Some(found), Columns::unknown())
+    }
+
+    fn broken(&mut self, what: &str, file: &Path, span: std::ops::Range<usize>) {
+        let message = format!("{what} cannot be read: its own file has errors");
+        let problem = self.text.error(codes::BROKEN_VIEW, span, message).follows(file);
+        self.resolved.problems.push(problem.help(format!("mend {}", file.display())));
     }
 
     /// Streams have no database before their name.

@@ -1,17 +1,17 @@
-//! Diagnostics for people, with the line quoted and the place underlined, and for programs, as JSON.
-//!
-//! Enters: diagnostics and the text of the files. Leaves: text. Passwords that stand in a quoted line are masked.
+//! Diagnostics for people, with the line quoted and the place underlined. Passwords that stand in a quoted line are
+//! masked.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use ariadne::{Color, Config, IndexType, Label, Report, ReportKind, Source};
-use serde_json::{Value, json};
 
-use super::{Diagnostic, Severity};
+use super::{count, place, shown, sorted};
+use crate::diagnostic::{Diagnostic, Severity, explain};
 
-/// All diagnostics in the order of files and places, and a line that counts them. Empty when there are none.
+/// All diagnostics in the order of files and places, and a line that counts them. The cause stands below the first of
+/// each code. Empty when there are none.
 pub fn render_human(diagnostics: &[Diagnostic], sources: &BTreeMap<PathBuf, String>, colour: bool) -> String {
     if diagnostics.is_empty() {
         return String::new();
@@ -19,92 +19,40 @@ pub fn render_human(diagnostics: &[Diagnostic], sources: &BTreeMap<PathBuf, Stri
     let mut out = String::new();
     // The file that is quoted from: a broken file may have thousands of problems.
     let mut page: (String, Source<String>) = (String::new(), Source::from(String::new()));
+    let mut told: BTreeSet<&str> = BTreeSet::new();
     for diagnostic in sorted(diagnostics) {
+        let cause = explain(diagnostic.code).filter(|_| told.insert(diagnostic.code)).map(|entry| entry.cause());
         match place(diagnostic, sources) {
             Some((text, span)) => {
                 let file = shown(&diagnostic.file);
                 if page.0 != file {
                     page = (file, Source::from(mask_secrets(text)));
                 }
-                out.push_str(&quoted(diagnostic, &mut page, span, colour));
+                out.push_str(&quoted(diagnostic, cause, &mut page, span, colour));
             }
-            None => out.push_str(&unquoted(diagnostic)),
+            None => out.push_str(&unquoted(diagnostic, cause)),
         }
         out.push('\n');
     }
     out.push_str(&summary(diagnostics));
+    if let Some(first) = told.first() {
+        out.push_str(&format!("\nmore of a code, with an example: tagflow check --explain {first}"));
+    }
     out.push('\n');
     out
 }
 
-/// All diagnostics as one JSON object, in the order of files and places: how many `errors` and `warnings`, and the
-/// `diagnostics` themselves. Lines and columns count from 1, columns in characters, and the end is the first character
-/// that is not meant; all four are null when the whole file is.
-pub fn render_json(diagnostics: &[Diagnostic], sources: &BTreeMap<PathBuf, String>) -> String {
-    let list: Vec<Value> = sorted(diagnostics)
-        .into_iter()
-        .map(|diagnostic| {
-            let place = place(diagnostic, sources);
-            let start = place.as_ref().map(|(text, span)| position(text, span.start));
-            let end = place.as_ref().map(|(text, span)| position(text, span.end));
-            json!({
-                "code": diagnostic.code,
-                "severity": diagnostic.severity,
-                "file": shown(&diagnostic.file),
-                "line": start.map(|(line, _)| line),
-                "column": start.map(|(_, column)| column),
-                "end_line": end.map(|(line, _)| line),
-                "end_column": end.map(|(_, column)| column),
-                "message": diagnostic.message,
-                "help": diagnostic.help,
-            })
-        })
-        .collect();
-    let (errors, warnings) = (count(diagnostics, Severity::Error), count(diagnostics, Severity::Warning));
-    format!("{:#}\n", json!({ "errors": errors, "warnings": warnings, "diagnostics": list }))
-}
-
-/// Line and column of a byte, both from 1, the column in characters.
-pub fn position(text: &str, byte: usize) -> (usize, usize) {
-    let before = &text[..text.floor_char_boundary(byte)];
-    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
-}
-
-fn sorted(diagnostics: &[Diagnostic]) -> Vec<&Diagnostic> {
-    let mut sorted: Vec<&Diagnostic> = diagnostics.iter().collect();
-    sorted.sort_by_key(|diagnostic| (&diagnostic.file, diagnostic.span.as_ref().map(|span| (span.start, span.end))));
-    sorted
-}
-
-/// The text and the place in it: within the text, without line ends behind it, and at least one character wide where
-/// there is one.
-fn place<'a>(diagnostic: &Diagnostic, sources: &'a BTreeMap<PathBuf, String>) -> Option<(&'a str, Range<usize>)> {
-    let text = sources.get(&diagnostic.file)?.as_str();
-    let span = diagnostic.span.as_ref()?;
-    let mut start = text.floor_char_boundary(span.start);
-    let mut end = text.ceil_char_boundary(span.end.min(text.len())).max(start);
-    end = start + text[start..end].trim_end().len();
-    if start == end {
-        match text[start..].chars().next().filter(|c| !is_line_end(*c)) {
-            Some(next) => end += next.len_utf8(),
-            // At the end of a line or of the text: the character before it.
-            None => {
-                start -= text[..start].chars().next_back().filter(|c| !is_line_end(*c)).map_or(0, char::len_utf8);
-            }
-        }
-    }
-    Some((text, start..end))
-}
-
-fn is_line_end(c: char) -> bool {
-    c == '\n' || c == '\r'
-}
-
-fn quoted(diagnostic: &Diagnostic, page: &mut (String, Source<String>), span: Range<usize>, colour: bool) -> String {
+fn quoted(
+    diagnostic: &Diagnostic,
+    cause: Option<&str>,
+    page: &mut (String, Source<String>),
+    span: Range<usize>,
+    colour: bool,
+) -> String {
     let (kind, tint) = match diagnostic.severity {
         Severity::Error => (ReportKind::Error, Color::Red),
         Severity::Warning => (ReportKind::Warning, Color::Yellow),
+        Severity::Note => (ReportKind::Custom("Note", Color::Blue), Color::Blue),
     };
     // Masking keeps bytes where they are, but not characters: these are counted after it.
     let masked = page.1.text();
@@ -112,11 +60,14 @@ fn quoted(diagnostic: &Diagnostic, page: &mut (String, Source<String>), span: Ra
     let place = (page.0.clone(), characters(span.start)..characters(span.end));
     // Only a label that says something is underlined.
     let label = Label::new(place.clone()).with_message(diagnostic.help.as_deref().unwrap_or("here")).with_color(tint);
-    let report = Report::build(kind, place)
+    let mut report = Report::build(kind, place)
         .with_config(Config::default().with_index_type(IndexType::Char).with_color(colour))
         .with_code(diagnostic.code)
         .with_message(&diagnostic.message)
         .with_label(label);
+    if let Some(cause) = cause {
+        report = report.with_note(cause);
+    }
     let mut out = Vec::new();
     // Writing into memory cannot fail; were it to, the plain form says the same.
     match report.finish().write(page, &mut out) {
@@ -126,19 +77,23 @@ fn quoted(diagnostic: &Diagnostic, page: &mut (String, Source<String>), span: Ra
             .filter(|line| !matches!(line.trim(), "" | "│"))
             .map(|line| format!("{line}\n"))
             .collect(),
-        Err(_) => unquoted(diagnostic),
+        Err(_) => unquoted(diagnostic, cause),
     }
 }
 
-fn unquoted(diagnostic: &Diagnostic) -> String {
+fn unquoted(diagnostic: &Diagnostic, cause: Option<&str>) -> String {
     let severity = match diagnostic.severity {
         Severity::Error => "Error",
         Severity::Warning => "Warning",
+        Severity::Note => "Note",
     };
     let mut out = format!("[{}] {severity}: {}\n", diagnostic.code, diagnostic.message);
     out.push_str(&format!("   ╭─[ {} ]\n", shown(&diagnostic.file)));
     if let Some(help) = &diagnostic.help {
         out.push_str(&format!("   │ {help}\n"));
+    }
+    if let Some(cause) = cause {
+        out.push_str(&format!("   │ Note: {}\n", cause.replace('\n', "\n   │       ")));
     }
     out.push_str("───╯\n");
     out
@@ -146,7 +101,7 @@ fn unquoted(diagnostic: &Diagnostic) -> String {
 
 fn summary(diagnostics: &[Diagnostic]) -> String {
     let files: BTreeSet<&PathBuf> = diagnostics.iter().map(|diagnostic| &diagnostic.file).collect();
-    let parts: Vec<String> = [(Severity::Error, "error"), (Severity::Warning, "warning")]
+    let parts: Vec<String> = [(Severity::Error, "error"), (Severity::Warning, "warning"), (Severity::Note, "note")]
         .into_iter()
         .map(|(severity, noun)| (count(diagnostics, severity), noun))
         .filter(|(number, _)| *number > 0)
@@ -155,17 +110,8 @@ fn summary(diagnostics: &[Diagnostic]) -> String {
     format!("{} in {}", parts.join(" and "), plural(files.len(), "file"))
 }
 
-fn count(diagnostics: &[Diagnostic], severity: Severity) -> usize {
-    diagnostics.iter().filter(|diagnostic| diagnostic.severity == severity).count()
-}
-
 fn plural(number: usize, noun: &str) -> String {
     if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
-}
-
-/// Paths are shown with `/` on every system.
-fn shown(path: &Path) -> String {
-    path.to_string_lossy().replace('\\', "/")
 }
 
 /// Replaces what looks like a password by as many `*` as it has bytes, so that places stay where they are.
@@ -233,17 +179,6 @@ mod tests {
             masked,
             "url = \"mysql://tags:*********@db/x\"\nurl = \"mysql://tags:${PASSWORD}@db/x\"\nkafka = { \"sasl.password\" = \"***\" }\nregistry = \"https://me:***@host\" # https://x:1 or me@host\npassword = *****, token=\"\"\n"
         );
-    }
-
-    #[test]
-    fn json_names_line_and_column() {
-        let file = PathBuf::from("tagflow.toml");
-        let sources = BTreeMap::from([(file.clone(), "a = 1\nü = x\n".to_owned())]);
-        let diagnostics = [Diagnostic::error("T0107", file, 11..12, "no value").help("write one")];
-        let value: Value = serde_json::from_str(&render_json(&diagnostics, &sources)).unwrap();
-        assert_eq!(value["diagnostics"][0]["line"], 2);
-        assert_eq!(value["diagnostics"][0]["column"], 5);
-        assert_eq!(value["diagnostics"][0]["severity"], "error");
     }
 
     #[test]
