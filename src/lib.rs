@@ -18,8 +18,11 @@ pub mod delta;
 pub mod diagnostic;
 pub mod engine;
 mod file_lock;
+pub mod graph;
 mod inside;
 pub mod junit;
+pub mod lint;
+pub mod live;
 #[cfg(any(test, feature = "mutations"))]
 pub mod mutations;
 mod mysql_options;

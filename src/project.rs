@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::catalog::{self, Attached, Catalog};
 use crate::config::{self, Config, Outline};
-use crate::diagnostic::{Diagnostic, codes};
+use crate::diagnostic::{Diagnostic, Levels, codes, levelled};
 use crate::inside::leads_outside;
 use crate::tag::{self, Folder, TagDefinition, Tree};
 
@@ -49,7 +49,7 @@ pub struct Loaded {
 /// The file with a project's settings.
 pub const SETTINGS_FILE: &str = "tagflow.toml";
 /// The folder of the project's own functions.
-const FUNCTIONS: &str = "functions";
+pub(crate) const FUNCTIONS: &str = "functions";
 /// What is said of a link that shows files of the machine to whoever reads a check's messages.
 const LEADS_OUT: &str = "a symbolic link leads out of the project's folder";
 /// Folders nested deeper than this are a loop of links.
@@ -57,16 +57,33 @@ const DEEPEST: usize = 32;
 
 /// Reads the project in the folder `root` under a profile, with the process's environment.
 pub fn load(root: &Path, profile: Option<&str>) -> Loaded {
-    load_with_env(root, profile, &|name| std::env::var(name).ok())
+    load_over(root, profile, &BTreeMap::new())
+}
+
+/// [`load`], as if `texts` stood in those of its files: they are not written yet.
+pub fn load_over(root: &Path, profile: Option<&str>, texts: &BTreeMap<PathBuf, String>) -> Loaded {
+    load_all(root, profile, texts, &|name| std::env::var(name).ok())
 }
 
 /// [`load`], with environment variables from `env`.
 pub fn load_with_env(root: &Path, profile: Option<&str>, env: &dyn Fn(&str) -> Option<String>) -> Loaded {
+    load_all(root, profile, &BTreeMap::new(), env)
+}
+
+fn load_all(
+    root: &Path,
+    profile: Option<&str>,
+    texts: &BTreeMap<PathBuf, String>,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Loaded {
     let mut files = Files::new(root);
     files.read(Path::new(SETTINGS_FILE));
     files.read_folder(Path::new(catalog::FOLDER), &is_schema_file, 0);
     files.read_folder(Path::new(tag::FOLDER), &is_tag_file, 0);
     files.read_folder(Path::new(FUNCTIONS), &|name| name.ends_with(".sql"), 0);
+    for (file, text) in texts {
+        files.sources.entry(file.clone()).and_modify(|read| read.clone_from(text));
+    }
     let attached = read_attached(root, &files.sources);
     load_files(files, &attached, profile, env)
 }
@@ -118,8 +135,23 @@ fn load_files(
         folders: tree.folders,
         sources: sources.clone(),
     });
+    if let Some(project) = &project {
+        diagnostics = project.levelled(diagnostics);
+    }
     let fingerprint = fingerprint(&sources, attached, &unreadable);
     Loaded { project, diagnostics, unreadable, fingerprint, sources }
+}
+
+impl Project {
+    /// The diagnostics as the files want them: the header of a tag or view counts before `tagflow.toml`.
+    pub(crate) fn levelled(&self, diagnostics: Vec<Diagnostic>) -> Vec<Diagnostic> {
+        let tags = self.tags.values().map(|tag| (tag.file.as_path(), &tag.header.lints));
+        let views = self.catalog.views.values().map(|view| (view.file.as_path(), &view.lints));
+        let headers: BTreeMap<&Path, &Levels> = tags.chain(views).collect();
+        levelled(diagnostics, |told| {
+            headers.get(told.file.as_path()).copied().into_iter().chain([&self.config.lints]).collect()
+        })
+    }
 }
 
 /// What has a name among the files, and nothing else.

@@ -5,7 +5,7 @@
 use std::ops::Range;
 use std::path::Path;
 
-use crate::diagnostic::{Diagnostic, codes};
+use crate::diagnostic::{Diagnostic, Edit, codes};
 
 /// A `.sql` file cut in its parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,7 +84,9 @@ fn read_comment(
         let near = strsim::damerau_levenshtein(&lower, word) <= 1;
         let known = ["title", "description", "owner", "entity", "method", "status", "columns", "on_error"];
         if near {
-            return Err(error(format!("\"{found}\" does not start a header")).help(format!("did you mean /* {word}?")));
+            let fix = Edit { span: place.clone(), text: word.to_owned() };
+            let problem = error(format!("\"{found}\" does not start a header"));
+            return Err(problem.help(format!("did you mean /* {word}?")).fix([fix]));
         }
         if known.contains(&found) {
             return Err(error("this comment looks like a header, but does not begin with its word".to_owned())

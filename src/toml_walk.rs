@@ -13,7 +13,7 @@ use bytesize::ByteSize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::diagnostic::{Diagnostic, Severity, codes, nearest};
+use crate::diagnostic::{Diagnostic, LEVELS, LINTS, Levels, Severity, codes, nearest};
 
 /// What a variable's name begins with that is read from a file.
 const FROM_FILE: &str = "file:";
@@ -301,6 +301,18 @@ impl<'a> Walk<'a> {
         self.text(section, key)?.value
     }
 
+    /// A list of strings; empty where there is none.
+    pub(crate) fn strings(&mut self, section: &Section<'_>, key: &str) -> Vec<String> {
+        let Some(value) = section.table.get(key) else { return Vec::new() };
+        let texts = value.get_ref().as_array().map(|texts| texts.iter().map(|text| text.get_ref().as_str()));
+        let Some(found) = texts.and_then(|texts| texts.map(|text| text.map(str::to_owned)).collect::<Option<_>>())
+        else {
+            self.wrong_type(&section.label, key, value, "a list of strings");
+            return Vec::new();
+        };
+        found
+    }
+
     /// One of some words.
     pub(crate) fn word<T: Copy>(&mut self, section: &Section<'_>, key: &str, words: &[(&str, T)]) -> Option<T> {
         let text = self.text(section, key)?;
@@ -423,6 +435,18 @@ impl<'a> Walk<'a> {
         };
         let span = Some(self.at(name.span()));
         Some(Section { label: label.into(), table, span, used: parent.used, shadow: None })
+    }
+
+    /// The levels of lints under `lints`.
+    pub(crate) fn lints(&mut self, parent: &Section<'_>) -> Levels {
+        let mut levels = Levels::new();
+        let Some(section) = self.section(parent, "lints", "[lints]") else { return levels };
+        let known: Vec<&str> = LINTS.iter().map(|(name, _)| *name).collect();
+        self.check_keys(&section, &known);
+        for (name, _) in LINTS {
+            levels.extend(self.word(&section, name, &LEVELS).map(|level| ((*name).to_owned(), level)));
+        }
+        levels
     }
 
     /// Every table below the table under `key`, in the order of the file: name and section.

@@ -1,8 +1,9 @@
 //! `make bench`: rows a second and CPU seconds for the work that `Flink` was measured with (see CONTRIBUTING.md), on
 //! JSON orders of about 170 bytes, 9 fields, a million users, 4 partitions, lz4, already in a real Kafka.
 //!
-//! Each figure is of one whole pass from the first batch to the last. `TAGFLOW_BENCH_EVENTS` sets how many orders.
+//! First a check of a thousand tags, which needs no server. Each figure is of one whole pass from the first batch to the last. `TAGFLOW_BENCH_EVENTS` sets how many orders.
 
+mod check;
 mod checkpoints;
 mod recovery;
 
@@ -35,6 +36,7 @@ const USERS: u64 = 1_000_000;
 const PARTITIONS: i32 = 4;
 
 fn main() -> Result<(), Failure> {
+    check::run()?;
     let brokers = std::env::var("TAGFLOW_TEST_KAFKA").map_err(|_| "run it with `make bench`, which starts a Kafka")?;
     let store = std::env::var("TAGFLOW_TEST_MYSQL").map_err(|_| "run it with `make bench`, which starts a MariaDB")?;
     let events: u64 = std::env::var("TAGFLOW_BENCH_EVENTS").ok().map_or(Ok(4_000_000), |text| text.parse())?;

@@ -13,7 +13,7 @@ use super::kind::{check_connection, check_key_formats, read_file_format, read_ki
 use super::record_schema::{Attached, check_fields, read_avro, read_protobuf};
 use super::{Catalog, Column, EventTime, Format, Kind, OnLost, Start, Stream, Unique, View};
 use crate::config::{Origin, Outline};
-use crate::diagnostic::{Diagnostic, codes, nearest};
+use crate::diagnostic::{Diagnostic, Levels, codes, nearest};
 use crate::inside::inside;
 use crate::sql_header;
 use crate::toml_walk::{Section, Walk};
@@ -103,6 +103,21 @@ pub(crate) fn connections_named(sources: &BTreeMap<PathBuf, String>) -> BTreeSet
         .collect()
 }
 
+/// Where a schema file declares a column.
+pub(crate) fn place_of_column(file: &Path, text: &str, column: &str) -> Option<std::ops::Range<usize>> {
+    let mut walk = Walk::new(file, text);
+    let table = walk.parse(0..text.len())?;
+    let columns = walk.section(&Section::root("the stream", &table), "columns", "[columns]")?;
+    columns.table.keys().find(|name| name.get_ref() == column).map(|name| walk.at(name.span()))
+}
+
+/// The value of a key of a schema file.
+pub(crate) fn place_of_key(file: &Path, text: &str, key: &str) -> Option<std::ops::Range<usize>> {
+    let mut walk = Walk::new(file, text);
+    let table = walk.parse(0..text.len())?;
+    table.get(key).map(|value| walk.at(value.span()))
+}
+
 fn is_stream_name(name: &str) -> bool {
     name.len() <= 63
         && name.starts_with(|c: char| c.is_ascii_lowercase())
@@ -118,11 +133,12 @@ fn read_view(name: &str, file: &Path, text: &str, diagnostics: &mut Vec<Diagnost
         }
     };
     let mut walk = Walk::new(file, text);
-    let mut title = None;
+    let (mut title, mut lints) = (None, Levels::new());
     if let Some(table) = parts.toml.and_then(|range| walk.parse(range)) {
         let header = Section::root("the view header", &table);
-        walk.check_keys(&header, &["title", "description", "owner"]);
+        walk.check_keys(&header, &["title", "description", "owner", "lints"]);
         title = walk.string(&header, "title");
+        lints = walk.lints(&header);
         for key in ["description", "owner"] {
             walk.string(&header, key);
         }
@@ -133,7 +149,7 @@ fn read_view(name: &str, file: &Path, text: &str, diagnostics: &mut Vec<Diagnost
     }
     let sound = walk.diagnostics.is_empty();
     diagnostics.append(&mut walk.diagnostics);
-    sound.then(|| View { name: name.to_owned(), file: file.to_owned(), sql: text.to_owned(), title })
+    sound.then(|| View { name: name.to_owned(), file: file.to_owned(), sql: text.to_owned(), title, lints })
 }
 
 fn read_stream(

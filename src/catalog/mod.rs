@@ -18,8 +18,10 @@ use std::time::Duration;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use chrono_tz::Tz;
 
+use crate::diagnostic::Levels;
+
 pub use avro::{AvroField, AvroSchema, AvroType, TypeId};
-pub(crate) use load::{FOLDER, connections_named, load};
+pub(crate) use load::{FOLDER, connections_named, load, place_of_column, place_of_key};
 pub use protobuf::{Descriptor, Framing, ProtoField, ProtoKind, ProtoMessage, ProtobufFormat};
 pub(crate) use record_schema::{Attached, files_named};
 
@@ -246,6 +248,8 @@ pub struct View {
     pub sql: String,
     /// For people.
     pub title: Option<String>,
+    /// What becomes of warnings about it.
+    pub lints: Levels,
 }
 
 impl Stream {

@@ -16,6 +16,7 @@ pub mod show;
 pub mod status;
 pub mod verify;
 
+use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
@@ -164,18 +165,24 @@ pub fn use_colour(is_terminal: bool) -> bool {
 
 /// Reads and plans a project; all problems of all files.
 pub fn load(args: &ProjectArgs) -> (Loaded, Option<Desired>) {
-    let mut loaded = project::load(&args.project, args.profile.as_deref());
-    let desired = loaded.project.as_ref().map(|project| {
-        let (desired, diagnostics) = plan_project(project);
-        loaded.diagnostics.extend(diagnostics);
-        desired
-    });
-    loaded.diagnostics = hold_back(std::mem::take(&mut loaded.diagnostics));
+    let (mut loaded, desired) = load_over(args, &BTreeMap::new());
+    loaded.diagnostics = hold_back(loaded.diagnostics);
     loaded.diagnostics.sort_by(|left, right| {
         let place = |diagnostic: &Diagnostic| {
             (diagnostic.file.clone(), diagnostic.span.as_ref().map_or(0, |span| span.start), diagnostic.code)
         };
         place(left).cmp(&place(right))
+    });
+    (loaded, desired)
+}
+
+/// [`load`], as if `texts` stood in those of its files, and with all that follows from the errors of others.
+pub fn load_over(args: &ProjectArgs, texts: &BTreeMap<PathBuf, String>) -> (Loaded, Option<Desired>) {
+    let mut loaded = project::load_over(&args.project, args.profile.as_deref(), texts);
+    let desired = loaded.project.as_ref().map(|project| {
+        let (desired, diagnostics) = plan_project(project);
+        loaded.diagnostics.extend(diagnostics);
+        desired
     });
     (loaded, desired)
 }

@@ -16,7 +16,7 @@ use crate::column_type::parse_column_type;
 use crate::diagnostic::{Diagnostic, codes, nearest};
 use crate::toml_walk::{Environment, Section, Walk};
 
-const KEYS: &[&str] = &["timezone", "entity", "connection", "store", "engine", "serve", "profile"];
+const KEYS: &[&str] = &["timezone", "entity", "connection", "store", "engine", "serve", "lints", "profile"];
 const PROFILE_KEYS: &[&str] = &["connection", "store", "engine", "serve"];
 /// The folder of the state without a profile.
 const NO_PROFILE: &str = "default";
@@ -108,6 +108,7 @@ pub(crate) fn read(
     let (serve_below, serve_above) = layers(&mut walk, &document, overlay.as_ref(), "serve");
     let serve = read_serve(&mut walk, serve_below.as_ref(), serve_above.as_ref());
 
+    let lints = walk.lints(&document);
     let outline = Outline { timezone: timezone.unwrap_or(Tz::UTC), entities: Some(declared), connections: Some(kinds) };
     let config = match (timezone, store) {
         (Some(timezone), Some(store)) if walk.is_sound() => Some(Config {
@@ -119,6 +120,7 @@ pub(crate) fn read(
             store,
             engine,
             serve,
+            lints,
         }),
         _ => None,
     };

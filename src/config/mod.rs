@@ -19,6 +19,8 @@ use std::time::Duration;
 use arrow::datatypes::DataType;
 use chrono_tz::Tz;
 
+use crate::diagnostic::Levels;
+
 pub use load::load;
 pub(crate) use load::{Origin, Outline, read};
 
@@ -41,6 +43,8 @@ pub struct Config {
     pub engine: EngineConfig,
     /// Where the daemon answers.
     pub serve: ServeConfig,
+    /// What becomes of warnings.
+    pub lints: Levels,
 }
 
 /// What tags describe: a user, a device, a shop.

@@ -4,7 +4,9 @@
 
 pub mod codes;
 mod explanations;
+mod fixes;
 mod held_back;
+mod lints;
 mod render;
 
 use std::ops::Range;
@@ -13,7 +15,9 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 pub use explanations::{Explanation, explain, explanations};
+pub use fixes::{Mended, mend};
 pub use held_back::hold_back;
+pub use lints::{LEVELS, LINTS, Level, Levels, levelled, lint_of};
 pub use render::{render_github, render_human, render_json, render_junit, render_sarif};
 
 /// How bad it is: an error keeps the project from being accepted, the others do not.

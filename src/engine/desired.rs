@@ -1,9 +1,10 @@
 //! What should run: the project's tags, planned, and how they differ from what runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use datafusion::logical_expr::LogicalPlan;
 
@@ -12,6 +13,7 @@ use crate::diagnostic::codes::{HEADER_COLUMN, STREAMS};
 use crate::diagnostic::{Diagnostic, Severity, nearest};
 use crate::engine::intake::Reads;
 use crate::engine::replays::{self, Replays};
+use crate::lint;
 use crate::plan::codes;
 use crate::plan::flow::FlowPlan;
 use crate::plan::sql::{PlannedTagQuery, QueryPlanner, place_of, plan_tag};
@@ -20,7 +22,7 @@ use crate::project::Project;
 use crate::sink::names::unusable;
 use crate::sink::types::{StoreType, Unstorable};
 use crate::sink::{ColumnRegistration, SinkColumn, TagRegistration, TagTable, shadow_table};
-use crate::tag::{TagDefinition, place_of_column};
+use crate::tag::{Status, TagDefinition, place_of_column};
 
 /// Expressions are walked recursively, also deep ones.
 const PLANNING_STACK: usize = 256 << 20;
@@ -76,7 +78,7 @@ fn nothing(project: &Project) -> Desired {
 }
 
 fn plan_all(project: &Project) -> (Desired, Vec<Diagnostic>) {
-    let mut tags = BTreeMap::new();
+    let mut plans = BTreeMap::new();
     let replays = match replays::read(&project.config.engine.state_dir) {
         Ok(replays) => replays,
         Err(error) => {
@@ -96,26 +98,71 @@ fn plan_all(project: &Project) -> (Desired, Vec<Diagnostic>) {
         }
     };
     let mut diagnostics = planner.check_views();
-    for (name, definition) in &project.tags {
-        if definition.header.status == crate::tag::Status::Planned {
-            continue;
-        }
-        let Some(entity) = project.config.entities.get(&definition.entity) else { continue };
-        match plan_tag(&planner, &project.catalog, timezone, definition, entity) {
+    for (definition, outcome) in plan_tags(&planner, project) {
+        match outcome {
             Ok(PlannedTagQuery { logical, flow, warnings }) => {
                 diagnostics.extend(warnings);
-                let mut wrong = unstorable(definition, &flow);
-                wrong.extend(not_there(definition, &flow));
-                let is_right = wrong.is_empty();
-                diagnostics.extend(wrong);
-                if definition.runs() && is_right {
-                    tags.insert(name.clone(), planned(project, definition, logical, flow.replayed(&replays)));
-                }
+                diagnostics.extend(unstorable(definition, &flow));
+                diagnostics.extend(not_there(definition, &flow));
+                plans.insert(definition.name.as_str(), (definition, logical, flow));
             }
             Err(errors) => diagnostics.extend(errors),
         }
     }
+    let flows = plans.iter().map(|(name, (_, _, flow))| (*name, flow)).collect();
+    diagnostics.extend(lint::of_project(project, &flows));
+    let diagnostics = project.levelled(diagnostics);
+    let wrong: BTreeSet<&Path> = diagnostics
+        .iter()
+        .filter(|diagnostic| diagnostic.severity == Severity::Error)
+        .map(|diagnostic| diagnostic.file.as_path())
+        .collect();
+    let tags = plans
+        .into_iter()
+        .filter(|(_, (definition, ..))| definition.runs() && !wrong.contains(definition.file.as_path()))
+        .map(|(name, (definition, logical, flow))| {
+            (name.to_string(), planned(project, definition, logical, flow.replayed(&replays)))
+        })
+        .collect();
     (Desired { project: project.clone(), tags, replays }, diagnostics)
+}
+
+/// Plans all tags that have a query, on all cores; the outcomes are in the order of the tags.
+fn plan_tags<'p>(
+    planner: &QueryPlanner,
+    project: &'p Project,
+) -> Vec<(&'p TagDefinition, Result<PlannedTagQuery, Vec<Diagnostic>>)> {
+    let with_query = project.tags.values().filter(|tag| tag.header.status != Status::Planned);
+    let wanted: Vec<_> = with_query.filter_map(|tag| Some((tag, project.config.entities.get(&tag.entity)?))).collect();
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut planned = Vec::new();
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let Some((tag, entity)) = wanted.get(number) else { break planned };
+            let outcome = plan_tag(planner, &project.catalog, project.config.timezone, tag, entity);
+            planned.push((number, (*tag, outcome)));
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(wanted.len());
+    let mut planned = std::thread::scope(|scope| {
+        let spawn = |_| {
+            let thread = std::thread::Builder::new().name("plan".to_string()).stack_size(PLANNING_STACK);
+            // A machine that has no room for one more does with those that it has.
+            thread.spawn_scoped(scope, &work).ok()
+        };
+        let others: Vec<_> = (1..threads).filter_map(spawn).collect();
+        let mut planned = work();
+        for other in others {
+            match other.join() {
+                Ok(more) => planned.extend(more),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        planned
+    });
+    planned.sort_by_key(|(number, _)| *number);
+    planned.into_iter().map(|(_, planned)| planned).collect()
 }
 
 /// Columns that no store can hold, for their types or their names.

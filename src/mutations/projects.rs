@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::diagnostic::{Diagnostic, codes, explain, render_human, render_json};
 use crate::engine::desired::{is_sound, plan_project};
+use crate::lint;
 use crate::operator::graph::Graph;
 use crate::plan::explain::{as_json, describe};
 use crate::project::{Loaded, load_from_memory};
@@ -123,6 +124,8 @@ fn is_of_a_whole_file(code: &str) -> bool {
         codes::DUPLICATE_TAG,
         codes::TAG_ENTITY,
         codes::NO_SQL,
+        lint::codes::NO_OWNER,
+        lint::codes::UNREAD,
     ]
     .contains(&code)
 }

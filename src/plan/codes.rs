@@ -77,6 +77,24 @@ codes! {
     pub const FOREIGN: &str = "T0710";
     /// A date format of another language.
     pub const DATE_FORMAT: &str = "T0711";
+    /// NULLs before everything else in a ranking.
+    pub const NULLS_FIRST: &str = "T0712";
+    /// LOG of one argument.
+    pub const LOG_BASE: &str = "T0713";
+    /// CONCAT of what may be NULL.
+    pub const CONCAT_NULL: &str = "T0714";
+    /// GREATEST or LEAST of what may be NULL.
+    pub const GREATEST_NULL: &str = "T0715";
+    /// A cast that cuts a fraction off.
+    pub const CAST_TRUNCATES: &str = "T0716";
+    /// Rows of a long time that leave one by one.
+    pub const CLOCK_BY_ROW: &str = "T0717";
+    /// Rows that are kept for good.
+    pub const UNBOUNDED_STATE: &str = "T0718";
+    /// Columns that nobody named.
+    pub const SELECT_STAR: &str = "T0719";
+    /// Keys of which there are few.
+    pub const COARSE_KEY: &str = "T0720";
     /// Anything else that DataFusion does not plan.
     pub const NOT_PLANNED: &str = "T0800";
     /// The text is no SQL.

@@ -233,7 +233,7 @@ fn order_list(order: &[(Scalar, SortOptions)], show: &dyn Fn(&Scalar) -> String)
 }
 
 /// Canonical text with the input's own names for `#0`, `#1` …, and source columns without their hash.
-fn readable(text: &str, input: Option<&FlowNode>) -> String {
+pub(crate) fn readable(text: &str, input: Option<&FlowNode>) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('#') {

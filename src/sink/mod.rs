@@ -12,6 +12,7 @@ pub mod names;
 pub mod read_back;
 pub mod registry;
 pub mod sqlite;
+mod try_out;
 pub mod types;
 
 use std::path::Path;
@@ -24,6 +25,7 @@ use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 
 use self::lease::{Claim, Holder, Opened};
+pub use self::try_out::{StoreFault, try_store};
 use crate::config::Store;
 use crate::delta::{Clock, Lost, Offsets, Watermarks};
 

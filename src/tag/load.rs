@@ -28,6 +28,8 @@ const KEYS: &[&str] = &[
     "allowed_lateness",
     "early",
     "recompute_every",
+    "readers",
+    "lints",
     "columns",
 ];
 
@@ -233,6 +235,8 @@ fn read_header(walk: &mut Walk<'_>, header: &Section<'_>) -> TagHeader {
         state_limit: walk.bytes(header, "state_limit"),
         emission: read_emission(walk, header),
         recompute_every: walk.duration(header, "recompute_every", SHORTEST_STEP),
+        readers: walk.strings(header, "readers"),
+        lints: walk.lints(header),
         columns: walk
             .sections(header, "columns")
             .into_iter()

@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::diagnostic::Levels;
+
 pub(crate) use load::{FOLDER, FOLDER_FILE, Tree, load, place_of_column};
 
 /// One tag as its author wrote it.
@@ -51,6 +53,10 @@ pub struct TagHeader {
     pub emission: Emission,
     /// How often values of the whole population may change.
     pub recompute_every: Option<Duration>,
+    /// Who reads its table.
+    pub readers: Vec<String>,
+    /// What becomes of warnings about it.
+    pub lints: Levels,
     /// More to say of single columns.
     pub columns: BTreeMap<String, ColumnHeader>,
 }

@@ -2,9 +2,12 @@
 //! kept beside it in `snapshots/`. `INSTA_UPDATE=always cargo test --test diagnostics` writes them anew: read them.
 
 mod explained;
+mod fixes;
+mod lints;
 mod memory;
 mod projects;
 mod promises;
+mod since;
 mod sql;
 
 use std::collections::BTreeMap;
@@ -66,6 +69,11 @@ pub(crate) fn load(files: &BTreeMap<String, String>, profile: Option<&str>) -> (
 fn all_problems(loaded: &Loaded) -> Vec<Diagnostic> {
     let planned = loaded.project.as_ref().map(|project| plan_project(project).1).unwrap_or_default();
     hold_back(loaded.diagnostics.iter().cloned().chain(planned).collect())
+}
+
+/// False for that nothing reads the view of the shop: it is there to be read, and most cases are about something else.
+pub(crate) fn is_about_the_case(told: &Diagnostic) -> bool {
+    told.code != tagflow::lint::codes::UNREAD || !told.file.ends_with("paid_orders.sql")
 }
 
 /// The files of a case, which begin with `--- file: PATH`, and the profile of a `--- profile: NAME` before them.

@@ -155,7 +155,7 @@ struct Check {
     args: check::CheckArgs,
 }
 
-fn run_check(root: &Path, more: &[&str]) -> (u8, String) {
+pub(crate) fn run_check(root: &Path, more: &[&str]) -> (u8, String) {
     let mut words = vec!["check", "--project", root.to_str().unwrap()];
     words.extend(more);
     let mut out = Vec::new();

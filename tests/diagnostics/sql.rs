@@ -34,7 +34,7 @@ fn problems(sql: &str) -> String {
     ]);
     let (_folder, loaded) = super::load(&files, None);
     let (_, planned) = plan_project(&loaded.project.unwrap());
-    let diagnostics = loaded.diagnostics.into_iter().chain(planned);
+    let diagnostics = loaded.diagnostics.into_iter().chain(planned).filter(super::is_about_the_case);
     let mut text = String::new();
     for diagnostic in diagnostics {
         let place = diagnostic.span.map_or("", |span| &sql[span]);
@@ -47,7 +47,7 @@ fn problems(sql: &str) -> String {
 }
 
 /// Queries behind `--- what is wrong`.
-fn cases() -> Vec<(String, String)> {
+pub(crate) fn cases() -> Vec<(String, String)> {
     let text = include_str!("sql_mistakes.txt");
     let cases = text.split("--- ").skip(1).map(|case| case.split_once('\n').unwrap());
     cases.map(|(name, sql)| (name.to_owned(), sql.trim_end().to_owned())).collect()

@@ -5,6 +5,7 @@ mod broker;
 mod catching_up;
 mod certificates;
 mod check_formats;
+mod check_live;
 mod checkpoints;
 mod console;
 mod daemon;

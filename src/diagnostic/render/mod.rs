@@ -49,7 +49,10 @@ impl Region {
 
 fn sorted(diagnostics: &[Diagnostic]) -> Vec<&Diagnostic> {
     let mut sorted: Vec<&Diagnostic> = diagnostics.iter().collect();
-    sorted.sort_by_key(|diagnostic| (&diagnostic.file, diagnostic.span.as_ref().map(|span| (span.start, span.end))));
+    sorted.sort_by_key(|diagnostic| {
+        let place = diagnostic.span.as_ref().map(|span| (span.start, span.end));
+        (&diagnostic.file, diagnostic.severity == Severity::Note, place)
+    });
     sorted
 }
 

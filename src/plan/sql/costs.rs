@@ -88,7 +88,7 @@ fn compares_times(join: &JoinPlan) -> bool {
 }
 
 /// The stream all of whose rows come through a node.
-fn whole_stream(plan: &FlowPlan, node: NodeIndex) -> Option<&str> {
+pub(crate) fn whole_stream(plan: &FlowPlan, node: NodeIndex) -> Option<&str> {
     let node = &plan.nodes[node];
     let is_lower = |bound: &ClockBound| bound.comparison.is_lower();
     match &node.kind {

@@ -150,6 +150,47 @@ pub(crate) fn instead_of(name: &str, function: &Function) -> Option<String> {
     })
 }
 
+/// Functions that are called otherwise here, or written otherwise, and give the very same.
+const THE_SAME: &[&str] = &[
+    "if",
+    "iff",
+    "count_if",
+    "countif",
+    "lcase",
+    "ucase",
+    "ceiling",
+    "sign",
+    "mod",
+    "isnull",
+    "instr",
+    "charindex",
+    "locate",
+    "curdate",
+    "year",
+    "month",
+    "day",
+    "dayofmonth",
+    "dayofyear",
+    "hour",
+    "minute",
+    "second",
+    "quarter",
+    "get_json_object",
+    "json_unquote",
+    "regexp",
+    "rlike",
+    "truncate",
+    "last_day",
+];
+
+/// True where [`instead_of`] is the same for certain, so that it can be put in the place of the call.
+pub(crate) fn is_the_same(name: &str, function: &Function) -> bool {
+    // Hive's DATE_SUB of a number of days makes a date of it; MySQL's of an INTERVAL is plain arithmetic.
+    let is_of_interval = matches!(name, "date_sub" | "subdate" | "date_add" | "adddate")
+        && arguments(function).iter().any(|argument| matches!(argument, Expr::Interval(_)));
+    THE_SAME.contains(&name) || is_of_interval
+}
+
 /// The value at the path `$.a[0].b` of a JSON text: `payload->'a'->0->>'b'`.
 pub(crate) fn json_path(value: &str, path: &str) -> Option<String> {
     arrows(value, &json_keys(path)?)

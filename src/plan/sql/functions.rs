@@ -1,9 +1,10 @@
 //! Functions that are not there, or that mean something else than in Hive and MySQL, and what to write instead.
 
 use datafusion::execution::context::SessionState;
-use datafusion::sql::sqlparser::ast::{Function, ObjectNamePart, Spanned};
+use datafusion::sql::sqlparser::ast::{Expr, Function, ObjectNamePart, Spanned};
+use datafusion::sql::sqlparser::tokenizer::Span;
 
-use crate::diagnostic::{Diagnostic, nearest};
+use crate::diagnostic::{Diagnostic, Edit, nearest};
 use crate::plan::codes;
 use crate::plan::sql::date_formats::{self, Foreign};
 use crate::plan::sql::foreign;
@@ -37,7 +38,13 @@ pub(crate) fn unknown(text: &SqlText<'_>, function: &Function, state: &SessionSt
         return function.over.is_none().then(|| error.help(help));
     }
     if let Some(instead) = foreign::instead_of(&name, function) {
-        return Some(text.error(codes::FOREIGN, span, format!("`{name}` is not known here")).help(instead));
+        // A call out of a function of the project has no place in this file.
+        let is_here = function.name.span() != Span::empty();
+        let edit = (is_here && foreign::is_the_same(&name, function)).then(|| written(&instead)).flatten();
+        let place = text.expr(&Expr::Function(function.clone()));
+        let fix = edit.map(|sql| Edit { span: place, text: sql.to_string() });
+        let error = text.error(codes::FOREIGN, span, format!("`{name}` is not known here"));
+        return Some(error.help(instead).fix(fix));
     }
     let functions = state.scalar_functions().keys().chain(state.aggregate_functions().keys()).map(String::as_str);
     let mut functions: Vec<&str> = functions.collect();
@@ -45,6 +52,11 @@ pub(crate) fn unknown(text: &SqlText<'_>, function: &Function, state: &SessionSt
     let help = nearest(&name, functions).map(|near| format!("did you mean `{near}`?"));
     let error = text.error(codes::UNKNOWN_FUNCTION, span, format!("there is no function `{name}`"));
     Some(Diagnostic { help, ..error })
+}
+
+/// What stands between the signs of "write `…`".
+fn written(help: &str) -> Option<&str> {
+    help.strip_prefix("write `")?.strip_suffix('`')
 }
 
 /// The problem of a format of dates that is another language's, or none.
@@ -74,7 +86,9 @@ pub(crate) fn date_format(text: &SqlText<'_>, function: &Function) -> Option<Dia
                 .help(format!("write `to_char({}, '{ours}')`", arguments[0]))
         }
         Foreign::Of(whose, Some(ours)) => {
-            error(format!("'{format}' is a date format of {whose}")).help(format!("write '{ours}'"))
+            let quoted = format!("'{}'", ours.replace('\'', "''"));
+            let error = error(format!("'{format}' is a date format of {whose}")).help(format!("write {quoted}"));
+            error.fix([Edit { span: span.clone(), text: quoted }])
         }
     })
 }

@@ -15,8 +15,11 @@ mod functions;
 mod grouped;
 mod grouping;
 mod instants;
+mod lints;
+mod located;
 mod lookups;
 mod macros;
+mod mentions;
 mod misread;
 mod names;
 mod null_keys;
@@ -49,6 +52,7 @@ use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast;
 
 use self::macros::Macros;
+pub use self::mentions::{Mentions, mentions};
 use self::names::Tables;
 use self::text::SqlText;
 use self::views::{Next, Reads};
@@ -320,16 +324,9 @@ impl QueryPlanner {
         if problems.iter().any(|problem| problem.severity == Severity::Error) {
             return Err(problems);
         }
-        for division in division::of_integers(&query, &headed, |query| self.plan(query).ok()) {
-            let message = "an integer divided by an integer gives an integer: 1 / 3 = 0";
-            let warning = sql.warning(codes::INTEGER_DIVISION, sql.expr(&division), message);
-            problems.push(warning.help(match &division {
-                ast::Expr::BinaryOp { left, right, .. } => {
-                    format!("if a fraction is meant, write `CAST({left} AS DOUBLE) / {right}`")
-                }
-                _ => "if a fraction is meant, CAST one of them AS DOUBLE".to_string(),
-            }));
-        }
+        let plan_again = |query: ast::Query| self.plan(query).ok();
+        problems.extend(division::of_integers(sql, &query, &headed, &plan_again));
+        problems.extend(lints::find(sql, &query, &headed, &plan_again));
         problems.extend(epoch::of_wall_time(sql, &headed));
         problems.extend(ties::left_open(sql, &optimised));
         Ok(PlannedFile { plan, optimised, warnings: problems })
@@ -433,6 +430,9 @@ pub fn plan_tag(
             warnings.extend(of_sets);
             warnings.extend(costs::of(&sql, &flow, &tag.header, timezone));
             warnings.extend(instants::as_keys(&sql, &flow, timezone));
+            warnings.extend(lints::kept(&sql, &flow));
+            let columns: Vec<&str> = flow.key.iter().chain(&flow.columns).map(|column| column.name.as_str()).collect();
+            warnings.extend(lints::of_output(&sql, &columns));
             Ok(PlannedTagQuery { logical: planned.plan, flow, warnings })
         }
         Err(Refusal { code, message, help, word }) => {

@@ -39,14 +39,14 @@ pub(crate) fn left_out(text: &SqlText<'_>, plan: &LogicalPlan, key: &[OutputColu
 
 /// What the columns of a plan were made of, by name in small letters, and what conditions look at.
 #[derive(Default)]
-struct Origins {
+pub(crate) struct Origins {
     made_of: Vec<(String, BTreeSet<String>)>,
     looked_at: BTreeSet<String>,
 }
 
 impl Origins {
     /// None where a FULL JOIN has NULLs on either side, which COALESCE takes away.
-    fn of(plan: &LogicalPlan) -> Option<Origins> {
+    pub(crate) fn of(plan: &LogicalPlan) -> Option<Origins> {
         let mut origins = Origins::default();
         let mut merges = false;
         let names = |expr: &Expr| -> BTreeSet<String> {
@@ -72,7 +72,7 @@ impl Origins {
     }
 
     /// True where a condition is about the column, or about what it was made of.
-    fn are_looked_at(&self, column: &str) -> bool {
+    pub(crate) fn are_looked_at(&self, column: &str) -> bool {
         let mut names = BTreeSet::from([column.to_lowercase()]);
         loop {
             let known = names.len();

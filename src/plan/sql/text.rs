@@ -8,8 +8,8 @@ use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, Tokenizer};
 
-use crate::diagnostic::Diagnostic;
 use crate::diagnostic::codes::NO_SQL;
+use crate::diagnostic::{Diagnostic, Edit};
 use crate::plan::codes;
 use crate::plan::sql::dialect::Bound;
 use crate::plan::sql::{times, windows};
@@ -267,7 +267,15 @@ impl<'a> SqlText<'a> {
             let message = format!("`{}` is a variable, and a tag has none", &self.text[variable.clone()]);
             return self.error(codes::PLACEHOLDER, variable, message).help(WITHOUT_VARIABLES);
         }
-        let diagnostic = self.error(codes::SYNTAX, span.clone(), message);
+        let sign = self
+            .text
+            .get(span.clone())
+            .and_then(|found| found.chars().next())
+            .and_then(narrow)
+            .filter(|(wide, _)| !wide.is_ascii());
+        let fix = sign
+            .map(|(wide, narrow)| Edit { span: span.start..span.start + wide.len_utf8(), text: narrow.to_string() });
+        let diagnostic = self.error(codes::SYNTAX, span.clone(), message).fix(fix);
         match self.syntax_help(span) {
             Some(help) => diagnostic.help(help),
             None => diagnostic,
@@ -311,6 +319,11 @@ impl<'a> SqlText<'a> {
         }
         None
     }
+}
+
+/// An expression out of text of ours.
+pub(crate) fn expression(sql: &str) -> Option<Expr> {
+    Parser::new(&Bound::default()).try_with_sql(sql).ok()?.parse_expr().ok()
 }
 
 /// Signs that text programs and Chinese keyboards write for those of SQL.

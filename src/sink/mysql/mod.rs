@@ -16,6 +16,7 @@ mod meta;
 mod server;
 mod shown;
 pub mod swap;
+mod try_out;
 mod write;
 
 use std::collections::BTreeMap;
@@ -31,6 +32,7 @@ use self::encode::{quote_name, quote_optional, quote_text};
 use self::lease::{Keeper, Lease};
 use self::meta::{committed_progress, names, write_progress, write_registrations};
 use self::server::{Abilities, Server, Session};
+pub use self::try_out::try_out;
 use super::cells::wall_time_text;
 use super::keys::{KeyLimit, fit_keys};
 use super::lease::{Claim, Opened};

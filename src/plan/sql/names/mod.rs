@@ -16,7 +16,7 @@ use datafusion::sql::sqlparser::ast::{
     WildcardAdditionalOptions, visit_expressions,
 };
 
-use crate::diagnostic::{Diagnostic, nearest};
+use crate::diagnostic::{Diagnostic, Edit, nearest};
 use crate::plan::codes;
 use crate::plan::sql::relations::{Columns, Relation, declared, find, renamed, respell};
 use crate::plan::sql::text::{SqlText, WITHOUT_VARIABLES};
@@ -392,7 +392,11 @@ impl Resolver<'_> {
             }
         };
         let message = format!("column `{name}` not found in {place}");
-        self.resolved.problems.push(self.text.error(codes::UNKNOWN_COLUMN, span, message).help(help));
+        // With no column of such a name nothing else can be meant by it.
+        let is_text = ident.quote_style == Some('"') && !qualified && nearest(name, known.iter().copied()).is_none();
+        let quoted = Edit { span: span.clone(), text: format!("'{}'", name.replace('\'', "''")) };
+        let problem = self.text.error(codes::UNKNOWN_COLUMN, span, message).help(help);
+        self.resolved.problems.push(problem.fix(is_text.then_some(quoted)));
     }
 }
 
