@@ -149,7 +149,7 @@ fn plan_tags<'p>(
         let spawn = |_| {
             let thread = std::thread::Builder::new().name("plan".to_string()).stack_size(PLANNING_STACK);
             // A machine that has no room for one more does with those that it has.
-            thread.spawn_scoped(scope, &work).ok()
+            thread.spawn_scoped(scope, work).ok()
         };
         let others: Vec<_> = (1..threads).filter_map(spawn).collect();
         let mut planned = work();
