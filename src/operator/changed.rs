@@ -5,6 +5,8 @@
 
 use hashbrown::HashSet;
 
+use crate::operator::rows::heap_bytes;
+
 /// A set of slots, one bit for each.
 #[derive(Debug, Default)]
 pub struct SlotSet(Vec<u64>);
@@ -125,7 +127,7 @@ impl ChangedRows {
             (self.rows, self.bytes) = (None, 0);
             return;
         }
-        self.bytes += self.scratch.len();
+        self.bytes += heap_bytes(self.scratch.len());
         rows.insert(self.scratch.as_slice().into());
     }
 
@@ -143,7 +145,7 @@ impl ChangedRows {
 
     /// Bytes in use, estimated.
     pub fn bytes(&self) -> usize {
-        self.bytes + self.rows.as_ref().map_or(0, |rows| rows.capacity() * (size_of::<Box<[u8]>>() + 1))
+        self.bytes + self.rows.as_ref().map_or(0, HashSet::allocation_size)
     }
 
     /// Whether a checkpoint holds what is here now, which is so many rows.

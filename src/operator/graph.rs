@@ -363,14 +363,13 @@ impl Graph {
             }
         }
         self.taken += events.values().map(bytes_of).sum::<usize>();
+        let of_tag =
+            |(name, tag): (&String, &TagOutput)| Some((name.clone(), deltas.get(tag.outputs.last()?)?.clone()));
+        let of_tags = self.tags.iter().filter_map(of_tag).collect();
+        // What was between operators is not needed while keys leave.
+        drop(deltas);
         self.keep_in_room();
-        self.tags
-            .iter()
-            .filter_map(|(name, tag)| {
-                let output = tag.outputs.last()?;
-                Some((name.clone(), deltas.get(output)?.clone()))
-            })
-            .collect()
+        of_tags
     }
 
     /// The next instant at which rows enter or leave without an event.

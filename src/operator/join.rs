@@ -279,9 +279,10 @@ impl Join {
     pub fn size(&self) -> (usize, usize) {
         let cold: ColdSize = self.cold().into_iter().map(Cold::size).sum();
         let known = self.shards.iter().flat_map(|shard| &shard.keys);
-        let bytes: usize = known.map(|(key, rows)| key.len() + rows.bytes()).sum();
+        let bytes: usize = known.map(|(key, rows)| rows::heap_bytes(key.len()) + rows.bytes()).sum();
+        let tables: usize = self.shards.iter().map(|shard| shard.keys.allocation_size()).sum();
         let notes = self.shards.iter().flat_map(|shard| &shard.changed).map(ChangedRows::bytes);
-        (self.in_memory() + cold.rows, bytes + notes.sum::<usize>() + cold.memory)
+        (self.in_memory() + cold.rows, bytes + tables + notes.sum::<usize>() + cold.memory)
     }
 }
 
@@ -296,23 +297,26 @@ impl Shard {
         self.rows[side] += usize::from(known.is_none());
     }
 
-    fn rows(&self, side: usize) -> impl Iterator<Item = (&[u8], &[u8], Entry)> {
-        let of_key = move |(key, rows)| {
-            KeyRows::side(rows, side).iter().map(move |(row, entry)| (AsRef::as_ref(key), row.as_ref(), *entry))
-        };
-        self.keys.iter().flat_map(of_key)
-    }
-
     fn find(&self, side: usize, key: &[u8], row: &[u8]) -> Option<Entry> {
         self.keys.get(key)?.side(side).get(row).copied()
     }
 }
 
+/// Every row of one side: its key, itself, and what is known of it.
+fn rows_of<'a>(
+    keys: impl Iterator<Item = (&'a Bytes, &'a KeyRows)> + Clone,
+    side: usize,
+) -> impl Iterator<Item = (&'a [u8], &'a [u8], Entry)> + Clone {
+    keys.flat_map(move |(key, rows)| {
+        rows.side(side).iter().map(move |(row, entry)| (key.as_ref(), row.as_ref(), *entry))
+    })
+}
+
 impl Stateful for Join {
     fn snapshot(&self) -> Result<Vec<StatePart>, OperatorError> {
         let part = |side: usize| {
-            let rows: Vec<_> = self.shards.iter().flat_map(|shard| shard.rows(side)).collect();
-            Ok(StatePart::whole(TABLES[side], 2, side::batch(rows.iter().copied())?))
+            let rows = rows_of(self.shards.iter().flat_map(|shard| &shard.keys), side);
+            Ok(StatePart::whole(TABLES[side], 2, side::batch(rows)?))
         };
         [LEFT, RIGHT].into_iter().map(part).collect()
     }

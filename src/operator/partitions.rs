@@ -182,11 +182,6 @@ impl Shard {
         let known = self.partitions.entry(key.into()).or_default().rows.insert(row.into(), weight);
         self.rows += usize::from(known.is_none());
     }
-
-    fn rows(&self) -> impl Iterator<Item = (&[u8], &[u8], i64)> {
-        let by_key = self.partitions.iter();
-        by_key.flat_map(|(key, kept)| kept.rows.iter().map(move |(row, weight)| (key.as_ref(), row.as_ref(), *weight)))
-    }
 }
 
 /// All partitions, in shards by the hash of their keys.
@@ -206,10 +201,12 @@ impl Partitions {
     pub fn size(&self) -> (usize, usize) {
         let cold: ColdSize = self.cold().into_iter().map(Cold::size).sum();
         let partitions = self.shards.iter().flat_map(|shard| &shard.partitions);
-        let bytes = |kept: &Kept| kept.rows.keys().map(|row| row.len() + 32).sum::<usize>();
-        let bytes: usize = partitions.map(|(key, kept)| key.len() + 64 + bytes(kept)).sum();
-        let notes: usize = self.shards.iter().map(|shard| shard.changed.bytes()).sum();
-        (self.in_memory() + cold.rows, bytes + notes + cold.memory)
+        let of_partition =
+            |(key, kept): (&Box<[u8]>, &Kept)| rows::heap_bytes(key.len()) + rows::multiset_bytes(&kept.rows);
+        let bytes: usize = partitions.map(of_partition).sum();
+        let of_shard = |shard: &Shard| shard.partitions.allocation_size() + shard.changed.bytes();
+        let beside: usize = self.shards.iter().map(of_shard).sum();
+        (self.in_memory() + cold.rows, bytes + beside + cold.memory)
     }
 }
 
@@ -226,6 +223,13 @@ fn each(parts: &[StatePart], mut take: impl FnMut(&[u8], &[u8], i64)) -> Result<
     Ok(())
 }
 
+/// The same of partitions in memory.
+fn rows_of<'a>(
+    partitions: impl Iterator<Item = (&'a Box<[u8]>, &'a Kept)> + Clone,
+) -> impl Iterator<Item = (&'a [u8], &'a [u8], i64)> + Clone {
+    partitions.flat_map(|(key, kept)| kept.rows.iter().map(move |(row, weight)| (key.as_ref(), row.as_ref(), *weight)))
+}
+
 fn batch<'a>(rows: impl Iterator<Item = (&'a [u8], &'a [u8], i64)> + Clone) -> Result<RecordBatch, OperatorError> {
     let weights = Arc::new(Int64Array::from_iter_values(rows.clone().map(|(.., weight)| weight))) as ArrayRef;
     let schema = Schema::new([rows::key_fields(), vec![Field::new("weight", DataType::Int64, false)]].concat());
@@ -235,8 +239,8 @@ fn batch<'a>(rows: impl Iterator<Item = (&'a [u8], &'a [u8], i64)> + Clone) -> R
 
 impl Stateful for Partitions {
     fn snapshot(&self) -> Result<Vec<StatePart>, OperatorError> {
-        let all: Vec<_> = self.shards.iter().flat_map(Shard::rows).collect();
-        Ok(vec![StatePart::whole(ROWS, 2, batch(all.iter().copied())?)])
+        let all = rows_of(self.shards.iter().flat_map(|shard| &shard.partitions));
+        Ok(vec![StatePart::whole(ROWS, 2, batch(all)?)])
     }
 
     fn changes(&mut self) -> Result<Vec<StatePart>, OperatorError> {

@@ -15,6 +15,29 @@ use crate::operator::OperatorError;
 /// Encoded rows in their order, with their weights.
 pub type Multiset = BTreeMap<Box<[u8]>, i64>;
 
+/// Entries of a node of a tree.
+const NODE: usize = 11;
+
+/// Bytes that so many bytes take on the heap, with what an allocator adds.
+pub fn heap_bytes(length: usize) -> usize {
+    if length == 0 { 0 } else { (length + 8).next_multiple_of(16).max(32) }
+}
+
+/// Bytes of the nodes of a tree of boxes: one for few rows, else most of them about two thirds full.
+pub fn tree_bytes<V>(entries: usize) -> usize {
+    let node = heap_bytes(NODE * size_of::<(Box<[u8]>, V)>() + 16);
+    match entries {
+        0 => 0,
+        few if few <= NODE => node,
+        many => many * node / 7,
+    }
+}
+
+/// Bytes of a multiset on the heap, estimated.
+pub fn multiset_bytes(rows: &Multiset) -> usize {
+    tree_bytes::<i64>(rows.len()) + rows.keys().map(|row| heap_bytes(row.len())).sum::<usize>()
+}
+
 /// Adds `weight` to a row; a row of weight zero is not kept.
 pub fn add(rows: &mut Multiset, row: &[u8], weight: i64) {
     match rows.get_mut(row) {

@@ -51,14 +51,14 @@ impl ValueCounts {
                 self.distinct[slot as usize] += i64::from(after > 0) - i64::from(before > 0);
                 if after == 0 {
                     let (removed, _) = entry.remove();
-                    self.value_bytes -= removed.value.len();
+                    self.value_bytes -= rows::heap_bytes(removed.value.len());
                 } else {
                     entry.get_mut().weight = after;
                 }
             }
             Err(_) => {
                 self.distinct[slot as usize] += i64::from(weight > 0);
-                self.value_bytes += value.len();
+                self.value_bytes += rows::heap_bytes(value.len());
                 let new = Occurrence { slot, weight, value: value.into() };
                 self.table.insert_unique(hash_value, new, |known| hash(known.slot, &known.value));
             }
@@ -92,7 +92,7 @@ impl ValueCounts {
     /// Forgets these slots, whatever they hold.
     pub fn let_out(&mut self, slots: &SlotSet) {
         for known in self.table.extract_if(|known| slots.has(known.slot)) {
-            self.value_bytes -= known.value.len();
+            self.value_bytes -= rows::heap_bytes(known.value.len());
             self.distinct[known.slot as usize] = 0;
         }
     }
@@ -113,7 +113,7 @@ impl ValueCounts {
 
     /// Bytes in use, estimated.
     pub fn bytes(&self) -> usize {
-        self.table.capacity() * (size_of::<Occurrence>() + 1) + self.value_bytes + self.distinct.capacity() * 8
+        self.table.allocation_size() + self.value_bytes + self.distinct.capacity() * 8
     }
 }
 
@@ -194,8 +194,7 @@ impl Multisets {
 
     /// Bytes in use, estimated.
     pub fn bytes(&self) -> usize {
-        self.by_slot.capacity() * 24
-            + self.by_slot.iter().flat_map(Multiset::keys).map(|value| value.len() + 32).sum::<usize>()
+        self.by_slot.capacity() * 24 + self.by_slot.iter().map(rows::multiset_bytes).sum::<usize>()
     }
 }
 
@@ -300,7 +299,9 @@ impl Extreme {
     /// Bytes in use, estimated.
     pub fn bytes(&self) -> usize {
         match &self.values {
-            Values::Best(best) => best.capacity() * 16 + best.iter().flatten().map(|value| value.len()).sum::<usize>(),
+            Values::Best(best) => {
+                best.capacity() * 16 + best.iter().flatten().map(|value| rows::heap_bytes(value.len())).sum::<usize>()
+            }
             Values::All(all) => all.bytes(),
         }
     }

@@ -15,7 +15,7 @@ use self::index::Index;
 use self::log::{Log, LogFile, Record, Scan};
 pub use self::records::KeyColumns;
 use self::records::Tables;
-pub use self::spills::{Spills, keys_of_shard, spill_shards};
+pub use self::spills::{Spills, bring_in_parts, spill_shards};
 use crate::operator::{OperatorError, StatePart};
 
 /// About how many bytes of rows are read at once of all that is out.

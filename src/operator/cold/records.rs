@@ -130,15 +130,17 @@ impl Tables {
 
     /// One record for each key, and how many rows they have.
     pub(super) fn encode(&mut self, parts: &[StatePart]) -> Result<(Vec<Record>, usize), OperatorError> {
-        let mut by_key: HashMap<Vec<u8>, usize> = HashMap::new();
+        let mut encoded = Vec::with_capacity(parts.len());
+        for part in parts.iter().filter(|part| part.batch.num_rows() > 0) {
+            let number = self.number(part)?;
+            let rest = self.known[number].rest.convert_columns(&part.batch.columns()[self.keys.width()..])?;
+            encoded.push(((number as u32).to_le_bytes(), self.encode_keys(&part.batch)?, rest));
+        }
+        let mut by_key: HashMap<&[u8], usize> = HashMap::new();
         let mut records: Vec<Record> = Vec::new();
         let mut rows = 0;
-        for part in parts.iter().filter(|part| part.batch.num_rows() > 0) {
-            let number = (self.number(part)? as u32).to_le_bytes();
-            let keys = self.encode_keys(&part.batch)?;
-            let rest = self.known[u32::from_le_bytes(number) as usize].rest.clone();
-            let rest = rest.convert_columns(&part.batch.columns()[self.keys.width()..])?;
-            for row in 0..part.batch.num_rows() {
+        for (number, keys, rest) in &encoded {
+            for row in 0..rest.num_rows() {
                 let key = keys.get(row);
                 let at = match by_key.get(key) {
                     Some(at) => *at,
@@ -146,14 +148,14 @@ impl Tables {
                         let mut bytes = Vec::with_capacity(key.len() + rest.row(row).data().len() + 12);
                         push(&mut bytes, key);
                         records.push(Record { hash: hash(key), bytes });
-                        by_key.insert(key.to_vec(), records.len() - 1);
+                        by_key.insert(key, records.len() - 1);
                         records.len() - 1
                     }
                 };
                 records[at].bytes.extend(number);
                 push(&mut records[at].bytes, rest.row(row).data());
             }
-            rows += part.batch.num_rows();
+            rows += rest.num_rows();
         }
         Ok((records, rows))
     }

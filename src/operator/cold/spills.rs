@@ -22,7 +22,7 @@ pub trait Spills {
 }
 
 /// In so many lots a shard spills its share: each is in memory several times over while it is written.
-const LOTS: usize = 8;
+const LOTS: usize = 16;
 /// A lot has so many keys at least.
 const SMALLEST_LOT: usize = 1024;
 
@@ -49,8 +49,20 @@ pub fn spill_shards<S: Send>(
     Ok(gone.collect::<Result<Vec<usize>, OperatorError>>()?.into_iter().sum())
 }
 
-/// The keys of parts that are of one of so many shards, where the first column is the encoded key.
-pub fn keys_of_shard(parts: &[StatePart], shard: usize, shards: usize) -> Result<Vec<&[u8]>, OperatorError> {
+/// Takes those keys of parts of a state back that are out, where the first column is the encoded key.
+pub fn bring_in_parts<S>(
+    shards: &mut [S],
+    parts: &[StatePart],
+    cold: impl Fn(&S) -> &Cold,
+    bring_in: impl Fn(&mut S, Vec<&[u8]>) -> Result<(), OperatorError>,
+) -> Result<(), OperatorError> {
+    let count = shards.len();
+    let with_cold = shards.iter_mut().enumerate().filter(|(_, shard)| !cold(shard).is_empty());
+    with_cold.into_iter().try_for_each(|(number, shard)| bring_in(shard, keys_of_shard(parts, number, count)?))
+}
+
+/// The keys of parts that are of one of so many shards.
+fn keys_of_shard(parts: &[StatePart], shard: usize, shards: usize) -> Result<Vec<&[u8]>, OperatorError> {
     let mut own = Vec::new();
     for part in parts {
         let keys = binary_column(&part.batch, 0)?;

@@ -51,9 +51,12 @@ impl KeyRows {
         self.left.is_empty() && self.right.is_empty()
     }
 
+    /// Bytes on the heap.
     pub fn bytes(&self) -> usize {
-        let rows = self.left.keys().chain(self.right.keys());
-        size_of::<Self>() + rows.map(|row| row.len() + size_of::<(Bytes, Entry)>()).sum::<usize>()
+        let of_rows = |side: &Rows| {
+            rows::tree_bytes::<Entry>(side.len()) + side.keys().map(|row| rows::heap_bytes(row.len())).sum::<usize>()
+        };
+        of_rows(&self.left) + of_rows(&self.right)
     }
 }
 

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Join, LEFT, RIGHT, Shard, TABLES};
-use crate::operator::cold::{Cold, Scratch, Spills, keys_of_shard, spill_shards};
-use crate::operator::join::side::{self, Bytes, Entry, KeyRows};
+use super::{Join, LEFT, RIGHT, Shard, TABLES, rows_of};
+use crate::operator::cold::{Cold, Scratch, Spills, bring_in_parts, spill_shards};
+use crate::operator::join::side::{self, Bytes, KeyRows};
 use crate::operator::{OperatorError, StatePart};
 
 impl Shard {
@@ -25,33 +25,34 @@ impl Shard {
     /// Lets keys go that were not met since this was called before, until so many rows are gone.
     fn spill(&mut self, most: usize, scratch: &Arc<dyn Scratch>) -> Result<usize, OperatorError> {
         let awaited = [LEFT, RIGHT].map(|side| self.changed[side].awaited_keys());
-        let (mut idle, mut count): (Vec<Bytes>, usize) = (Vec::new(), 0);
-        for (key, rows) in &mut self.keys {
-            if count >= most {
-                break;
-            }
-            let stays = std::mem::take(&mut rows.is_recent) || awaited.iter().any(|keys| keys.contains(key.as_ref()));
-            if !stays {
-                count += rows.len();
-                idle.push(key.clone());
-            }
+        let goes = |key: &Bytes, rows: &mut KeyRows| {
+            !std::mem::take(&mut rows.is_recent) && !awaited.iter().any(|keys| keys.contains(key.as_ref()))
+        };
+        let mut going = self.keys.extract_if(goes);
+        let (mut idle, mut count): (Vec<(Bytes, KeyRows)>, usize) = (Vec::new(), 0);
+        while count < most
+            && let Some((key, rows)) = going.next()
+        {
+            count += rows.len();
+            idle.push((key, rows));
         }
-        drop(awaited);
+        drop(going);
         if idle.is_empty() {
             return Ok(0);
         }
         let part = |side: usize| -> Result<StatePart, OperatorError> {
-            let of_key = |key: &Bytes| -> Vec<(Bytes, Bytes, Entry)> {
-                let rows = self.keys.get(key).into_iter().flat_map(|rows| rows.side(side));
-                rows.map(|(row, entry)| (key.clone(), row.clone(), *entry)).collect()
-            };
-            let kept: Vec<_> = idle.iter().flat_map(of_key).collect();
-            let kept = kept.iter().map(|(key, row, entry)| (key.as_ref(), row.as_ref(), *entry));
-            Ok(StatePart::whole(TABLES[side], 2, side::batch(kept)?))
+            Ok(StatePart::whole(
+                TABLES[side],
+                2,
+                side::batch(rows_of(idle.iter().map(|(key, rows)| (key, rows)), side))?,
+            ))
         };
-        self.cold.put(&[part(LEFT)?, part(RIGHT)?], scratch)?;
-        for key in &idle {
-            let gone = self.keys.remove(key).unwrap_or_default();
+        let put = part(LEFT).and_then(|left| self.cold.put(&[left, part(RIGHT)?], scratch));
+        if let Err(error) = put {
+            self.keys.extend(idle);
+            return Err(error);
+        }
+        for (_, gone) in idle {
             self.rows[LEFT] -= gone.left.len();
             self.rows[RIGHT] -= gone.right.len();
         }
@@ -68,11 +69,7 @@ impl KeyRows {
 impl Join {
     /// Takes those keys of parts of a state back that are out.
     pub(super) fn bring_in(&mut self, parts: &[StatePart]) -> Result<(), OperatorError> {
-        let shards = self.shards.len();
-        for (number, shard) in self.shards.iter_mut().enumerate().filter(|(_, shard)| !shard.cold.is_empty()) {
-            shard.bring_in(keys_of_shard(parts, number, shards)?.into_iter())?;
-        }
-        Ok(())
+        bring_in_parts(&mut self.shards, parts, |shard| &shard.cold, |shard, keys| shard.bring_in(keys.into_iter()))
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Kept, Partitions, ROWS, Shard, batch, each};
-use crate::operator::cold::{Cold, Scratch, Spills, keys_of_shard, spill_shards};
+use super::{Kept, Partitions, ROWS, Shard, batch, each, rows_of};
+use crate::operator::cold::{Cold, Scratch, Spills, bring_in_parts, spill_shards};
 use crate::operator::{OperatorError, StatePart};
 
 impl Shard {
@@ -19,31 +19,27 @@ impl Shard {
     /// Lets partitions go that were not met since this was called before, until so many rows are gone.
     fn spill(&mut self, most: usize, scratch: &Arc<dyn Scratch>) -> Result<usize, OperatorError> {
         let awaited = self.changed.awaited_keys();
-        let (mut idle, mut count): (Vec<Box<[u8]>>, usize) = (Vec::new(), 0);
-        for (key, kept) in &mut self.partitions {
-            if count >= most {
-                break;
-            }
-            if !std::mem::take(&mut kept.is_recent) && !awaited.contains(key.as_ref()) {
-                count += kept.rows.len();
-                idle.push(key.clone());
-            }
+        let goes =
+            |key: &Box<[u8]>, kept: &mut Kept| !std::mem::take(&mut kept.is_recent) && !awaited.contains(key.as_ref());
+        let mut going = self.partitions.extract_if(goes);
+        let (mut idle, mut count): (Vec<(Box<[u8]>, Kept)>, usize) = (Vec::new(), 0);
+        while count < most
+            && let Some((key, kept)) = going.next()
+        {
+            count += kept.rows.len();
+            idle.push((key, kept));
         }
-        drop(awaited);
+        drop(going);
         if idle.is_empty() {
             return Ok(0);
         }
-        let of_key = |key: &[u8]| {
-            let rows = self.get(key).into_iter().flatten();
-            rows.map(|(row, weight)| (Box::from(key), row.clone(), *weight))
-                .collect::<Vec<(Box<[u8]>, Box<[u8]>, i64)>>()
-        };
-        let kept: Vec<_> = idle.iter().flat_map(|key| of_key(key)).collect();
-        let kept = kept.iter().map(|(key, row, weight)| (key.as_ref(), row.as_ref(), *weight));
-        self.cold.put(&[StatePart::whole(ROWS, 2, batch(kept)?)], scratch)?;
-        for key in &idle {
-            self.rows -= self.partitions.remove(key).map_or(0, |Kept { rows, .. }| rows.len());
+        let rows = batch(rows_of(idle.iter().map(|(key, kept)| (key, kept))));
+        let put = rows.and_then(|rows| self.cold.put(&[StatePart::whole(ROWS, 2, rows)], scratch));
+        if let Err(error) = put {
+            self.partitions.extend(idle);
+            return Err(error);
         }
+        self.rows -= count;
         Ok(count)
     }
 }
@@ -51,11 +47,7 @@ impl Shard {
 impl Partitions {
     /// Takes those keys of parts of a state back that are out.
     pub(super) fn bring_in(&mut self, parts: &[StatePart]) -> Result<(), OperatorError> {
-        let shards = self.shards.len();
-        for (number, shard) in self.shards.iter_mut().enumerate().filter(|(_, shard)| !shard.cold.is_empty()) {
-            shard.bring_in(keys_of_shard(parts, number, shards)?.into_iter())?;
-        }
-        Ok(())
+        bring_in_parts(&mut self.shards, parts, |shard| &shard.cold, |shard, keys| shard.bring_in(keys.into_iter()))
     }
 }
 
