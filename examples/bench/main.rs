@@ -215,7 +215,7 @@ fn world(desired: &Desired) -> World {
     let letters = config.engine.state_dir.join("dead-letters");
     World {
         connections: config.connections.clone(),
-        queue: Queue::within(None),
+        queue: Queue::unlimited(),
         context: SourceContext {
             timezone: config.timezone,
             dead_letters: Arc::new(DeadLetters::new(letters, 1 << 20, Arc::clone(&wall_clock))),

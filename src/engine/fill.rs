@@ -19,7 +19,7 @@ use crate::engine::desired::{PlannedTag, reads};
 use crate::engine::intake::{Intake, Reads, World};
 use crate::engine::labels::OutsideLabels;
 use crate::engine::letters::keep_left_out;
-use crate::engine::scratch::MemoryPlan;
+use crate::engine::memory::{MemoryPlan, pending};
 use crate::engine::sizes::StateSizes;
 use crate::engine::store::StoreThread;
 use crate::plan::flow::Reach;
@@ -272,10 +272,7 @@ impl Run {
         if self.is_cancelled() {
             return Err(None);
         }
-        if let Some(trouble) = dataflow.graph.fit().trouble.clone() {
-            std::thread::sleep(Duration::from_millis(100));
-            dataflow.graph.keep_in_room();
-            self.tell(FillEvent::Progress { rows: self.rows, lag: intake.lag(), troubles: vec![trouble] });
+        if self.waits_for_memory(dataflow, intake)? {
             return Ok(());
         }
         let arrived = intake
@@ -311,12 +308,30 @@ impl Run {
         }
         let troubles = intake.troubles.iter().map(|(stream, message)| format!("stream `{stream}`: {message}"));
         self.tell(FillEvent::Progress { rows: self.rows, lag: intake.lag(), troubles: troubles.collect() });
-        let most_bytes =
-            self.request.memory.as_ref().map_or(PENDING_BYTES, |memory| memory.pending().min(PENDING_BYTES));
+        let most_bytes = pending(self.request.memory.as_ref(), PENDING_BYTES);
         if dataflow.pending_keys() > PENDING_KEYS || dataflow.pending_bytes() > most_bytes {
             self.write(dataflow)?;
         }
         Ok(())
+    }
+
+    /// True where nothing is read this time: the process is at its limit, or state cannot leave.
+    fn waits_for_memory(&self, dataflow: &mut Dataflow, intake: &Intake) -> Result<bool, Ended> {
+        let Some(memory) = &self.request.memory else { return Ok(false) };
+        let is_out_of_memory = memory.follow();
+        dataflow.graph.set_room(memory.of_filling());
+        let of_state = dataflow.graph.fit().trouble.clone();
+        if !is_out_of_memory && of_state.is_none() {
+            return Ok(false);
+        }
+        if dataflow.pending_keys() > 0 {
+            self.write(dataflow)?;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+        dataflow.graph.keep_in_room();
+        let troubles = of_state.or_else(|| memory.trouble()).into_iter().collect();
+        self.tell(FillEvent::Progress { rows: self.rows, lag: intake.lag(), troubles });
+        Ok(true)
     }
 
     /// A stream that cannot go on fails the tags that read it, not the others.

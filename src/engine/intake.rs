@@ -20,12 +20,14 @@ use crate::engine::culprit::EventRow;
 use crate::engine::dataflow::TagFault;
 use crate::operator::rows::bytes_of;
 use crate::source::{
-    DeadLetters, LARGEST_BATCH, ReadRequest, Registries, SourceContext, SourceError, SourceEvent, SourceHandle, Tables,
+    DeadLetters, ReadRequest, ReadRoom, Registries, SourceContext, SourceError, SourceEvent, SourceHandle, Tables,
     WallClock, start_source,
 };
 
 /// Batches that may wait in the channel, unless memory is limited: what bounds the memory between sources and operators.
 const QUEUED_BATCHES: usize = 32;
+/// Batches that may wait where it is.
+const LIMITED_BATCHES: usize = 8;
 /// About the most bytes of one epoch, however few rows they are.
 const EPOCH_BYTES: usize = 64 << 20;
 
@@ -45,13 +47,27 @@ pub struct World {
 pub struct Queue {
     batches: usize,
     epoch_bytes: usize,
+    room: ReadRoom,
 }
 
 impl Queue {
-    /// With so much memory for all; as much as serves without a limit.
-    pub fn within(bytes: Option<usize>) -> Self {
-        let batches = bytes.map_or(QUEUED_BATCHES, |bytes| (bytes / LARGEST_BATCH).clamp(1, QUEUED_BATCHES));
-        Queue { batches, epoch_bytes: bytes.map_or(EPOCH_BYTES, |bytes| (bytes / 4).min(EPOCH_BYTES)) }
+    /// As much as serves.
+    pub fn unlimited() -> Self {
+        Queue { batches: QUEUED_BATCHES, epoch_bytes: EPOCH_BYTES, room: ReadRoom::default() }
+    }
+
+    /// With so much memory for all, about as much in the queue as in librdkafka's and as in an epoch, where it is twice.
+    pub fn within(bytes: usize) -> Self {
+        let Queue { epoch_bytes, room: ReadRoom { batch, ahead }, .. } = Queue::unlimited();
+        let room = ReadRoom { batch: batch.min(bytes / 4 / LIMITED_BATCHES), ahead: ahead.min(bytes / 4) };
+        Queue { batches: LIMITED_BATCHES, epoch_bytes: epoch_bytes.min(bytes / 4), room }
+    }
+
+    /// What each of so many streams may have.
+    fn room_of_each(&self, streams: usize) -> ReadRoom {
+        let ReadRoom { batch, ahead } = self.room;
+        // Each also has a batch that is under way.
+        ReadRoom { batch: batch.min(2 * self.epoch_bytes / streams.max(1)), ahead: ahead / streams.max(1) }
     }
 }
 
@@ -63,7 +79,7 @@ impl World {
         let folder = engine.state_dir.join("dead-letters-of-verify");
         World {
             connections: config.connections.clone(),
-            queue: Queue::within(None),
+            queue: Queue::unlimited(),
             context: SourceContext {
                 timezone: config.timezone,
                 dead_letters: Arc::new(DeadLetters::new(folder, engine.dead_letters, Arc::clone(&wall_clock))),
@@ -203,6 +219,7 @@ impl Intake {
             failed: BTreeMap::new(),
             lost: Vec::new(),
         };
+        let room = world.queue.room_of_each(reads.len());
         for (name, (stream, columns)) in reads {
             let of_stream = |offsets: &Offsets| -> BTreeMap<i32, i64> {
                 let own = offsets.0.iter().filter(|(partition, _)| partition.stream == *name);
@@ -217,6 +234,7 @@ impl Intake {
                 columns: columns.iter().copied().collect(),
                 from: of_stream(offsets),
                 until: until.map(of_stream),
+                room,
             };
             intake.handles.push(start_source(request, connection, &world.context, sender.clone())?);
         }

@@ -13,6 +13,7 @@ pub mod fill;
 pub mod intake;
 pub mod labels;
 pub mod letters;
+pub mod memory;
 #[cfg(test)]
 mod protocol;
 pub mod reload;

@@ -1,4 +1,4 @@
-//! Memory and what does not fit into it: how much of `memory_limit` is for what, and the files of state that is out.
+//! The files of state that is out of memory.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Error, Result};
@@ -8,41 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::operator::cold::{Scratch, ScratchFile};
-use crate::operator::graph::Room;
 
 /// The folder of the files, below the state directory.
 const FOLDER: &str = "scratch";
 
-/// How the memory of the process is divided. What it does not speak of, readers' queues above all, has bounds of its own.
-#[derive(Debug, Clone)]
-pub struct MemoryPlan {
-    limit: usize,
-    scratch: Arc<dyn Scratch>,
-}
-
-impl MemoryPlan {
-    /// Within `limit` bytes; what does not fit goes below the state directory.
-    pub fn new(limit: u64, state_dir: &Path) -> Self {
-        let scratch = Arc::new(Folder { path: state_dir.join(FOLDER), files: AtomicU64::new(0) });
-        MemoryPlan { limit: usize::try_from(limit).unwrap_or(usize::MAX), scratch }
-    }
-
-    /// The room of the running tags' state, smaller while others are filled beside them. A checkpoint takes as much again
-    /// while it is written.
-    pub fn of_running(&self, is_filling: bool) -> Room {
-        let bytes = if is_filling { self.limit / 6 } else { self.limit / 3 };
-        Room { scratch: Arc::clone(&self.scratch), bytes, is_urgent: false }
-    }
-
-    /// The room of tags that are being filled. There are no checkpoints of them.
-    pub fn of_filling(&self) -> Room {
-        Room { scratch: Arc::clone(&self.scratch), bytes: self.limit / 6, is_urgent: true }
-    }
-
-    /// Bytes of rows that may wait for the operators, and of those that may wait for the store.
-    pub fn pending(&self) -> usize {
-        self.limit / 8
-    }
+/// Files below a state directory.
+pub fn below(state_dir: &Path) -> Arc<dyn Scratch> {
+    Arc::new(Folder { path: state_dir.join(FOLDER), files: AtomicU64::new(0) })
 }
 
 /// Files that are gone from the folder as soon as they are there: they end with whoever holds them.

@@ -5,14 +5,11 @@ use std::time::{Duration, Instant};
 
 use super::dead_letter::DeadLetters;
 use super::decode::{DecodeError, Decoder, RawRecord, Unavailable};
-use super::{SourceBatch, SourceContext};
-use crate::catalog::Stream;
+use super::{ReadRequest, SourceBatch, SourceContext};
 use crate::delta::Partition;
 
 /// Most records of a batch.
 const MOST_RECORDS: usize = 16_384;
-/// Most raw bytes of a batch.
-pub const LARGEST_BATCH: usize = 16 << 20;
 /// Longest time that a record waits for its batch to fill.
 pub(super) const LONGEST_WAIT: Duration = Duration::from_millis(20);
 
@@ -29,19 +26,20 @@ pub(super) struct PartitionBatcher {
     /// A record became a dead letter.
     has_letters: bool,
     raw_bytes: usize,
+    most_bytes: usize,
     since: Option<Instant>,
 }
 
 impl PartitionBatcher {
     /// Begins at offset `next`. `topic` is what `_topic` shows.
     pub(super) fn new(
-        stream: &Stream,
-        columns: &[usize],
+        request: &ReadRequest,
         context: &SourceContext,
         topic: Arc<str>,
         number: i32,
         next: i64,
     ) -> Result<Self, DecodeError> {
+        let stream = request.stream.as_ref();
         if stream.truncates && number != 0 {
             let message = "`truncates` needs a stream of one partition: a TRUNCATE in one partition does not tell \
                            which changes of another came before it";
@@ -50,7 +48,7 @@ impl PartitionBatcher {
         Ok(PartitionBatcher {
             partition: Arc::new(Partition { stream: stream.name.clone(), number }),
             topic,
-            decoder: Decoder::new(stream, columns)?,
+            decoder: Decoder::new(stream, &request.columns)?,
             dead_letters: context.dead_letters.clone(),
             offsets: Vec::new(),
             next_offset: next,
@@ -58,6 +56,7 @@ impl PartitionBatcher {
             records: 0,
             has_letters: false,
             raw_bytes: 0,
+            most_bytes: request.room.batch,
             since: None,
         })
     }
@@ -142,7 +141,7 @@ impl PartitionBatcher {
     /// No record should be added before the batch is taken.
     #[inline]
     pub(super) fn is_full(&self) -> bool {
-        self.records >= MOST_RECORDS || self.raw_bytes >= LARGEST_BATCH
+        self.records >= MOST_RECORDS || self.raw_bytes >= self.most_bytes
     }
 
     /// When the batch has to go even if it is small; `None` when there is nothing.

@@ -32,7 +32,6 @@ use crate::catalog::Stream;
 use crate::config::Connection;
 use crate::delta::{Lost, Partition};
 
-pub use self::batch::LARGEST_BATCH;
 pub use self::dead_letter::DeadLetters;
 pub use self::emit::SourceHandle;
 pub use self::kafka::{KnownTopic, known_topics, remember_topics};
@@ -71,6 +70,24 @@ pub struct ReadRequest {
     pub from: BTreeMap<i32, i64>,
     /// Where each partition ends for this reader (exclusive), for a fill or a replay; `None` reads on for ever.
     pub until: Option<BTreeMap<i32, i64>>,
+    /// How much of it may be in memory.
+    pub room: ReadRoom,
+}
+
+/// How much of a stream's records is in memory on its way.
+#[derive(Debug, Clone, Copy)]
+pub struct ReadRoom {
+    /// Most raw bytes of a batch, but for a record that is longer.
+    pub batch: usize,
+    /// Raw bytes that readers may hold ahead of their batches.
+    pub ahead: usize,
+}
+
+impl Default for ReadRoom {
+    /// As much as serves.
+    fn default() -> Self {
+        ReadRoom { batch: 16 << 20, ahead: 64 << 20 }
+    }
 }
 
 /// What a source tells the engine.
@@ -286,7 +303,13 @@ mod tests {
             wall_clock,
             registries: Registries::default(),
         };
-        let request = ReadRequest { stream: Arc::new(stream), columns: vec![0], from: BTreeMap::new(), until: None };
+        let request = ReadRequest {
+            stream: Arc::new(stream),
+            columns: vec![0],
+            from: BTreeMap::new(),
+            until: None,
+            room: ReadRoom::default(),
+        };
         let connection = Connection::File { path: "nowhere".into(), follow: false };
         let error = start_source(request, &connection, &context, sync_channel(1).0).err().unwrap();
         assert_eq!(error.to_string(), "stream \"orders\": column \"blob\": no record can be read as Binary");

@@ -16,7 +16,8 @@ use rdkafka::producer::Producer;
 use tagflow::catalog::{Column, Format, Start, Stream, TimestampFormat};
 use tagflow::config::{Connection, Secret};
 use tagflow::source::{
-    DeadLetters, ReadRequest, Registries, SourceContext, SourceEvent, SourceHandle, Tables, WallClock, start_source,
+    DeadLetters, ReadRequest, ReadRoom, Registries, SourceContext, SourceEvent, SourceHandle, Tables, WallClock,
+    start_source,
 };
 
 use crate::topic::{PATIENCE, Topic, send};
@@ -53,7 +54,13 @@ impl Topic {
             unique: None,
             columns: vec![id],
         };
-        ReadRequest { stream: Arc::new(stream), columns: vec![0], from: BTreeMap::new(), until: None }
+        ReadRequest {
+            stream: Arc::new(stream),
+            columns: vec![0],
+            from: BTreeMap::new(),
+            until: None,
+            room: ReadRoom::default(),
+        }
     }
 
     pub fn read(&self, request: ReadRequest) -> Reading {

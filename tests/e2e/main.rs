@@ -16,6 +16,7 @@ mod kafka_source;
 mod kafka_tls;
 mod lost_records;
 mod mariadb;
+mod memory_limit;
 mod mysql_faults;
 mod mysql_sink;
 mod mysql_tls;

@@ -17,7 +17,8 @@ use tagflow::catalog::Catalog;
 use tagflow::delta::{Clock, Delta, Moment, Offsets, Partition, Watermarks};
 use tagflow::diagnostic::Severity;
 use tagflow::engine::desired::{Desired, plan_project};
-use tagflow::engine::scratch::MemoryPlan;
+use tagflow::engine::scratch;
+use tagflow::operator::cold::Scratch;
 use tagflow::operator::graph::{Graph, Room};
 use tagflow::oracle;
 use tagflow::plan::compile::{KeyRequirement, compile};
@@ -80,7 +81,7 @@ pub struct Run {
     watermarks: Watermarks,
     saved_changes: usize,
     /// Where state goes that has no room in memory; `None` where all has.
-    scratch: Option<(tempfile::TempDir, MemoryPlan)>,
+    scratch: Option<(tempfile::TempDir, Arc<dyn Scratch>)>,
     /// Keys that were out of memory after a step, over all steps.
     spilled: usize,
 }
@@ -234,8 +235,8 @@ impl Run {
     /// With little room in memory, so that keys leave and come back all the time.
     pub fn with_little_room(self) -> Self {
         let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
-        let memory = MemoryPlan::new(0, folder.path());
-        Run { scratch: Some((folder, memory)), ..self }
+        let files = scratch::below(folder.path());
+        Run { scratch: Some((folder, files)), ..self }
     }
 
     /// Keys that were out of memory after a step, over all steps.
@@ -246,10 +247,11 @@ impl Run {
     /// A graph without tags, in as much room as there is.
     fn graph(&mut self, shards: usize) -> Graph {
         let mut graph = Graph::new(shards, self.timezone);
-        if let Some((_, memory)) = &self.scratch {
+        if let Some((_, scratch)) = &self.scratch {
             // At times nothing stays that can leave, at others there is no hurry.
             let bytes = [0, 2_000, 50_000][self.random.random_range(0..3)];
-            graph.set_room(Room { bytes, is_urgent: self.random.random_bool(0.5), ..memory.of_filling() });
+            let is_urgent = self.random.random_bool(0.5);
+            graph.set_room(Room { scratch: Arc::clone(scratch), bytes, is_urgent });
         }
         graph
     }

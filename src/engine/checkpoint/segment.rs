@@ -6,6 +6,7 @@
 use std::io::Cursor;
 
 use arrow::array::RecordBatch;
+use arrow::error::ArrowError;
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::root_as_message;
 use arrow::ipc::writer::StreamWriter;
@@ -14,8 +15,11 @@ use serde::{Deserialize, Serialize};
 use crate::operator::state::{Extent, Gone};
 use crate::operator::{StatePart, rows};
 
-/// About how many bytes of rows a segment has at most, so that no table needs to be in memory twice; little in tests.
-const PIECE_BYTES: usize = if cfg!(test) { 1 << 20 } else { 32 << 20 };
+/// About how many bytes of rows a segment has at most: it is in memory a few times while it is written, read or put together
+/// with others. Little in tests.
+const PIECE_BYTES: usize = if cfg!(test) { 1 << 20 } else { 8 << 20 };
+/// Bytes of the length before a chunk.
+const LENGTH: usize = 8;
 /// What a message of a stream begins with.
 const CONTINUES: u32 = u32::MAX;
 
@@ -41,10 +45,6 @@ enum HeadExtent {
 /// The bytes of a segment.
 pub(super) fn encode(parts: &[StatePart]) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
-    let mut chunk = |chunk: &[u8]| {
-        bytes.extend((chunk.len() as u64).to_le_bytes());
-        bytes.extend(chunk);
-    };
     for part in parts {
         let (extent, below, gone) = match &part.extent {
             Extent::Whole => (HeadExtent::Whole, None, None),
@@ -52,25 +52,36 @@ pub(super) fn encode(parts: &[StatePart]) -> Result<Vec<u8>, String> {
             Extent::Changes(gone) => (HeadExtent::Changes, gone.below, Some(&gone.keys)),
         };
         let head = Head { name: part.name.clone(), key: part.key, extent, below };
-        chunk(&serde_json::to_vec(&head).map_err(|error| error.to_string())?);
-        chunk(&encode_batch(&part.batch)?);
-        chunk(&gone.map(encode_batch).transpose()?.unwrap_or_default());
+        add_chunk(&mut bytes, |chunk| serde_json::to_writer(chunk, &head).map_err(|error| error.to_string()))?;
+        add_chunk(&mut bytes, |chunk| encode_batch(&part.batch, chunk))?;
+        add_chunk(&mut bytes, |chunk| gone.map_or(Ok(()), |keys| encode_batch(keys, chunk)))?;
     }
     Ok(bytes)
 }
 
-fn encode_batch(batch: &RecordBatch) -> Result<Vec<u8>, String> {
-    let mut stream = Vec::new();
-    let mut writer = StreamWriter::try_new(&mut stream, &batch.schema()).map_err(|error| error.to_string())?;
-    writer.write(batch).and_then(|()| writer.finish()).map_err(|error| error.to_string())?;
-    drop(writer);
-    Ok(stream)
+/// Adds what `write` writes, and its length before it.
+fn add_chunk(bytes: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> Result<(), String>) -> Result<(), String> {
+    let start = bytes.len() + LENGTH;
+    bytes.resize(start, 0);
+    write(bytes)?;
+    let length = (bytes.len() - start) as u64;
+    bytes[start - LENGTH..start].copy_from_slice(&length.to_le_bytes());
+    Ok(())
+}
+
+fn encode_batch(batch: &RecordBatch, chunk: &mut Vec<u8>) -> Result<(), String> {
+    let write = || {
+        let mut writer = StreamWriter::try_new(chunk, &batch.schema())?;
+        writer.write(batch)?;
+        writer.finish()
+    };
+    write().map_err(|error: ArrowError| error.to_string())
 }
 
 /// The parts of a segment whose bytes are those that were written.
 pub(super) fn decode(mut bytes: &[u8]) -> Result<Vec<StatePart>, String> {
     fn take<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], String> {
-        let (length, rest) = bytes.split_first_chunk::<8>().ok_or("it ends too early")?;
+        let (length, rest) = bytes.split_first_chunk::<LENGTH>().ok_or("it ends too early")?;
         let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|error| error.to_string())?;
         let (taken, rest) = rest.split_at_checked(length).ok_or("it ends too early")?;
         *bytes = rest;

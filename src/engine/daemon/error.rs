@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::engine::checkpoint::CheckpointError;
+use crate::engine::memory::TooSmall;
 use crate::engine::store::StoreError;
 use crate::operator::OperatorError;
 use crate::sink::SinkError;
@@ -36,6 +37,9 @@ pub enum DaemonError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// The memory limit leaves no room to work in.
+    #[error(transparent)]
+    Memory(#[from] TooSmall),
     /// A run up to the end of the streams left tags out.
     #[error("{0}")]
     Incomplete(String),

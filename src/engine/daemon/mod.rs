@@ -34,8 +34,8 @@ use crate::engine::desired::{Desired, PlannedTag, reads};
 use crate::engine::fill::{Fill, Filled, Meeting};
 use crate::engine::intake::{Intake, Queue, World};
 use crate::engine::letters::keep_left_out;
+use crate::engine::memory::MemoryPlan;
 use crate::engine::reload::Reloader;
-use crate::engine::scratch::MemoryPlan;
 use crate::engine::sizes::StateSizes;
 use crate::engine::status::{Phase, Rate, SharedStatus, TagState, update};
 use crate::engine::stop::Stop;
@@ -143,6 +143,8 @@ struct Daemon {
     sizes: StateSizes,
     /// `None` without a limit.
     memory: Option<MemoryPlan>,
+    /// The process is so near its limit that nothing is read.
+    is_out_of_memory: bool,
     last_room: Instant,
     last_retired: Instant,
     committed_epoch: u64,
@@ -164,16 +166,17 @@ struct Aside {
 
 impl Daemon {
     fn open(options: DaemonOptions, config: Config) -> Result<Self, DaemonError> {
+        let memory =
+            config.engine.memory_limit.map(|limit| MemoryPlan::new(limit, &config.engine.state_dir)).transpose()?;
         let sink = open_store(&config.store, &config.root, config.timezone)?;
         let stop = Arc::new(Stop::new(options.shutdown));
         let lease = config.engine.lease;
         let store = StoreThread::start(sink, lease, Arc::clone(&stop), Arc::clone(&options.status))
             .map_err(|source| DaemonError::Io { what: "the store's thread".to_string(), source })?;
         let millis: crate::source::WallClock = Arc::new(|| chrono::Utc::now().timestamp_millis());
-        let memory = config.engine.memory_limit.map(|limit| MemoryPlan::new(limit, &config.engine.state_dir));
         let world = World {
             connections: config.connections.clone(),
-            queue: Queue::within(memory.as_ref().map(MemoryPlan::pending)),
+            queue: memory.as_ref().map_or_else(Queue::unlimited, |memory| Queue::within(memory.reading())),
             context: SourceContext {
                 timezone: config.timezone,
                 dead_letters: Arc::new(DeadLetters::new(
@@ -232,6 +235,7 @@ impl Daemon {
             last_status: Instant::now(),
             sizes: StateSizes::default(),
             memory,
+            is_out_of_memory: false,
             last_room: Instant::now(),
             last_retired: Instant::now(),
             committed_epoch: 0,

@@ -170,6 +170,12 @@ impl Daemon {
                 self.forget_all();
                 return Ok(());
             }
+            self.follow_memory();
+            if self.is_full() {
+                std::thread::sleep(Duration::from_millis(5));
+                self.write_status(&intake.troubles.values().cloned().collect::<Vec<_>>());
+                continue;
+            }
             let arrived = intake
                 .collect(Duration::from_millis(100), self.config.engine.epoch_rows)
                 .map_err(OperatorError::from)?;

@@ -186,8 +186,8 @@ impl FileSource {
             let partition = Partition { stream: self.request.stream.name.clone(), number: *number };
             let event = SourceEvent::Partition { partition: Arc::new(partition), beginning: 0, end, next };
             self.emitter.send(event)?;
-            let (stream, columns) = (&self.request.stream, &self.request.columns);
-            let batcher = PartitionBatcher::new(stream, columns, &self.context, name.as_str().into(), *number, next)
+            let topic = name.as_str().into();
+            let batcher = PartitionBatcher::new(&self.request, &self.context, topic, *number, next)
                 .map_err(|error| self.emitter.failed(error.to_string()))?;
             let file = OpenFile {
                 path: path.clone(),

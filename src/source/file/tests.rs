@@ -10,7 +10,7 @@ use arrow::datatypes::{DataType, Int64Type};
 use super::*;
 use crate::catalog::{Column, Stream, TimestampFormat};
 use crate::config::Connection;
-use crate::source::{DeadLetters, SourceHandle, Tables, start_source};
+use crate::source::{DeadLetters, ReadRoom, SourceHandle, Tables, start_source};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -65,6 +65,7 @@ fn read_from(dir: &Path, stream: Stream, follow: bool, from: &[(i32, i64)], unti
         columns: vec![0],
         from: from.iter().copied().collect(),
         until: until.map(|until| until.iter().copied().collect::<BTreeMap<_, _>>()),
+        room: ReadRoom::default(),
     };
     let connection = Connection::File { path: dir.to_path_buf(), follow };
     let handle = start_source(request, &connection, &context, sender).unwrap();

@@ -141,7 +141,7 @@ impl GeneratorSource {
         self.emitter.send(SourceEvent::Partition { partition, beginning: 0, end, next })?;
         self.emitter.announced()?;
         let topic = request.stream.topic.as_str().into();
-        let mut batcher = PartitionBatcher::new(&request.stream, &request.columns, &self.context, topic, 0, next)
+        let mut batcher = PartitionBatcher::new(request, &self.context, topic, 0, next)
             .map_err(|error| self.emitter.failed(error.to_string()))?;
         let mut record = Vec::new();
         loop {

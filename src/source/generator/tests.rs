@@ -4,7 +4,7 @@ use std::sync::mpsc::sync_channel;
 
 use super::*;
 use crate::source::emit::StopFlag;
-use crate::source::{DeadLetters, SourceHandle, Tables};
+use crate::source::{DeadLetters, ReadRoom, SourceHandle, Tables};
 
 const EPOCH: i64 = 1_769_818_500_000;
 
@@ -151,7 +151,13 @@ fn request(topic: &str, from: &[(i32, i64)], until: Option<i64>) -> ReadRequest 
         columns: vec![order_id],
     };
     let until = until.map(|until| BTreeMap::from([(0, until)]));
-    ReadRequest { stream: Arc::new(stream), columns: vec![0, 3], from: from.iter().copied().collect(), until }
+    ReadRequest {
+        stream: Arc::new(stream),
+        columns: vec![0, 3],
+        from: from.iter().copied().collect(),
+        until,
+        room: ReadRoom::default(),
+    }
 }
 
 #[test]

@@ -31,8 +31,10 @@ use crate::catalog::OnLost;
 use crate::config::Secret;
 use crate::delta::Lost;
 
-/// Raw records that librdkafka may hold per stream, in KiB.
-const QUEUED_KIB: usize = 64 << 10;
+/// What one answer may add to a queue that is just short of full; less where less may be ahead.
+const LARGEST_ANSWER: usize = 16 << 20;
+/// An answer holds a record of the usual largest size at least.
+const SMALLEST_ANSWER: usize = 1 << 20;
 /// Most readers of one stream.
 const MOST_READERS: usize = 4;
 
@@ -105,19 +107,19 @@ impl Shared {
     }
 
     fn config(&self, role: Role) -> ClientConfig {
-        let readers = reader_count();
+        let ahead = self.request.room.ahead / reader_count();
+        let answer = ahead.clamp(SMALLEST_ANSWER, LARGEST_ANSWER);
         let mut config = ClientConfig::new();
         config
             .set("client.id", "tagflow")
             // Nothing waits for more bytes, so this is only how often an idle connection is renewed.
             .set("fetch.wait.max.ms", "500")
-            .set("max.partition.fetch.bytes", "4194304")
-            // What one answer may add to a queue that is just short of full.
-            .set("fetch.max.bytes", "16777216")
+            .set("max.partition.fetch.bytes", (answer / 4).max(SMALLEST_ANSWER).to_string())
+            .set("fetch.max.bytes", answer.to_string())
             .set("queued.min.messages", "200000")
             // The default of a second would leave a fast reader idle most of the time.
             .set("fetch.queue.backoff.ms", "10")
-            .set("queued.max.messages.kbytes", (QUEUED_KIB / readers).to_string())
+            .set("queued.max.messages.kbytes", (ahead >> 10).max(1).to_string())
             .set("check.crcs", "false")
             .set("isolation.level", "read_committed")
             .set("reconnect.backoff.max.ms", "2000")

@@ -152,16 +152,9 @@ impl Reader {
                 Err(RecvTimeoutError::Disconnected) => return Ok(!self.partitions.is_empty()),
             };
             let shared = self.shared.clone();
-            let (request, number) = (&shared.request, assignment.number);
-            let mut batcher = PartitionBatcher::new(
-                &request.stream,
-                &request.columns,
-                &shared.context,
-                self.topic.clone(),
-                number,
-                assignment.next,
-            )
-            .map_err(|error| shared.emitter.failed(error.to_string()))?;
+            let (number, topic) = (assignment.number, self.topic.clone());
+            let mut batcher = PartitionBatcher::new(&shared.request, &shared.context, topic, number, assignment.next)
+                .map_err(|error| shared.emitter.failed(error.to_string()))?;
             if let Some(schemas) = &shared.schemas {
                 batcher.decoder().set_schemas(Arc::clone(schemas));
             }

@@ -9,7 +9,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Produc
 use super::*;
 use crate::catalog::{Column, Format, Start, Stream, TimestampFormat};
 use crate::config::Connection;
-use crate::source::{DeadLetters, SourceEvent, SourceHandle, Tables, WallClock, start_source};
+use crate::source::{DeadLetters, ReadRoom, SourceEvent, SourceHandle, Tables, WallClock, start_source};
 
 const PATIENCE: Duration = Duration::from_secs(40);
 const TOPIC: &str = "shop.orders";
@@ -56,7 +56,13 @@ fn start_reading(
     let properties = properties.iter().map(|(name, value)| ((*name).into(), Secret::new(*value))).collect();
     let connection = Connection::Kafka { brokers: brokers.into(), properties, registry: None };
     let (sender, events) = sync_channel(4);
-    let request = ReadRequest { stream: Arc::new(stream), columns: vec![0], from: BTreeMap::new(), until: None };
+    let request = ReadRequest {
+        stream: Arc::new(stream),
+        columns: vec![0],
+        from: BTreeMap::new(),
+        until: None,
+        room: ReadRoom::default(),
+    };
     Ok((start_source(request, &connection, &context, sender)?, events))
 }
 

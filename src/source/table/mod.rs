@@ -357,9 +357,8 @@ impl TableReader {
         let partition = Arc::new(Partition { stream: request.stream.name.clone(), number: PARTITION });
         self.emitter.send(SourceEvent::Partition { partition, beginning: 0, end, next })?;
         let topic = request.stream.topic.as_str().into();
-        let mut batcher =
-            PartitionBatcher::new(&request.stream, &request.columns, &self.context, topic, PARTITION, next)
-                .map_err(|error| self.emitter.failed(error.to_string()))?;
+        let mut batcher = PartitionBatcher::new(request, &self.context, topic, PARTITION, next)
+            .map_err(|error| self.emitter.failed(error.to_string()))?;
         let mut reader = LogReader::new(Arc::clone(&self.log), next);
         let mut is_announced = false;
         let mut told: Option<Fault> = None;

@@ -7,7 +7,7 @@ use arrow::util::display::array_value_to_string;
 
 use super::*;
 use crate::catalog::{Column, Format, Start, TimestampFormat};
-use crate::source::{DeadLetters, Registries, SourceHandle, start_source};
+use crate::source::{DeadLetters, ReadRoom, Registries, SourceHandle, start_source};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -96,6 +96,7 @@ impl World {
             columns: vec![0, 1, 2, deleted],
             from: next.map(|next| (0, next)).into_iter().collect(),
             until: until.map(|until| [(0, until)].into()),
+            room: ReadRoom::default(),
         };
         let connection = Connection::File { path: self.folder.path().to_path_buf(), follow: false };
         let handle = start_source(request, &connection, &self.context, sender).unwrap();
