@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use arrow::datatypes::{DataType, TimeUnit};
 use tagflow::catalog::{Start, TimestampFormat};
-use tagflow::config::{Connection, MysqlAddress, Store};
+use tagflow::config::{CheckpointPlace, Connection, MysqlAddress, Store};
 use tagflow::project::load_with_env;
 use tagflow::tag::{Method, Status};
 
@@ -161,6 +161,30 @@ fn profile_replaces_connections_whole_and_other_keys_one_by_one() {
     assert_eq!(config.engine.shards, 2);
     assert_eq!(config.engine.epoch_rows, 4096);
     assert_eq!(config.engine.state_dir, root.path().join(".tagflow/demo"));
+}
+
+#[test]
+fn each_profile_has_a_place_of_its_own_for_checkpoints() {
+    let mut files = shop();
+    let settings = SETTINGS.replace("epoch_rows = 4096", "checkpoints = \"s3://tags/shops/\"");
+    let settings = format!(
+        "{settings}\n[profile.cloud.engine.checkpoints]\nurl = \"s3://tags\"\n\
+         endpoint = \"https://minio:9000\"\naccess_key_id = \"${{DB_PASSWORD}}\"\nsecret_access_key = \"${{DB_PASSWORD}}\"\n\
+         timeout = \"5s\"\n[profile.shared.engine]\ncheckpoints = \"file:///mnt/tags\"\n"
+    );
+    files.insert("tagflow.toml".to_owned(), settings);
+    let place = |profile| {
+        let (_root, loaded) = load(&files, profile);
+        assert_eq!(loaded.diagnostics, []);
+        loaded.project.unwrap().config.engine.checkpoints
+    };
+    assert_eq!(place(Some("shared")), CheckpointPlace::Folder("/mnt/tags/shared".into()));
+    let CheckpointPlace::S3(default) = place(None) else { panic!("not an object store") };
+    assert_eq!((default.bucket.as_str(), default.prefix.as_str(), &default.endpoint), ("tags", "shops/default", &None));
+    let CheckpointPlace::S3(cloud) = place(Some("cloud")) else { panic!("not an object store") };
+    assert_eq!((cloud.prefix.as_str(), cloud.timeout), ("cloud", Duration::from_secs(5)));
+    assert_eq!(cloud.secret_access_key.as_ref().unwrap().expose(), "p@ss/w%rd ");
+    assert!(!format!("{cloud:?}").contains("p@ss"), "{cloud:?}");
 }
 
 #[test]

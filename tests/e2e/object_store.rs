@@ -172,6 +172,13 @@ fn damaged_objects_are_told_and_passed_over_and_one_goes_back_to_an_older_checkp
     let mut text = fs::read(&manifest).unwrap();
     text.truncate(text.len() / 2);
     fs::write(&manifest, text).unwrap();
+    // Of the one before a file is, of whichever operator: what was loaded before it is found must go again.
+    let own = fs::read_dir(server.objects("segments")).unwrap().map(|entry| entry.unwrap().path());
+    let own = own.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with(&format!("{:020}", known[1])));
+    let segment = own.max().unwrap();
+    let mut bytes = fs::read(&segment).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&segment, bytes).unwrap();
     let output = shop.output(&["checkpoint", "verify"]);
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(!output.status.success());
@@ -184,6 +191,7 @@ fn damaged_objects_are_told_and_passed_over_and_one_goes_back_to_an_older_checkp
     let mut daemon = shop.start();
     daemon.until_quiet(TAGS.len());
     assert!(shop.log().contains("the checkpoint has format 99, this tagflow reads format"), "{}", shop.log());
+    assert!(shop.log().contains("its checksum differs from the manifest's"), "{}", shop.log());
     nothing_was_filled_again(&shop);
     // Its files may be needed by the version that wrote it, so nothing is collected beside it.
     assert!(left.iter().all(|file| file.exists()));

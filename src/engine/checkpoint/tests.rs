@@ -273,6 +273,18 @@ fn checkpoint_of_another_format_is_refused_by_name_and_its_files_stay() {
 }
 
 #[test]
+fn a_manifest_of_format_3_as_it_was_first_written_is_read() {
+    let body = r#"{"position":{"epoch":5,"clock":7,"watermarks":{},"offsets":{"orders":{"0":3}},"tags":{"spend":{"plan":"f00d","version":2,
+        "beginnings":{}}}},"written_at":9,"operators":{"abc123":{"tables":["a"],"runs":[{"segments":[{"name":"00-1","bytes":3,
+        "crc32":4}]}]}}}"#;
+    let text = format!("tagflow-checkpoint 3 {} {:08x}\n{body}", body.len(), crc32fast::hash(body.as_bytes()));
+    let manifest = Manifest::decode(text.as_bytes()).unwrap();
+    assert_eq!((manifest.position.epoch, manifest.position.tags["spend"].version, manifest.written_at), (5, 2, 9));
+    assert_eq!((manifest.store.as_str(), manifest.position.state_dir.as_str()), ("", ""));
+    assert_eq!(manifest.segments().map(|segment| segment.name.as_str()).collect::<Vec<_>>(), ["00-1"]);
+}
+
+#[test]
 fn what_a_crash_has_left_is_collected_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     let checkpoints = Checkpoints::new(folder.path());

@@ -86,6 +86,32 @@ fn checkpoints_are_kept_collected_and_gone_back_to_in_every_place() {
 }
 
 #[test]
+fn checkpoints_of_older_and_newer_formats_are_refused_by_name_in_every_place_and_their_files_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    for place in places(folder.path()) {
+        let checkpoints = Checkpoints::at(place);
+        save(&mut writer(&checkpoints), 5, vec![whole("a", &[(1, 1)])]);
+        let manifest = checkpoints.place.get(&manifest_name(5), LONGEST).unwrap();
+        let newer = String::from_utf8(manifest).unwrap().replacen("checkpoint 3 ", "checkpoint 4 ", 1);
+        checkpoints.place.put(&manifest_name(5), &newer.into()).unwrap();
+        let old = Bytes::from_static(br#"{"version": 2, "epoch": 4}"#);
+        checkpoints.place.put("00000000000000000004/manifest.json", &old).unwrap();
+        drop(writer(&checkpoints));
+        let (found, skipped) = latest(&checkpoints);
+        assert_eq!(found, None);
+        assert!(skipped[0].ends_with("the checkpoint has format 4, this tagflow reads format 3"), "{skipped:?}");
+        assert!(
+            skipped[1].ends_with("manifest.json: the checkpoint has format 2, this tagflow reads format 3"),
+            "{skipped:?}"
+        );
+        assert_eq!(checkpoints.place.list(SEGMENTS).unwrap().len(), 1);
+        // One of this version stands beside them.
+        save(&mut writer(&checkpoints), 6, vec![whole("a", &[(1, 6)])]);
+        assert_eq!(latest(&checkpoints).0.unwrap().0, 6);
+    }
+}
+
+#[test]
 fn two_prefixes_of_one_store_do_not_see_each_other() {
     let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
     let [one, other] = ["shops/one", "shops/one2"].map(|prefix| {
