@@ -1,5 +1,6 @@
 //! `tagflow checkpoint`: what there is, whether it can be read, and going back to an older one.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use serde::Serialize;
 
 use crate::cli::{FAILED, Format, OK, ProjectArgs, complain, print};
 use crate::config::Config;
-use crate::engine::checkpoint::{CheckpointError, Checkpoints, Manifest};
+use crate::engine::checkpoint::{CheckpointError, Checkpoints, Manifest, Piece};
 use crate::engine::stop::Stop;
 use crate::file_lock::{self, Asked};
 use crate::project;
@@ -175,7 +176,9 @@ fn verify(
     let mut verdicts = Vec::new();
     for found in manifests {
         let (epoch, outcome) = match found {
-            Ok(manifest) => (Some(manifest.position.epoch), checkpoints.read(&manifest).map(|state| (manifest, state))),
+            Ok(manifest) => {
+                (Some(manifest.position.epoch), count_rows(checkpoints, &manifest).map(|rows| (manifest, rows)))
+            }
             Err(error) => (None, Err(error)),
         };
         // A daemon that runs drops checkpoints: what is gone by now was no damage.
@@ -183,10 +186,7 @@ fn verify(
             continue;
         }
         verdicts.push(match outcome {
-            Ok((manifest, state)) => {
-                let rows = state.values().flatten().map(|part| part.batch.num_rows()).sum();
-                Verdict { epoch, files: manifest.segments().count(), rows, problem: None }
-            }
+            Ok((manifest, rows)) => Verdict { epoch, files: manifest.segments().count(), rows, problem: None },
             Err(error) => Verdict { epoch, files: 0, rows: 0, problem: Some(error.to_string()) },
         });
     }
@@ -196,6 +196,12 @@ fn verify(
     };
     print(out, &text);
     Ok(if verdicts.iter().all(|verdict| verdict.problem.is_none()) { OK } else { FAILED })
+}
+
+/// Reads all of a checkpoint; the rows of its state.
+fn count_rows(checkpoints: &Checkpoints, manifest: &Manifest) -> Result<usize, CheckpointError> {
+    let rows = |piece: Piece<'_>| piece.parts.iter().map(|part| part.batch.num_rows()).sum::<usize>();
+    checkpoints.pieces(manifest, BTreeSet::new()).map(|piece| piece.map(rows)).sum()
 }
 
 impl Verdict {
@@ -233,7 +239,7 @@ fn restore(
     };
     // What cannot be read is no place to go back to.
     let manifest = checkpoints.manifest(epoch)?;
-    checkpoints.read(&manifest)?;
+    count_rows(checkpoints, &manifest)?;
     let newer = checkpoints.newer_than(epoch)?;
     if newer.is_empty() {
         print(out, &format!("the checkpoint of epoch {epoch} is the newest already\n"));

@@ -337,10 +337,10 @@ impl Dataflow {
         }
     }
 
-    /// Loads the state of all tags.
-    pub fn load(&mut self, snapshot: &BTreeMap<String, Vec<StatePart>>) -> Result<(), OperatorError> {
+    /// Loads a piece of the state of an operator, for all tags.
+    pub fn load(&mut self, operator: &str, parts: &[StatePart]) -> Result<(), OperatorError> {
         let all: BTreeSet<OutputId> = self.graph.outputs();
-        self.graph.load(snapshot, &all)
+        self.graph.load_operator(operator, parts, &all)
     }
 
     /// Takes the tags of a dataflow that stands at the same offsets and clock over. Neither has anything pending.

@@ -18,8 +18,14 @@ pub trait Stateful {
     /// that is less.
     fn changes(&mut self) -> Result<Vec<StatePart>, OperatorError>;
 
-    /// Takes state over, of which there is none yet; parts of one name hold different keys.
+    /// Takes state over: keys of which there are none yet, in parts of all tables. Where it takes pieces, more of them may
+    /// follow.
     fn load(&mut self, parts: &[StatePart]) -> Result<(), OperatorError>;
+
+    /// False where all state must come at once.
+    fn takes_pieces(&self) -> bool {
+        true
+    }
 
     /// Whether a checkpoint holds what is here now: changes count from here on, or the next ones are all.
     fn set_saved(&mut self, is_saved: bool);
@@ -49,6 +55,16 @@ pub enum Extent {
     Changes(Gone),
 }
 
+impl Extent {
+    /// What further rows of the same part are.
+    pub fn rest(&self) -> Extent {
+        match self {
+            Extent::Whole | Extent::Rest => Extent::Rest,
+            Extent::Changes(gone) => Extent::Changes(Gone { keys: gone.keys.slice(0, 0), below: None }),
+        }
+    }
+}
+
 /// Rows that are no more.
 #[derive(Debug, Clone)]
 pub struct Gone {
@@ -67,6 +83,11 @@ impl StatePart {
     /// What has changed of a table whose first `key` columns are the key.
     pub fn changes(name: impl Into<String>, key: usize, batch: RecordBatch, gone: Gone) -> Self {
         StatePart { name: name.into(), key, batch, extent: Extent::Changes(gone) }
+    }
+
+    /// The same of no rows: that there is such a table, and what its columns are.
+    pub fn without_rows(&self) -> Self {
+        StatePart { name: self.name.clone(), key: self.key, batch: self.batch.slice(0, 0), extent: self.extent.rest() }
     }
 
     /// True where nothing has changed.

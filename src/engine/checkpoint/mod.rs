@@ -10,6 +10,7 @@ mod fold;
 mod manifest;
 mod merge;
 mod objects;
+mod pieces;
 mod place;
 mod segment;
 #[cfg(test)]
@@ -25,10 +26,10 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
-use self::fold::Fold;
 use self::manifest::{LONGEST, Unreadable};
 pub use self::manifest::{Manifest, OperatorFiles, Position, Run, SegmentFile, TagVersion, VERSION};
 use self::objects::Objects;
+pub use self::pieces::{Piece, Pieces};
 use self::place::{Folder, Place};
 pub use self::thread::{CheckpointThread, Saved};
 pub use self::writer::{Taken, Writer};
@@ -93,9 +94,6 @@ impl CheckpointError {
     }
 }
 
-/// The newest checkpoint that is whole, if there is one, and what is wrong with newer ones.
-pub type Latest = (Option<(Manifest, State)>, Vec<CheckpointError>);
-
 /// The checkpoints of one project and profile.
 #[derive(Debug, Clone)]
 pub struct Checkpoints {
@@ -131,23 +129,8 @@ impl Checkpoints {
         Checkpoints { store: store.to_string(), ..self }
     }
 
-    /// The newest one that is whole, and what is wrong with newer ones. An error where the place does not answer: what
-    /// cannot be read now may be sound.
-    pub fn latest(&self) -> Result<Latest, CheckpointError> {
-        let mut skipped = Vec::new();
-        for epoch in self.epochs()? {
-            match self.manifest(epoch).and_then(|manifest| Ok((self.read(&manifest)?, manifest))) {
-                Ok((state, manifest)) => return Ok((Some((manifest, state)), skipped)),
-                Err(error @ CheckpointError::Io { .. }) => return Err(error),
-                Err(error) => skipped.push(error),
-            }
-        }
-        skipped.extend(self.of_old_formats()?);
-        Ok((None, skipped))
-    }
-
     /// The epochs of all checkpoints, newest first, those that cannot be read included.
-    fn epochs(&self) -> Result<Vec<u64>, CheckpointError> {
+    pub fn epochs(&self) -> Result<Vec<u64>, CheckpointError> {
         let mut epochs: Vec<u64> = self.place.list(MANIFESTS)?.iter().filter_map(|name| epoch_of(name)).collect();
         epochs.sort_unstable_by_key(|epoch| Reverse(*epoch));
         Ok(epochs)
@@ -197,25 +180,6 @@ impl Checkpoints {
             found.push(CheckpointError::Version { file: self.place.describe(&name), found: version });
         }
         Ok(found)
-    }
-
-    /// The state that a manifest speaks of; every file is what was written, or this fails.
-    pub fn read(&self, manifest: &Manifest) -> Result<State, CheckpointError> {
-        let read = |(operator, files): (&String, &OperatorFiles)| Ok((operator.clone(), self.read_operator(files)?));
-        manifest.operators.iter().map(read).collect()
-    }
-
-    fn read_operator(&self, files: &OperatorFiles) -> Result<Vec<StatePart>, CheckpointError> {
-        let mut fold = Fold::new(&files.tables);
-        let mut state = Vec::new();
-        for run in files.runs.iter().rev() {
-            for segment in &run.segments {
-                let parts = self.read_segment(segment)?;
-                state.extend(fold.add(parts).map_err(|reason| self.damaged(segment, reason))?);
-            }
-            fold.end_run();
-        }
-        Ok(state)
     }
 
     fn read_segment(&self, segment: &SegmentFile) -> Result<Vec<StatePart>, CheckpointError> {

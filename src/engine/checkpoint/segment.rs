@@ -153,6 +153,21 @@ pub(super) struct Packer {
 }
 
 impl Packer {
+    /// Takes all parts of a run, of which more than one segment may become: then the first begins with a part of each
+    /// table, so that who reads piece by piece knows them all from the beginning.
+    pub(super) fn add_run(&mut self, mut parts: Vec<StatePart>) -> Vec<Vec<StatePart>> {
+        let mut full = Vec::new();
+        if parts.iter().map(size_of).sum::<usize>() > PIECE_BYTES {
+            for part in &mut parts {
+                let rest = part.extent.rest();
+                let extent = std::mem::replace(&mut part.extent, rest);
+                full.extend(self.add(StatePart { extent, ..part.without_rows() }));
+            }
+        }
+        full.extend(parts.into_iter().flat_map(|part| self.add(part)));
+        full
+    }
+
     /// Takes a part; gives segments that are full.
     pub(super) fn add(&mut self, part: StatePart) -> Vec<Vec<StatePart>> {
         let mut full = Vec::new();
@@ -164,10 +179,7 @@ impl Packer {
             let start = (piece * most).min(rows);
             let batch = part.batch.slice(start, most.min(rows - start));
             // Keys of one part differ, so pieces of changes are changes: the first says what is gone.
-            let rest = match &extent {
-                Extent::Whole | Extent::Rest => Extent::Rest,
-                Extent::Changes(gone) => Extent::Changes(Gone { keys: gone.keys.slice(0, 0), below: None }),
-            };
+            let rest = extent.rest();
             let this = StatePart { name: part.name.clone(), key: part.key, batch, extent };
             extent = rest;
             let bytes = size_of(&this);

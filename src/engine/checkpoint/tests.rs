@@ -122,10 +122,26 @@ fn tables(state: &State) -> Tables {
     tables
 }
 
+fn read(checkpoints: &Checkpoints, manifest: &Manifest) -> Result<State, CheckpointError> {
+    let mut state = State::new();
+    for piece in checkpoints.pieces(manifest, BTreeSet::new()) {
+        let piece = piece?;
+        state.entry(piece.operator.to_string()).or_default().extend(piece.parts);
+    }
+    Ok(state)
+}
+
+/// The newest checkpoint that is whole, and what is wrong with newer ones.
 fn latest(checkpoints: &Checkpoints) -> (Option<(u64, Tables)>, Vec<String>) {
-    let (found, skipped) = checkpoints.latest().unwrap();
-    let found = found.map(|(manifest, state)| (manifest.position.epoch, tables(&state)));
-    (found, skipped.iter().map(ToString::to_string).collect())
+    let mut skipped = Vec::new();
+    for epoch in checkpoints.epochs().unwrap() {
+        match checkpoints.manifest(epoch).and_then(|manifest| read(checkpoints, &manifest)) {
+            Ok(state) => return (Some((epoch, tables(&state))), skipped),
+            Err(error) => skipped.push(error.to_string()),
+        }
+    }
+    skipped.extend(checkpoints.of_old_formats().unwrap().iter().map(ToString::to_string));
+    (None, skipped)
 }
 
 #[test]
@@ -214,6 +230,16 @@ fn a_large_table_is_cut_into_pieces_and_put_together_again() {
     save(&mut writer, 2, vec![changes("a", &some, &[1], None), changes("b", &[], &[1], None)]);
     save(&mut writer, 3, vec![changes("a", &[(3, 3)], &[], None), changes("b", &[(2, 2)], &[], None)]);
     assert!(pieces(3) > 2);
+    // No piece is much larger than a file, and each has all tables.
+    let manifest = checkpoints.manifest(3).unwrap();
+    let found = checkpoints.pieces(&manifest, BTreeSet::new()).map(|piece| piece.unwrap().parts).collect::<Vec<_>>();
+    assert!(found.len() > 2, "{}", found.len());
+    for parts in &found {
+        assert!(parts.iter().map(segment::size_of).sum::<usize>() < 3 << 20);
+        assert_eq!(parts.iter().map(|part| part.name.as_str()).collect::<BTreeSet<_>>(), BTreeSet::from(["a", "b"]));
+    }
+    let at_once = checkpoints.pieces(&manifest, BTreeSet::from([OPERATOR.to_string()]));
+    assert_eq!(at_once.count(), 1);
     let (_, tables) = latest(&checkpoints).0.unwrap();
     let table = &tables["a"];
     assert_eq!((table.len() as i64, table.get(&1), table[&2], table[&3], table[&5]), (count - 1, None, 2, 3, 0));

@@ -122,10 +122,8 @@ impl Writer {
         };
         let mut packer = Packer::default();
         let mut run = Run::default();
-        for part in parts {
-            for full in packer.add(part) {
-                run.segments.push(self.put(&full, epoch)?);
-            }
+        for full in packer.add_run(parts) {
+            run.segments.push(self.put(&full, epoch)?);
         }
         for piece in further.into_iter().flatten() {
             let unreadable = |error: OperatorError| {

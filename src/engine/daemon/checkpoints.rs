@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tracing::warn;
 
 use super::{Daemon, DaemonError};
-use crate::engine::checkpoint::{CheckpointThread, Latest, OperatorFiles, Position, Saved, TagVersion, Taken};
+use crate::engine::checkpoint::{CheckpointError, CheckpointThread, OperatorFiles, Position, Saved, TagVersion, Taken};
 use crate::engine::status::update;
 use crate::source::known_topics;
 
@@ -32,30 +32,19 @@ pub(super) struct Checkpointing {
 }
 
 impl Daemon {
-    /// The newest checkpoint. A place that does not answer is waited for: without it all tags would be filled anew. `None`
-    /// when the daemon was stopped before.
-    pub(super) fn newest_checkpoint(&mut self) -> Result<Option<Latest>, DaemonError> {
-        let mut was_away = false;
-        loop {
-            let error = match self.checkpoints.latest() {
-                Ok(latest) => return Ok(Some(latest)),
-                Err(error) if error.is_passing() => error,
-                Err(error) => return Err(error.into()),
-            };
-            if !std::mem::replace(&mut was_away, true) {
-                warn!(%error, "the checkpoints cannot be read; waiting for their place");
+    /// Waits a while for a place that does not answer; false when the daemon was stopped meanwhile.
+    pub(super) fn wait_for_place(&mut self, error: &CheckpointError) -> Result<bool, DaemonError> {
+        let trouble = format!("checkpoints: {error}");
+        let until = Instant::now() + LOOK;
+        while Instant::now() < until {
+            if self.stopping() {
+                return Ok(false);
             }
-            let trouble = format!("checkpoints: {error}");
-            let until = Instant::now() + LOOK;
-            while Instant::now() < until {
-                if self.stopping() {
-                    return Ok(None);
-                }
-                self.store.check_lease()?;
-                self.write_status(std::slice::from_ref(&trouble));
-                std::thread::sleep(Duration::from_millis(25));
-            }
+            self.store.check_lease()?;
+            self.write_status(std::slice::from_ref(&trouble));
+            std::thread::sleep(Duration::from_millis(25));
         }
+        Ok(true)
     }
 
     /// Starts the thread; the operators' state was loaded from `resting_on`.

@@ -10,7 +10,7 @@ use super::tags::take_resumed;
 use super::{Daemon, DaemonError};
 use crate::crash_point::crash_point;
 use crate::delta::{Clock, Offsets, Watermarks};
-use crate::engine::checkpoint::{OperatorFiles, Position, TagVersion};
+use crate::engine::checkpoint::{CheckpointError, Checkpoints, Manifest, OperatorFiles, Position, TagVersion};
 use crate::engine::desired::reads;
 use crate::engine::intake::Intake;
 use crate::engine::status::{Phase, TagState, update};
@@ -55,13 +55,75 @@ impl Daemon {
             self.complete_from.insert(registered.tag.clone(), registered.complete_from);
             self.lost.insert(registered.tag, registered.lost);
         }
-        let Some((checkpoint, skipped)) = self.newest_checkpoint()? else { return Ok(Resting::new()) };
-        for damaged in skipped {
-            warn!(error = %damaged, "a checkpoint is skipped");
-        }
-        let Some((manifest, state)) = checkpoint else { return Ok(Resting::new()) };
+        let mut was_away = false;
+        // Without its checkpoints all tags would be filled anew: their place is waited for.
+        let loaded = loop {
+            match self.load_newest(&progress) {
+                Err(DaemonError::Checkpoint(error)) if error.is_passing() => {
+                    self.forget_all();
+                    if !std::mem::replace(&mut was_away, true) {
+                        warn!(%error, "the checkpoints cannot be read; waiting for their place");
+                    }
+                    if !self.wait_for_place(&error)? {
+                        return Ok(Resting::new());
+                    }
+                }
+                outcome => break outcome?,
+            }
+        };
+        let Some((manifest, target)) = loaded else { return Ok(Resting::new()) };
         let position = &manifest.position;
-        let Some(target) = self.resumable(position, progress)? else { return Ok(Resting::new()) };
+        self.dataflow.graph.set_saved(true);
+        self.dataflow.offsets = position.offsets.clone();
+        self.prune_offsets();
+        self.dataflow.clock = position.clock;
+        self.dataflow.raise_watermarks(&position.watermarks);
+        crash_point("restore.loaded");
+        info!(epoch = position.epoch, tags = self.running.len(), "the checkpoint is loaded");
+        update(&self.status, |status| status.phase = Phase::Replaying);
+        self.replay(&target)?;
+        Ok(manifest.operators)
+    }
+
+    /// Loads the newest checkpoint that is whole; `None` where none is, or where it is of no use.
+    fn load_newest(&mut self, progress: &[TagProgress]) -> Result<Option<(Manifest, ReplayTarget)>, DaemonError> {
+        let checkpoints = self.checkpoints.clone();
+        let skip = |error: CheckpointError| match error {
+            CheckpointError::Io { .. } => Err(error),
+            damaged => {
+                warn!(error = %damaged, "a checkpoint is skipped");
+                Ok(())
+            }
+        };
+        for epoch in checkpoints.epochs()? {
+            let manifest = match checkpoints.manifest(epoch) {
+                Ok(manifest) => manifest,
+                Err(error) => {
+                    skip(error)?;
+                    continue;
+                }
+            };
+            let Some(target) = self.resumable(&manifest.position, progress)? else { return Ok(None) };
+            self.add_resumed(&manifest.position, &target)?;
+            match self.load_pieces(&checkpoints, &manifest) {
+                Ok(true) => return Ok(Some((manifest, target))),
+                Ok(false) => {
+                    self.forget_all();
+                    return Ok(None);
+                }
+                Err(error) => {
+                    // What was loaded of it may be half of it.
+                    self.forget_all();
+                    skip(error)?;
+                }
+            }
+        }
+        checkpoints.of_old_formats()?.into_iter().try_for_each(skip)?;
+        Ok(None)
+    }
+
+    /// Adds the tags of a checkpoint, of which there is no state yet.
+    fn add_resumed(&mut self, position: &Position, target: &ReplayTarget) -> Result<(), DaemonError> {
         if !self.was_taken_here(position) {
             let state_dir = &self.config.engine.state_dir;
             info!(path = %state_dir.display(), "the checkpoint was taken beside another state directory");
@@ -77,22 +139,22 @@ impl Daemon {
                 Err(fault) => self.set_aside(fault, TagState::Failed),
             }
         }
-        if let Err(error) = self.dataflow.load(&state) {
-            warn!(%error, "the checkpoint cannot be used; tags are filled anew");
-            self.forget_all();
-            return Ok(Resting::new());
+        Ok(())
+    }
+
+    /// False where the state does not fit the operators, or where the daemon was stopped meanwhile.
+    fn load_pieces(&mut self, checkpoints: &Checkpoints, manifest: &Manifest) -> Result<bool, CheckpointError> {
+        for piece in checkpoints.pieces(manifest, self.dataflow.graph.loaded_at_once()) {
+            let piece = piece?;
+            if self.stopping() {
+                return Ok(false);
+            }
+            if let Err(error) = self.dataflow.load(piece.operator, &piece.parts) {
+                warn!(%error, "the checkpoint cannot be used; tags are filled anew");
+                return Ok(false);
+            }
         }
-        drop(state);
-        self.dataflow.graph.set_saved(true);
-        self.dataflow.offsets = position.offsets.clone();
-        self.prune_offsets();
-        self.dataflow.clock = position.clock;
-        self.dataflow.raise_watermarks(&position.watermarks);
-        crash_point("restore.loaded");
-        info!(epoch = position.epoch, tags = self.running.len(), "the checkpoint is loaded");
-        update(&self.status, |status| status.phase = Phase::Replaying);
-        self.replay(&target)?;
-        Ok(manifest.operators)
+        Ok(true)
     }
 
     /// Retires the tables of tags whose files went while no daemon ran.
@@ -123,7 +185,7 @@ impl Daemon {
     }
 
     /// The tags whose state and table belong together, and where their tables are.
-    fn resumable(&self, saved: &Position, progress: Vec<TagProgress>) -> Result<Option<ReplayTarget>, DaemonError> {
+    fn resumable(&self, saved: &Position, progress: &[TagProgress]) -> Result<Option<ReplayTarget>, DaemonError> {
         let mut groups: BTreeMap<u64, ReplayTarget> = BTreeMap::new();
         for progress in progress {
             let Some(planned) = self.desired.tags.get(&progress.tag) else { continue };
@@ -150,11 +212,11 @@ impl Daemon {
             let group = groups.entry(progress.epoch).or_default();
             group.epoch = progress.epoch;
             group.clock = group.clock.max(progress.clock);
-            group.watermarks.extend(progress.watermarks);
+            group.watermarks.extend(progress.watermarks.clone());
             for (partition, next) in &progress.offsets.0 {
                 group.offsets.advance(partition, *next);
             }
-            group.rows.insert(progress.tag, progress.rows);
+            group.rows.insert(progress.tag.clone(), progress.rows);
         }
         // Tags that were committed together are at one epoch; the few that are not are filled anew.
         Ok(groups.into_values().max_by_key(|group| group.rows.len()))

@@ -123,10 +123,13 @@ impl Graph {
 
     /// Takes state over for all outputs that `fresh` names: operators of which nothing is loaded yet.
     pub fn load(&mut self, snapshot: &State, fresh: &BTreeSet<OutputId>) -> Result<(), OperatorError> {
-        for (fingerprint, parts) in snapshot {
-            self.load_operator(fingerprint, parts, fresh)?;
-        }
-        Ok(())
+        snapshot.iter().try_for_each(|(fingerprint, parts)| self.load_operator(fingerprint, parts, fresh))
+    }
+
+    /// The operators whose state must be loaded at once.
+    pub fn loaded_at_once(&self) -> BTreeSet<String> {
+        let at_once = |operator: &Operator| operator.stateful().is_some_and(|operator| !operator.takes_pieces());
+        self.nodes.iter().filter(|node| at_once(&node.operator)).map(|node| node.fingerprint.clone()).collect()
     }
 
     /// Takes the state of one operator over, or a piece of it: keys of which nothing is loaded yet.
@@ -178,7 +181,7 @@ impl Graph {
             let mut piece = piece?;
             for part in parts {
                 if !piece.iter().any(|known| known.name == part.name) {
-                    piece.push(StatePart { batch: part.batch.slice(0, 0), ..part.clone() });
+                    piece.push(part.without_rows());
                 }
             }
             self.load_operator(fingerprint, &piece, fresh)?;

@@ -231,6 +231,11 @@ impl Stateful for Unique {
         Ok(())
     }
 
+    fn takes_pieces(&self) -> bool {
+        // Entries and records tell of one another.
+        false
+    }
+
     fn set_saved(&mut self, is_saved: bool) {
         self.told = is_saved.then(|| self.below());
         self.shards.iter_mut().for_each(|shard| shard.set_saved(is_saved));
