@@ -17,6 +17,9 @@ use crate::operator::state::{Gone, binary_column, find_parts, primitive_column};
 use crate::operator::{OperatorError, StatePart, Stateful, map, rows};
 use crate::plan::flow::Scalar;
 
+/// An encoded key.
+type Key = Box<[u8]>;
+
 /// Encoded rows of one partition in their order, with their weights.
 pub type Partition = Multiset;
 
@@ -126,7 +129,7 @@ impl Placed {
 /// The partitions of one shard, by encoded key.
 #[derive(Debug)]
 pub struct Shard {
-    partitions: HashMap<Box<[u8]>, Kept>,
+    partitions: HashMap<Key, Kept>,
     /// Rows of all partitions.
     rows: usize,
     changed: ChangedRows,
@@ -201,8 +204,7 @@ impl Partitions {
     pub fn size(&self) -> (usize, usize) {
         let cold: ColdSize = self.cold().into_iter().map(Cold::size).sum();
         let partitions = self.shards.iter().flat_map(|shard| &shard.partitions);
-        let of_partition =
-            |(key, kept): (&Box<[u8]>, &Kept)| rows::heap_bytes(key.len()) + rows::multiset_bytes(&kept.rows);
+        let of_partition = |(key, kept): (&Key, &Kept)| rows::heap_bytes(key.len()) + rows::multiset_bytes(&kept.rows);
         let bytes: usize = partitions.map(of_partition).sum();
         let of_shard = |shard: &Shard| shard.partitions.allocation_size() + shard.changed.bytes();
         let beside: usize = self.shards.iter().map(of_shard).sum();
@@ -225,7 +227,7 @@ fn each(parts: &[StatePart], mut take: impl FnMut(&[u8], &[u8], i64)) -> Result<
 
 /// The same of partitions in memory.
 fn rows_of<'a>(
-    partitions: impl Iterator<Item = (&'a Box<[u8]>, &'a Kept)> + Clone,
+    partitions: impl Iterator<Item = (&'a Key, &'a Kept)> + Clone,
 ) -> impl Iterator<Item = (&'a [u8], &'a [u8], i64)> + Clone {
     partitions.flat_map(|(key, kept)| kept.rows.iter().map(move |(row, weight)| (key.as_ref(), row.as_ref(), *weight)))
 }

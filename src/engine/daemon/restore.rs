@@ -153,6 +153,7 @@ impl Daemon {
                 warn!(%error, "the checkpoint cannot be used; tags are filled anew");
                 return Ok(false);
             }
+            self.follow_memory();
         }
         Ok(true)
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Kept, Partitions, ROWS, Shard, batch, each, rows_of};
+use super::{Kept, Key, Partitions, ROWS, Shard, batch, each, rows_of};
 use crate::operator::cold::{Cold, Scratch, Spills, bring_in_parts, spill_shards};
 use crate::operator::{OperatorError, StatePart};
 
@@ -19,10 +19,9 @@ impl Shard {
     /// Lets partitions go that were not met since this was called before, until so many rows are gone.
     fn spill(&mut self, most: usize, scratch: &Arc<dyn Scratch>) -> Result<usize, OperatorError> {
         let awaited = self.changed.awaited_keys();
-        let goes =
-            |key: &Box<[u8]>, kept: &mut Kept| !std::mem::take(&mut kept.is_recent) && !awaited.contains(key.as_ref());
+        let goes = |key: &Key, kept: &mut Kept| !std::mem::take(&mut kept.is_recent) && !awaited.contains(key.as_ref());
         let mut going = self.partitions.extract_if(goes);
-        let (mut idle, mut count): (Vec<(Box<[u8]>, Kept)>, usize) = (Vec::new(), 0);
+        let (mut idle, mut count): (Vec<(Key, Kept)>, usize) = (Vec::new(), 0);
         while count < most
             && let Some((key, kept)) = going.next()
         {
