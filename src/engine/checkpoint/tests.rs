@@ -132,16 +132,22 @@ fn read(checkpoints: &Checkpoints, manifest: &Manifest) -> Result<State, Checkpo
 }
 
 /// The newest checkpoint that is whole, and what is wrong with newer ones.
-fn latest(checkpoints: &Checkpoints) -> (Option<(u64, Tables)>, Vec<String>) {
+fn newest(checkpoints: &Checkpoints) -> (Option<(u64, State)>, Vec<String>) {
     let mut skipped = Vec::new();
     for epoch in checkpoints.epochs().unwrap() {
         match checkpoints.manifest(epoch).and_then(|manifest| read(checkpoints, &manifest)) {
-            Ok(state) => return (Some((epoch, tables(&state))), skipped),
+            Ok(state) => return (Some((epoch, state)), skipped),
             Err(error) => skipped.push(error.to_string()),
         }
     }
     skipped.extend(checkpoints.of_old_formats().unwrap().iter().map(ToString::to_string));
     (None, skipped)
+}
+
+/// The same, with the tables of the one operator.
+fn latest(checkpoints: &Checkpoints) -> (Option<(u64, Tables)>, Vec<String>) {
+    let (found, skipped) = newest(checkpoints);
+    (found.map(|(epoch, state)| (epoch, tables(&state))), skipped)
 }
 
 #[test]
