@@ -303,20 +303,18 @@ impl Shard {
 }
 
 /// Every row of one side: its key, itself, and what is known of it.
-fn rows_of<'a>(
-    keys: impl Iterator<Item = (&'a Bytes, &'a KeyRows)> + Clone,
-    side: usize,
-) -> impl Iterator<Item = (&'a [u8], &'a [u8], Entry)> + Clone {
-    keys.flat_map(move |(key, rows)| {
+fn rows_of<'a>(keys: impl Iterator<Item = (&'a Bytes, &'a KeyRows)>, side: usize) -> Vec<(&'a [u8], &'a [u8], Entry)> {
+    let of_key = |(key, rows): (&'a Bytes, &'a KeyRows)| {
         rows.side(side).iter().map(move |(row, entry)| (key.as_ref(), row.as_ref(), *entry))
-    })
+    };
+    keys.flat_map(of_key).collect()
 }
 
 impl Stateful for Join {
     fn snapshot(&self) -> Result<Vec<StatePart>, OperatorError> {
         let part = |side: usize| {
             let rows = rows_of(self.shards.iter().flat_map(|shard| &shard.keys), side);
-            Ok(StatePart::whole(TABLES[side], 2, side::batch(rows)?))
+            Ok(StatePart::whole(TABLES[side], 2, side::batch(rows.iter().copied())?))
         };
         [LEFT, RIGHT].into_iter().map(part).collect()
     }

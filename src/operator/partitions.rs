@@ -226,10 +226,11 @@ fn each(parts: &[StatePart], mut take: impl FnMut(&[u8], &[u8], i64)) -> Result<
 }
 
 /// The same of partitions in memory.
-fn rows_of<'a>(
-    partitions: impl Iterator<Item = (&'a Key, &'a Kept)> + Clone,
-) -> impl Iterator<Item = (&'a [u8], &'a [u8], i64)> + Clone {
-    partitions.flat_map(|(key, kept)| kept.rows.iter().map(move |(row, weight)| (key.as_ref(), row.as_ref(), *weight)))
+fn rows_of<'a>(partitions: impl Iterator<Item = (&'a Key, &'a Kept)>) -> Vec<(&'a [u8], &'a [u8], i64)> {
+    let of_key = |(key, kept): (&'a Key, &'a Kept)| {
+        kept.rows.iter().map(move |(row, weight)| (key.as_ref(), row.as_ref(), *weight))
+    };
+    partitions.flat_map(of_key).collect()
 }
 
 fn batch<'a>(rows: impl Iterator<Item = (&'a [u8], &'a [u8], i64)> + Clone) -> Result<RecordBatch, OperatorError> {
@@ -242,7 +243,7 @@ fn batch<'a>(rows: impl Iterator<Item = (&'a [u8], &'a [u8], i64)> + Clone) -> R
 impl Stateful for Partitions {
     fn snapshot(&self) -> Result<Vec<StatePart>, OperatorError> {
         let all = rows_of(self.shards.iter().flat_map(|shard| &shard.partitions));
-        Ok(vec![StatePart::whole(ROWS, 2, batch(all)?)])
+        Ok(vec![StatePart::whole(ROWS, 2, batch(all.iter().copied())?)])
     }
 
     fn changes(&mut self) -> Result<Vec<StatePart>, OperatorError> {

@@ -44,7 +44,7 @@ impl Shard {
             Ok(StatePart::whole(
                 TABLES[side],
                 2,
-                side::batch(rows_of(idle.iter().map(|(key, rows)| (key, rows)), side))?,
+                side::batch(rows_of(idle.iter().map(|(key, rows)| (key, rows)), side).iter().copied())?,
             ))
         };
         let put = part(LEFT).and_then(|left| self.cold.put(&[left, part(RIGHT)?], scratch));

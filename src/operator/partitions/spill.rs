@@ -32,7 +32,7 @@ impl Shard {
         if idle.is_empty() {
             return Ok(0);
         }
-        let rows = batch(rows_of(idle.iter().map(|(key, kept)| (key, kept))));
+        let rows = batch(rows_of(idle.iter().map(|(key, kept)| (key, kept))).iter().copied());
         let put = rows.and_then(|rows| self.cold.put(&[StatePart::whole(ROWS, 2, rows)], scratch));
         if let Err(error) = put {
             self.partitions.extend(idle);
