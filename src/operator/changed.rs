@@ -116,10 +116,7 @@ impl ChangedRows {
     /// Notes a row.
     pub fn note(&mut self, key: &[u8], row: &[u8]) {
         let Some(rows) = &mut self.rows else { return };
-        self.scratch.clear();
-        self.scratch.extend((key.len() as u32).to_le_bytes());
-        self.scratch.extend(key);
-        self.scratch.extend(row);
+        join_key(&mut self.scratch, key, row);
         if rows.contains(self.scratch.as_slice()) {
             return;
         }
@@ -136,6 +133,13 @@ impl ChangedRows {
         let noted = self.rows.as_mut()?;
         (self.most, self.bytes) = (rows, 0);
         Some(NotedRows(std::mem::take(noted)))
+    }
+
+    /// Whether the next checkpoint asks for this row.
+    pub fn awaits(&mut self, key: &[u8], row: &[u8]) -> bool {
+        let Some(rows) = &self.rows else { return false };
+        join_key(&mut self.scratch, key, row);
+        rows.contains(self.scratch.as_slice())
     }
 
     /// The keys of the rows that the next checkpoint asks for.
@@ -160,6 +164,13 @@ impl NotedRows {
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.0.iter().filter_map(|bytes| split_key(bytes))
     }
+}
+
+fn join_key(bytes: &mut Vec<u8>, key: &[u8], row: &[u8]) {
+    bytes.clear();
+    bytes.extend((key.len() as u32).to_le_bytes());
+    bytes.extend(key);
+    bytes.extend(row);
 }
 
 fn split_key(bytes: &[u8]) -> Option<(&[u8], &[u8])> {

@@ -12,6 +12,7 @@ pub mod clock_filter;
 pub mod clock_flags;
 pub mod clock_row;
 pub mod cold;
+pub mod due_rows;
 pub mod error;
 pub mod graph;
 pub mod join;

@@ -23,9 +23,14 @@ pub fn heap_bytes(length: usize) -> usize {
     if length == 0 { 0 } else { (length + 8).next_multiple_of(16).max(32) }
 }
 
-/// Bytes of the nodes of a tree of boxes: one for few rows, else most of them about two thirds full.
+/// Bytes of the nodes of a tree of boxes.
 pub fn tree_bytes<V>(entries: usize) -> usize {
-    let node = heap_bytes(NODE * size_of::<(Box<[u8]>, V)>() + 16);
+    nodes_bytes(entries, size_of::<(Box<[u8]>, V)>())
+}
+
+/// Bytes of the nodes of a tree with so many entries of this size: one node for few, else most are about two thirds full.
+pub fn nodes_bytes(entries: usize, entry: usize) -> usize {
+    let node = heap_bytes(NODE * entry + 16);
     match entries {
         0 => 0,
         few if few <= NODE => node,

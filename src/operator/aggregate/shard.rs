@@ -10,8 +10,8 @@ use crate::operator::aggregate::MemberPlan;
 use crate::operator::aggregate::accumulator::{Accumulator, Selection};
 use crate::operator::aggregate::keys::{BatchKeys, KeyIndex, KeyLayout};
 use crate::operator::aggregate::prepare::Prepared;
-use crate::operator::changed::{ChangedSlots, SlotSet};
-use crate::operator::cold::Cold;
+use crate::operator::changed::ChangedSlots;
+use crate::operator::cold::{Cold, Hand};
 use crate::operator::{OperatorError, rows};
 use crate::plan::flow::Member;
 
@@ -24,10 +24,7 @@ pub(crate) struct Shard {
     seen: Vec<bool>,
     /// Groups that are not in memory.
     pub(crate) cold: Cold,
-    /// Slots that were met since it was looked for those that can leave; noted once some have to.
-    pub(crate) recent: Option<SlotSet>,
-    /// Where that was stopped.
-    pub(crate) hand: u32,
+    pub(crate) hand: Hand,
 }
 
 /// One member's groups.
@@ -70,7 +67,7 @@ impl MemberState {
 impl Shard {
     pub(crate) fn new(layout: &KeyLayout) -> Result<Self, OperatorError> {
         let cold = Cold::new(layout.cold_columns()?);
-        Ok(Shard { index: layout.index(), members: Vec::new(), seen: Vec::new(), cold, recent: None, hand: 0 })
+        Ok(Shard { index: layout.index(), members: Vec::new(), seen: Vec::new(), cold, hand: Hand::default() })
     }
 
     /// Makes room in all states for the slots of the index.
@@ -95,9 +92,7 @@ impl Shard {
         }
         let slots = self.index.intern(keys, rows);
         self.grow();
-        if let Some(recent) = &mut self.recent {
-            recent.extend(&slots);
-        }
+        self.hand.note(&slots);
         let mut outputs = Vec::with_capacity(plans.len());
         for (position, plan) in plans.iter().enumerate() {
             outputs.push(match &prepared[position] {

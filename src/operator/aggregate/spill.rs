@@ -46,20 +46,9 @@ impl Shard {
 
     /// Slots that no step has met since they were passed here last, and whose changes no checkpoint waits for.
     fn idle_slots(&mut self, most: usize) -> Vec<u32> {
-        let recent = self.recent.get_or_insert_default();
-        let slots = self.index.slots() as u32;
-        let mut idle = Vec::with_capacity(most.min(self.index.len()));
-        for _ in 0..slots {
-            if idle.len() >= most {
-                break;
-            }
-            self.hand = (self.hand + 1) % slots;
-            let is_awaited = || self.members.iter().any(|member| member.changed.awaits(self.hand));
-            if !recent.remove(self.hand) && self.index.can_go(self.hand) && !is_awaited() {
-                idle.push(self.hand);
-            }
-        }
-        idle
+        let is_awaited = |slot: u32| self.members.iter().any(|member| member.changed.awaits(slot));
+        let can_go = |slot: u32| self.index.can_go(slot) && !is_awaited(slot);
+        self.hand.idle(self.index.slots() as u32, most, can_go)
     }
 
     fn spill(

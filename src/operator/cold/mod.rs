@@ -4,6 +4,8 @@
 //! keys that are new or in memory cost no reading, and those of the others one read each. What is kept is the rows that
 //! a checkpoint would hold, put together by key; the files themselves end with the process.
 
+mod away;
+mod hand;
 mod index;
 mod log;
 mod records;
@@ -11,8 +13,10 @@ mod spills;
 
 use std::sync::Arc;
 
+pub use self::away::Away;
+pub use self::hand::Hand;
 use self::index::Index;
-use self::log::{Log, LogFile, Record, Scan};
+use self::log::{Log, LogFile, Place, Record, Scan};
 pub use self::records::KeyColumns;
 use self::records::Tables;
 pub use self::spills::{Spills, bring_in_parts, spill_shards};
@@ -99,34 +103,50 @@ impl Cold {
         }
     }
 
-    /// Keeps the rows of keys that leave memory, all rows of each. With an error they are not kept.
-    pub fn put(&mut self, parts: &[StatePart], scratch: &Arc<dyn Scratch>) -> Result<(), OperatorError> {
-        let (records, rows) = self.tables.encode(parts)?;
+    /// Keeps the rows of keys that leave memory, all rows of each; gives the hash of each row's key. With an error they
+    /// are not kept.
+    pub fn put(&mut self, parts: &[StatePart], scratch: &Arc<dyn Scratch>) -> Result<Vec<u32>, OperatorError> {
+        let (records, hashes) = self.tables.encode(parts)?;
         let log = self.log.get_or_insert_with(|| Log::new(Arc::clone(scratch)));
         let places = log.append(&records)?;
         for (record, place) in records.iter().zip(places) {
             self.index.insert(record.hash, place);
         }
-        self.rows += rows;
-        Ok(())
+        self.rows += hashes.len();
+        self.tables.count(records.iter().map(|record| record.bytes.as_slice()), |all, row| all + row)?;
+        Ok(hashes)
     }
 
     /// Takes those of these keys back that are out; gives their rows.
     pub fn take<'a>(&mut self, keys: impl Iterator<Item = &'a [u8]>) -> Result<Vec<StatePart>, OperatorError> {
-        let Some(log) = &mut self.log else { return Ok(vec![]) };
+        if self.is_empty() {
+            return Ok(vec![]);
+        }
         let mut asked: Vec<(&[u8], u32)> = keys.map(|key| (key, records::hash(key))).collect();
         asked.retain(|(_, hash)| self.index.has(*hash));
         asked.sort_unstable();
         asked.dedup();
-        let places = |(key, hash): (&'a [u8], u32)| self.index.places(hash).map(move |place| (place, key));
-        let mut found: Vec<(u32, &[u8])> = asked.into_iter().flat_map(places).collect();
+        let places = |(key, hash): (&'a [u8], u32)| self.index.places(hash).map(move |place| (place, Some(key)));
+        let found = asked.into_iter().flat_map(places).collect();
+        self.take_found(found)
+    }
+
+    /// Takes all keys back that have one of these hashes, which differ; gives their rows.
+    pub fn take_hashed(&mut self, hashes: &[u32]) -> Result<Vec<StatePart>, OperatorError> {
+        let found = hashes.iter().flat_map(|hash| self.index.places(*hash)).map(|place| (place, None)).collect();
+        self.take_found(found)
+    }
+
+    /// Takes back what is at these places, where it is of the key that is asked for.
+    fn take_found(&mut self, mut found: Vec<(Place, Option<&[u8]>)>) -> Result<Vec<StatePart>, OperatorError> {
+        let Some(log) = &mut self.log else { return Ok(vec![]) };
         // In the order in which they lie in the files.
         found.sort_unstable();
-        let places: Vec<u32> = found.iter().map(|(place, _)| *place).collect();
+        let places: Vec<Place> = found.iter().map(|(place, _)| *place).collect();
         let mut taken = Vec::with_capacity(found.len());
         for ((place, key), record) in found.into_iter().zip(log.read(&places)?) {
             // Another key may have the same hash.
-            if records::key_of(&record.bytes)? == key {
+            if key.is_none_or(|key| records::key_of(&record.bytes).is_ok_and(|own| own == key)) {
                 taken.push((place, record));
             }
         }
@@ -136,6 +156,7 @@ impl Cold {
             self.index.remove(record.hash, *place);
             log.free(*place, record.bytes.len());
         }
+        self.tables.count(records(), |all, row| all.saturating_sub(row))?;
         self.rows -= rows.min(self.rows);
         if !taken.is_empty() {
             self.tidy()?;
@@ -162,6 +183,11 @@ impl Cold {
             log.free(before, record.bytes.len());
         }
         Ok(())
+    }
+
+    /// Bytes outside of memory that are of these tables alone.
+    pub fn bytes_of(&self, is_wanted: impl Fn(&str) -> bool) -> usize {
+        self.tables.bytes_of(is_wanted)
     }
 
     /// Rows of this table mean nothing from now on, also where another gets its name.
@@ -220,4 +246,4 @@ impl Iterator for ColdRows {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

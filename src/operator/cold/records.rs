@@ -56,6 +56,8 @@ struct Table {
     schema: SchemaRef,
     /// Of the columns behind the operator's key.
     rest: Arc<RowConverter>,
+    /// Bytes of the rows that are out, without their keys.
+    bytes: usize,
 }
 
 fn damaged() -> OperatorError {
@@ -78,6 +80,26 @@ fn push(record: &mut Vec<u8>, bytes: &[u8]) {
 /// The key of a record.
 pub(super) fn key_of(record: &[u8]) -> Result<&[u8], OperatorError> {
     Ok(split_length(record)?.0)
+}
+
+/// The rows of a record, each with the number of its table.
+fn rows_of(record: &[u8]) -> Result<impl Iterator<Item = Result<(usize, &[u8]), OperatorError>>, OperatorError> {
+    let (_, mut left) = split_length(record)?;
+    Ok(std::iter::from_fn(move || {
+        if left.is_empty() {
+            return None;
+        }
+        let row = split_row(left);
+        // Behind an error nothing more is read.
+        left = row.as_ref().map_or(&[], |(.., rest)| rest);
+        Some(row.map(|(number, row, _)| (number, row)))
+    }))
+}
+
+fn split_row(bytes: &[u8]) -> Result<(usize, &[u8], &[u8]), OperatorError> {
+    let (number, rest) = bytes.split_first_chunk::<4>().ok_or_else(damaged)?;
+    let (row, rest) = split_length(rest)?;
+    Ok((u32::from_le_bytes(*number) as usize, row, rest))
 }
 
 /// Rows of one table: the key of each, and its other columns.
@@ -105,7 +127,7 @@ impl Tables {
         let schema = part.batch.schema();
         let rest = schema.fields().iter().skip(self.keys.width()).map(|field| field.data_type());
         let rest = Arc::new(rows::converter(rest)?);
-        self.known.push(Table { name: Some(part.name.clone()), key: part.key, schema, rest });
+        self.known.push(Table { name: Some(part.name.clone()), key: part.key, schema, rest, bytes: 0 });
         Ok(self.known.len() - 1)
     }
 
@@ -128,8 +150,30 @@ impl Tables {
         }
     }
 
-    /// One record for each key, and how many rows they have.
-    pub(super) fn encode(&mut self, parts: &[StatePart]) -> Result<(Vec<Record>, usize), OperatorError> {
+    /// Bytes that are out of tables with these names.
+    pub(super) fn bytes_of(&self, is_wanted: impl Fn(&str) -> bool) -> usize {
+        let wanted = self.known.iter().filter(|table| table.name.as_deref().is_some_and(&is_wanted));
+        wanted.map(|table| table.bytes).sum()
+    }
+
+    /// Counts rows of records that leave, or have come back.
+    pub(super) fn count<'a>(
+        &mut self,
+        records: impl Iterator<Item = &'a [u8]>,
+        count: fn(usize, usize) -> usize,
+    ) -> Result<(), OperatorError> {
+        for record in records {
+            for row in rows_of(record)? {
+                let (number, row) = row?;
+                let table = self.known.get_mut(number).ok_or_else(damaged)?;
+                table.bytes = count(table.bytes, row.len());
+            }
+        }
+        Ok(())
+    }
+
+    /// One record for each key, and the hash of the key of each row.
+    pub(super) fn encode(&mut self, parts: &[StatePart]) -> Result<(Vec<Record>, Vec<u32>), OperatorError> {
         let mut encoded = Vec::with_capacity(parts.len());
         for part in parts.iter().filter(|part| part.batch.num_rows() > 0) {
             let number = self.number(part)?;
@@ -138,7 +182,7 @@ impl Tables {
         }
         let mut by_key: HashMap<&[u8], usize> = HashMap::new();
         let mut records: Vec<Record> = Vec::new();
-        let mut rows = 0;
+        let mut hashes = Vec::new();
         for (number, keys, rest) in &encoded {
             for row in 0..rest.num_rows() {
                 let key = keys.get(row);
@@ -154,10 +198,10 @@ impl Tables {
                 };
                 records[at].bytes.extend(number);
                 push(&mut records[at].bytes, rest.row(row).data());
+                hashes.push(records[at].hash);
             }
-            rows += rest.num_rows();
         }
-        Ok((records, rows))
+        Ok((records, hashes))
     }
 
     /// The rows of records, of those tables that are wanted, and how many rows the records have.
@@ -169,15 +213,13 @@ impl Tables {
         let mut tables: Vec<Decoded> = self.known.iter().map(|_| Decoded::default()).collect();
         let mut rows = 0;
         for record in records {
-            let (key, mut left) = split_length(record)?;
-            while !left.is_empty() {
-                let (number, rest) = left.split_first_chunk::<4>().ok_or_else(damaged)?;
-                let table = tables.get_mut(u32::from_le_bytes(*number) as usize).ok_or_else(damaged)?;
-                let (row, rest) = split_length(rest)?;
+            let key = key_of(record)?;
+            for row in rows_of(record)? {
+                let (number, row) = row?;
+                let table = tables.get_mut(number).ok_or_else(damaged)?;
                 table.keys.push(key);
                 table.rest.push(row);
                 rows += 1;
-                left = rest;
             }
         }
         let mut parts = Vec::new();

@@ -13,7 +13,7 @@ use crate::operator::rows;
 
 /// Files in memory, with room for so many bytes in all.
 #[derive(Debug)]
-struct Memory {
+pub(crate) struct Memory {
     room: Arc<AtomicUsize>,
     files: AtomicUsize,
 }
@@ -25,7 +25,7 @@ struct MemoryFile {
 }
 
 impl Memory {
-    fn new(room: usize) -> Arc<Self> {
+    pub(crate) fn new(room: usize) -> Arc<Self> {
         Arc::new(Memory { room: Arc::new(AtomicUsize::new(room)), files: AtomicUsize::new(0) })
     }
 }
@@ -117,6 +117,26 @@ fn keys_come_back_with_the_rows_of_all_tables_and_only_once() {
     assert_eq!(found, expected.into_iter().map(|((name, key), text)| ((name.to_string(), key), text)).collect());
     assert_eq!(take(&mut cold, &[14, 3]), BTreeMap::new());
     assert_eq!((cold.size().keys, cold.size().rows), (498, 569));
+}
+
+#[test]
+fn keys_come_back_by_their_hashes_and_bytes_are_counted_by_table() {
+    let (scratch, mut cold) = (Memory::new(usize::MAX) as Arc<dyn Scratch>, cold());
+    let small: Vec<_> = (0..10).map(|key| (key, text(key, 8))).collect();
+    let large: Vec<_> = (0..10).step_by(5).map(|key| (key, text(key, 3_000))).collect();
+    let hashes = cold.put(&[part("small", &small), part("large", &large)], &scratch).unwrap();
+    assert_eq!((hashes.len(), &hashes[10..]), (12, &[hashes[0], hashes[5]][..]));
+    let bytes = |cold: &Cold| ["small", "large"].map(|table| cold.bytes_of(|name| name == table));
+    let [of_small, of_large] = bytes(&cold);
+    assert!(of_small < 1_000 && of_large > 6_000, "{of_small} {of_large}");
+    let back = rows_of(&cold.take_hashed(&hashes[..2]).unwrap());
+    assert_eq!(
+        back.into_keys().map(|(name, key)| format!("{name} {key}")).collect::<Vec<_>>(),
+        ["large 0", "small 0", "small 1"]
+    );
+    assert_eq!(bytes(&cold), [of_small * 8 / 10, of_large / 2]);
+    cold.forget_table("large");
+    assert_eq!(bytes(&cold), [of_small * 8 / 10, 0]);
 }
 
 #[test]

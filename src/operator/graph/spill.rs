@@ -39,6 +39,9 @@ pub(super) struct Counted {
 impl Operator {
     pub(super) fn spills(&self) -> Option<&dyn Spills> {
         match self {
+            Operator::ClockFilter(filter) => Some(filter.as_ref()),
+            Operator::ClockFlags(flags) => Some(flags.as_ref()),
+            Operator::Tiles(tiles) => Some(tiles.as_ref()),
             Operator::Aggregate(aggregate) => Some(aggregate.as_ref()),
             Operator::Join(join) => Some(join.as_ref()),
             Operator::TopRows(top) => Some(top.state()),
@@ -49,6 +52,9 @@ impl Operator {
 
     fn spills_mut(&mut self) -> Option<&mut dyn Spills> {
         match self {
+            Operator::ClockFilter(filter) => Some(filter.as_mut()),
+            Operator::ClockFlags(flags) => Some(flags.as_mut()),
+            Operator::Tiles(tiles) => Some(tiles.as_mut()),
             Operator::Aggregate(aggregate) => Some(aggregate.as_mut()),
             Operator::Join(join) => Some(join.as_mut()),
             Operator::TopRows(top) => Some(top.state_mut()),

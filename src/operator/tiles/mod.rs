@@ -19,6 +19,7 @@ use crate::operator::aggregate::MemberPlan;
 use crate::operator::aggregate::accumulator::Argument;
 use crate::operator::aggregate::prepare;
 use crate::operator::bisect::{NEVER, TurningPoints};
+use crate::operator::cold::{Cold, Scratch, Spills, spill_shards};
 use crate::operator::state::{Gone, find_parts, primitive_column};
 use crate::operator::tiles::layout::{PAST, TileLayout, UNKNOWN};
 use crate::operator::tiles::shard::{Incoming, Shard};
@@ -210,6 +211,21 @@ impl Stateful for Tiles {
 
     fn set_saved(&mut self, is_saved: bool) {
         self.shards.iter_mut().for_each(|shard| shard.set_saved(is_saved));
+    }
+}
+
+impl Spills for Tiles {
+    fn in_memory(&self) -> usize {
+        self.shards.iter().map(Shard::in_memory).sum()
+    }
+
+    fn spill(&mut self, most: usize, scratch: &Arc<dyn Scratch>) -> Result<usize, OperatorError> {
+        let Tiles { layout, shards, .. } = self;
+        spill_shards(shards, most, |shard, most| shard.spill(most, layout, scratch))
+    }
+
+    fn cold(&self) -> Vec<&Cold> {
+        self.shards.iter().map(|shard| &shard.cold).collect()
     }
 }
 

@@ -5,16 +5,22 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, UInt32Array, new_null_array};
 use arrow::compute::{filter_record_batch, nullif, take};
+use arrow::datatypes::Int64Type;
 
 use crate::delta::{Clock, Delta};
 use crate::operator::aggregate::accumulator::{Accumulator, Argument, Selection};
 use crate::operator::aggregate::keys::{BatchKeys, KeyIndex};
 use crate::operator::bisect::NEVER;
 use crate::operator::changed::ChangedSlots;
+use crate::operator::cold::{Away, Cold, Hand, Scratch};
+use crate::operator::state::primitive_column;
+use crate::operator::tiles::TABLE;
 use crate::operator::tiles::layout::TileLayout;
-use crate::operator::{OperatorError, rows};
+use crate::operator::{OperatorError, StatePart, rows};
 use crate::plan::flow::AggregateCall;
 
+/// So many tiles come back at once, each in memory several times over until it is kept.
+const BACK_AT_ONCE: usize = 8192;
 /// A slot that was not met in this step.
 const NOT_MET: u32 = u32::MAX;
 
@@ -45,6 +51,10 @@ pub(super) struct Shard {
     /// The place of each slot among those met in this step.
     met: Vec<u32>,
     changed: ChangedSlots,
+    /// Tiles that are not in memory, and when they turn.
+    pub(super) cold: Cold,
+    away: Away,
+    hand: Hand,
 }
 
 fn merging(call: &AggregateCall) -> AggregateCall {
@@ -62,18 +72,28 @@ impl Shard {
             schedule: BTreeMap::new(),
             met: Vec::new(),
             changed: ChangedSlots::default(),
+            cold: Cold::new(layout.keys().cold_columns()?),
+            away: Away::default(),
+            hand: Hand::default(),
         })
     }
 
     pub(super) fn next_timer(&self) -> Option<Clock> {
-        self.schedule.keys().next().copied()
+        [self.schedule.keys().next().copied(), self.away.next()].into_iter().flatten().min()
+    }
+
+    /// Tiles in memory.
+    pub(super) fn in_memory(&self) -> usize {
+        self.index.len()
     }
 
     /// Tiles, and the bytes they take, estimated.
     pub(super) fn size(&self) -> (usize, usize) {
         let a_slot = size_of::<i64>() + size_of::<(Clock, u32)>() + 2 * size_of::<u32>();
         let calls: usize = self.calls.iter().map(Accumulator::bytes).sum();
-        (self.index.len(), self.index.bytes() + self.rows.capacity() * a_slot + calls + self.changed.bytes())
+        let cold = self.cold.size();
+        let beside = self.changed.bytes() + cold.memory + self.away.bytes();
+        (self.index.len() + cold.keys, self.index.bytes() + self.rows.capacity() * a_slot + calls + beside)
     }
 
     fn grow(&mut self) {
@@ -94,8 +114,13 @@ impl Shard {
         if own.is_empty() {
             return Ok(vec![]);
         }
+        if !self.cold.is_empty() {
+            let back = incoming.keys.take_from(&mut self.cold, layout.keys(), own)?;
+            self.come_in(layout, &back)?;
+        }
         let slots = self.index.intern(incoming.keys, own);
         self.grow();
+        self.hand.note(&slots);
         let (mut touched, mut firsts): (Vec<u32>, Vec<u32>) = (Vec::new(), Vec::new());
         let mut counts: Vec<i64> = Vec::new();
         let mut places = Vec::with_capacity(own.len());
@@ -215,7 +240,12 @@ impl Shard {
         layout: &TileLayout,
         clock: Clock,
     ) -> Result<Option<(Delta, RecordBatch)>, OperatorError> {
-        if self.next_timer().is_none_or(|first| first > clock) {
+        let back = self.away.take(clock);
+        for some in back.chunks(BACK_AT_ONCE) {
+            let tiles = self.cold.take_hashed(some)?;
+            self.come_in(layout, &tiles)?;
+        }
+        if self.schedule.keys().next().is_none_or(|first| *first > clock) {
             return Ok(None);
         }
         let later = self.schedule.split_off(&(clock + 1));
@@ -227,12 +257,59 @@ impl Shard {
             self.forget(slot);
         }
         let (columns, rest) = tiles.columns().split_at(layout.width());
-        let rows = crate::operator::state::primitive_column(&tiles, layout.width())?.clone();
+        let rows = primitive_column::<Int64Type>(&tiles, layout.width())?.clone();
         let gone = layout.emit(columns, rows, rest[1..].to_vec(), None, -1)?;
         let (turned, there) = layout.turned(columns, clock);
         let turned = turned.into_iter().chain(rest.iter().cloned()).collect();
         let turned = RecordBatch::try_new(Arc::clone(layout.state()), turned)?;
         Ok(Some((gone, filter_record_batch(&turned, &there)?)))
+    }
+
+    /// Tiles that were out are here again.
+    fn come_in(&mut self, layout: &TileLayout, parts: &[StatePart]) -> Result<(), OperatorError> {
+        for StatePart { batch, .. } in parts {
+            let keys = layout.keys().read(batch)?;
+            let all: Vec<u32> = (0..batch.num_rows() as u32).collect();
+            let slots = self.index.intern(&keys, &all);
+            self.index.came_in(&slots);
+            self.grow();
+            let (columns, rest) = batch.columns().split_at(layout.width());
+            let rows = primitive_column::<Int64Type>(batch, layout.width())?;
+            slots.iter().zip(rows.values()).for_each(|(slot, rows)| self.rows[*slot as usize] = *rows);
+            let selection = Selection { slots: &slots, rows: &all, weights: None };
+            for ((call, kept), partials) in layout.calls().iter().zip(&mut self.calls).zip(&rest[1..]) {
+                kept.update(selection, &Argument::new(call, Some(Arc::clone(partials)), None)?)?;
+            }
+            self.settle(layout, &slots, &layout.next_turns(columns));
+        }
+        Ok(())
+    }
+
+    /// Lets tiles go that were not met of late.
+    pub(super) fn spill(
+        &mut self,
+        most: usize,
+        layout: &TileLayout,
+        scratch: &Arc<dyn Scratch>,
+    ) -> Result<usize, OperatorError> {
+        let can_go = |slot: u32| self.index.can_go(slot) && !self.changed.awaits(slot);
+        let slots = self.hand.idle(self.index.slots() as u32, most, can_go);
+        if slots.is_empty() {
+            return Ok(0);
+        }
+        let tiles = StatePart::whole(TABLE, layout.width(), self.tiles(layout, &slots)?);
+        let hashes = self.cold.put(&[tiles], scratch)?;
+        for (slot, hash) in slots.iter().zip(hashes) {
+            let (when, _) = self.due[*slot as usize];
+            if when != NEVER {
+                self.away.add(when, hash);
+            }
+            self.unschedule(*slot);
+            self.rows[*slot as usize] = 0;
+        }
+        self.calls.iter_mut().for_each(|call| call.let_out(&slots));
+        self.index.let_out(&slots);
+        Ok(slots.len())
     }
 
     fn tiles(&self, layout: &TileLayout, slots: &[u32]) -> Result<RecordBatch, OperatorError> {
@@ -251,7 +328,7 @@ impl Shard {
 
     /// The slots that have changed; `None` for all, or most.
     pub(super) fn take_changed(&mut self) -> Option<Vec<u32>> {
-        self.changed.take().filter(|changed| changed.len() <= self.index.len() / 2)
+        self.changed.take().filter(|changed| changed.len() <= (self.index.len() + self.cold.size().keys) / 2)
     }
 
     /// Of slots that have changed, the tiles that are here and the keys of those that are gone.
