@@ -100,13 +100,6 @@ impl Emitter {
     }
 
     pub(super) fn lost(&self, lost: Lost) -> Result<(), Stopped> {
-        tracing::error!(
-            stream = lost.stream,
-            partition = lost.partition,
-            first = lost.first,
-            next = lost.next,
-            "records were gone before they were read; the stream goes on behind them"
-        );
         self.send(SourceEvent::Lost(lost))
     }
 

@@ -22,7 +22,11 @@ impl Daemon {
             });
             let reading = |tag: &&String| reads([self.running[*tag].plan.as_ref()]).contains_key(&lost.stream);
             let tags: Vec<String> = self.running.keys().filter(reading).cloned().collect();
-            error!(?tags, "{lost} were gone before they were read; their tags go on without them");
+            let Lost { stream, partition, first, next } = &lost;
+            error!(
+                ?tags,
+                stream, partition, first, next, "{lost} were gone before they were read; their tags go on without them"
+            );
             for tag in tags {
                 add(self.lost.entry(tag.clone()).or_default(), lost.clone());
                 // All of them were written before now, whatever their times say.

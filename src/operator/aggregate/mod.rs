@@ -44,6 +44,15 @@ pub(crate) struct MemberPlan {
     pub(crate) schema: SchemaRef,
 }
 
+impl MemberPlan {
+    /// The tables of its state.
+    fn tables(&self) -> impl Iterator<Item = String> {
+        let Member { fingerprint, aggregates, .. } = &self.member;
+        let values = (0..aggregates.len()).map(|aggregate| state::values_table(fingerprint, aggregate));
+        std::iter::once(state::groups_table(fingerprint)).chain(values)
+    }
+}
+
 impl Aggregate {
     /// Without members; `append_only` when the input never retracts.
     pub fn new(keys: Vec<Scalar>, append_only: bool, shards: usize) -> Result<Self, OperatorError> {
@@ -72,9 +81,7 @@ impl Aggregate {
         let Some(position) = self.members.iter().position(|plan| plan.member.fingerprint == fingerprint) else {
             return;
         };
-        let aggregates = self.members.remove(position).member.aggregates.len();
-        let values = (0..aggregates).map(|aggregate| state::values_table(fingerprint, aggregate));
-        let tables: Vec<String> = std::iter::once(state::groups_table(fingerprint)).chain(values).collect();
+        let tables: Vec<String> = self.members.remove(position).tables().collect();
         for shard in &mut self.shards {
             shard.members.remove(position);
             let slots = shard.index.live_slots();
@@ -139,13 +146,15 @@ impl Aggregate {
         (groups, members + keys.sum::<usize>())
     }
 
-    /// Groups of one member, and the bytes of its own and of the keys; of what is out of memory all is taken as its own.
+    /// Groups of one member, those that are out as if it had all of them, and the bytes of its own and of the keys.
     pub fn member_size(&self, fingerprint: &str) -> (usize, usize) {
         let Some(position) = self.members().position(|member| member == fingerprint) else { return (0, 0) };
+        let tables: Vec<String> = self.members[position].tables().collect();
         let of_shard = |shard: &Shard| {
             let own = &shard.members[position];
             let cold = shard.cold.size();
-            (own.groups() + cold.keys, own.bytes() + shard.index.bytes() + cold.bytes + cold.memory)
+            let out = shard.cold.bytes_of(|table| tables.iter().any(|own| own == table));
+            (own.groups() + cold.keys, own.bytes() + shard.index.bytes() + out + cold.memory)
         };
         self.shards.iter().map(of_shard).fold((0, 0), |one, other| (one.0 + other.0, one.1 + other.1))
     }
