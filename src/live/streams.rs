@@ -12,7 +12,7 @@ use crate::config::Connection;
 use crate::diagnostic::Diagnostic;
 use crate::project::Project;
 use crate::source::{
-    DeadLetters, ReadRequest, Registries, SourceContext, SourceEvent, Tables, WallClock, start_source,
+    DeadLetters, ReadRequest, ReadRoom, Registries, SourceContext, SourceEvent, Tables, WallClock, start_source,
 };
 
 /// Events that may wait for us.
@@ -148,7 +148,13 @@ impl<'a> Asked<'a> {
         from: BTreeMap<i32, i64>,
         until: Option<BTreeMap<i32, i64>>,
     ) -> ReadRequest {
-        ReadRequest { stream: Arc::clone(stream), columns: (0..stream.columns.len()).collect(), from, until }
+        ReadRequest {
+            stream: Arc::clone(stream),
+            columns: (0..stream.columns.len()).collect(),
+            from,
+            until,
+            room: ReadRoom::default(),
+        }
     }
 
     /// A table outside: one that answers with its first rows, or as empty, is there and as it is declared.
