@@ -73,6 +73,8 @@ async fn answer(stream: TcpStream, router: Router) {
         .header_read_timeout(HEAD)
         .max_buf_size(HEAD_BYTES)
         .keep_alive(false)
+        // Who has said all may close that way at once, and still hears the answer.
+        .half_close(true)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     match timeout(WHOLE, connection).await {
         Ok(Ok(())) => {}

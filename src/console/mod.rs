@@ -149,6 +149,25 @@ mod tests {
     }
 
     #[test]
+    fn client_that_closes_its_half_at_once_hears_the_answer() {
+        let console = start("127.0.0.1:0", None, SharedStatus::default()).unwrap();
+        let ask = || {
+            let mut stream = std::net::TcpStream::connect(("127.0.0.1", console.address.port())).unwrap();
+            stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+            stream.shutdown(std::net::Shutdown::Write).unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer:?}");
+        };
+        // The end of what is sent must reach the console at any moment of its work.
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..1_000).for_each(|_| ask()));
+            }
+        });
+    }
+
+    #[test]
     fn console_that_others_can_reach_wants_a_token_of_everybody() {
         let error = start("0.0.0.0:0", None, SharedStatus::default()).unwrap_err();
         assert_eq!(error.to_string(), NO_TOKEN);

@@ -232,7 +232,8 @@ fn token_is_asked_of_everybody_and_brought_by_the_commands() {
     // By `tagflow status`, which reads the same file.
     daemon.until_quiet(1);
     for path in ["/status", "/metrics", "/"] {
-        assert!(get(port, path).starts_with("HTTP/1.1 401"), "{path}");
+        let answer = get(port, path);
+        assert!(answer.starts_with("HTTP/1.1 401"), "{path}: {answer:?}");
     }
     assert!(get(port, "/readyz").starts_with("HTTP/1.1 200"));
     let with = format!("GET /metrics HTTP/1.1\r\nHost: tagflow:{port}\r\nAuthorization: Bearer {TOKEN}\r\n\r\n");
