@@ -130,7 +130,8 @@ impl<'a> Net<'a> {
 /// The change of one input, encoded.
 pub(super) struct Encoded {
     keys: EncodedRows,
-    rows: EncodedRows,
+    /// `None` where nothing of the rows is read: they have no columns, and are all alike.
+    rows: Option<EncodedRows>,
     weights: Vec<i64>,
     /// Whether the key holds a NULL, where NULL equals nothing.
     without_key: Vec<bool>,
@@ -142,7 +143,7 @@ impl Encoded {
         let mut found: Vec<Vec<NetRow<'_>>> = (0..shards).map(|_| Vec::new()).collect();
         for (row, weight) in self.weights.iter().enumerate().filter(|(row, _)| !self.without_key[*row]) {
             let key = self.keys.row(row).data();
-            found[rows::shard_of(rows::hash_bytes(key), shards)].push((key, self.rows.row(row).data(), *weight));
+            found[rows::shard_of(rows::hash_bytes(key), shards)].push((key, self.row(row), *weight));
         }
         found.into_par_iter().map(Net::of).collect()
     }
@@ -150,7 +151,11 @@ impl Encoded {
     /// Rows whose key holds a NULL, and their weights.
     pub fn without_key(&self) -> impl Iterator<Item = (&[u8], i64)> {
         let rows = self.weights.iter().enumerate().filter(|(row, _)| self.without_key[*row]);
-        rows.map(|(row, weight)| (self.rows.row(row).data(), *weight))
+        rows.map(|(row, weight)| (self.row(row), *weight))
+    }
+
+    fn row(&self, row: usize) -> &[u8] {
+        self.rows.as_ref().map_or(&[], |rows| rows.row(row).data())
     }
 }
 
@@ -180,7 +185,10 @@ impl Side {
             without_key: (0..input.num_rows()).map(is_null).collect(),
             weights: (0..input.num_rows()).map(|row| input.weight(row)).collect(),
             keys: self.key_converter.convert_columns(&keys)?,
-            rows: self.row_converter.convert_columns(input.batch.columns())?,
+            rows: match input.batch.columns() {
+                [] => None,
+                columns => Some(self.row_converter.convert_columns(columns)?),
+            },
         })
     }
 
