@@ -5,6 +5,7 @@
 //! tables of their own by then, which only have to be renamed.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -197,7 +198,10 @@ type Ended = Option<String>;
 
 impl Run {
     fn run(mut self) {
-        match self.fill() {
+        let filled = catch_unwind(AssertUnwindSafe(|| self.fill()));
+        match filled
+            .unwrap_or_else(|_| Err(Some("it panicked: this is a bug of tagflow, its log has the place".into())))
+        {
             Ok(filled) => self.tell(FillEvent::Filled(Box::new(filled))),
             Err(Some(reason)) => self.tell(FillEvent::Failed(reason)),
             Err(None) => info!("the fill was cancelled"),

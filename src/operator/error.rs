@@ -1,5 +1,7 @@
 //! What can fail while stepping.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use arrow::error::ArrowError;
 use datafusion::common::DataFusionError;
 
@@ -28,6 +30,20 @@ pub enum OperatorError {
     /// Keys that are to leave memory cannot be written.
     #[error("state cannot be kept outside of memory: {0}")]
     Scratch(String),
+    /// The operator itself is wrong.
+    #[error("this is a bug of tagflow, please report it with the tag's file: an operator panicked: {0}")]
+    Panicked(String),
+}
+
+impl OperatorError {
+    /// Runs a step of an operator, whose state is of no use once it has panicked.
+    pub fn of_panic<T>(step: impl FnOnce() -> T) -> Result<T, OperatorError> {
+        catch_unwind(AssertUnwindSafe(step)).map_err(|panic| {
+            let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+            let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+            OperatorError::Panicked(text.unwrap_or_else(|| "without a word".to_string()))
+        })
+    }
 }
 
 impl From<DataFusionError> for OperatorError {

@@ -355,9 +355,10 @@ impl Graph {
                 })
                 .collect();
             let results = match inputs {
-                Ok(inputs) => node.operator.step(&inputs, events, &moment),
-                Err(error) => node.operator.fail(&error),
+                Ok(inputs) => OperatorError::of_panic(|| node.operator.step(&inputs, events, &moment)),
+                Err(error) => Err(error),
             };
+            let results = results.unwrap_or_else(|error| node.operator.fail(&error));
             for (member, result) in results {
                 deltas.insert(OutputId { node: node.fingerprint.clone(), member }, result);
             }

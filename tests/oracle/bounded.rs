@@ -19,7 +19,7 @@ use tagflow::plan::steps::most_tiles;
 
 use crate::events;
 
-fn plan(sql: &str, catalog: &Catalog, timezone: Tz) -> Arc<FlowPlan> {
+pub(crate) fn plan(sql: &str, catalog: &Catalog, timezone: Tz) -> Arc<FlowPlan> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let state = session_state(catalog, timezone).unwrap();
     let logical = runtime.block_on(state.create_logical_plan(sql)).and_then(|plan| optimise(&state, plan)).unwrap();

@@ -10,6 +10,7 @@ mod emission;
 mod events;
 mod harness;
 mod on_error;
+mod panics;
 mod queries;
 mod random_sql;
 mod saved;
