@@ -17,6 +17,7 @@ use datafusion::logical_expr::{Expr, lit};
 
 use self::split::{Merge, Read, Splitter, first_flag};
 use super::clocked::{Comparing, below_comparisons, flag_number, take_comparisons};
+use super::keyed::counts_rows;
 use super::{Compiler, Refusal, Relation, readable, scalar_over, substitute};
 use crate::plan::clock::{self, ClockBound};
 use crate::plan::flow::{AggregateCall, AggregateFunction, NodeIndex, NodeKind, Scalar, TilePlan};
@@ -163,8 +164,7 @@ impl Compiler<'_> {
         let mut calls = Vec::new();
         for (function, Read { argument, filter }) in parts {
             let named = readable(&self.named(relation.node, argument).schema_name().to_string());
-            let counts_rows = *function == AggregateFunction::Count && matches!(argument, Expr::Literal(..));
-            let argument = if counts_rows { None } else { Some(over(argument)?) };
+            let argument = if counts_rows(*function, argument) { None } else { Some(over(argument)?) };
             let filter = if *filter == lit(true) { None } else { Some(over(filter)?) };
             let call = partial_call(*function, argument, filter);
             let data_type = call
