@@ -12,7 +12,7 @@ use datafusion::logical_expr::{
     ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 use datafusion::sql::sqlparser::ast::{
-    self, FunctionArg, FunctionArgExpr, FunctionArguments, Query, Value, VisitMut, VisitorMut,
+    self, FunctionArg, FunctionArgExpr, FunctionArguments, Query, Value, VisitMut, VisitorMut, visit_expressions,
 };
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
@@ -29,6 +29,15 @@ pub(crate) fn may_be_cause(error: &DataFusionError) -> bool {
         ),
         other => other.strip_backtrace().contains("have the same name"),
     }
+}
+
+/// True where groups of several sets are told by names alone, in which a cast is its column.
+pub(crate) fn may_be_misread(query: &Query) -> bool {
+    visit_expressions(query, |expr| match expr {
+        ast::Expr::Rollup(_) | ast::Expr::Cube(_) | ast::Expr::GroupingSets(_) => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    })
+    .is_break()
 }
 
 /// Names every cast of a query by its type, and every change of the zone by its zone.

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, Result, ScalarValue};
-use datafusion::functions_aggregate::expr_fn::bool_or;
-use datafusion::logical_expr::expr::{Case, InSubquery};
+use datafusion::functions_aggregate::expr_fn::{bool_or, count};
+use datafusion::logical_expr::expr::{Case, Exists, InSubquery};
 use datafusion::logical_expr::utils::{split_conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{
     Aggregate, BinaryExpr, Expr, ExprSchemable, Filter, LogicalPlan, LogicalPlanBuilder, Operator, Projection,
@@ -85,7 +85,8 @@ fn in_aggregate(aggregate: &Aggregate, config: &dyn OptimizerConfig) -> Result<O
     Ok(Some(LogicalPlan::Aggregate(marked)))
 }
 
-/// What DataFusion's rule does not do right in WHERE: IN where it is not the condition itself.
+/// What DataFusion's rule does not do right in WHERE: IN where it is not the condition itself, NOT IN of a list that is each
+/// row's own, and EXISTS of rows that are the same for everybody.
 fn in_filter(filter: &Filter, config: &dyn OptimizerConfig) -> Result<Option<LogicalPlan>> {
     let mut marking = Marking::over(&filter.input, config);
     marking.leaves_conditions = true;
@@ -93,6 +94,8 @@ fn in_filter(filter: &Filter, config: &dyn OptimizerConfig) -> Result<Option<Log
     for conjunct in split_conjunction_owned(filter.predicate.clone()) {
         let inner = if let Expr::Not(inner) = &conjunct { inner } else { &conjunct };
         conjuncts.push(match inner {
+            Expr::InSubquery(within) if is_refused(within, &conjunct) => marking.value(conjunct, true)?,
+            Expr::Exists(exists) if !is_tied(&exists.subquery) => marking.value(conjunct, true)?,
             Expr::InSubquery(_) | Expr::Exists(_) => conjunct,
             _ => marking.value(conjunct, true)?,
         });
@@ -145,6 +148,10 @@ impl<'a> Marking<'a> {
                 function.params.args = args.map(|argument| self.value(argument, false)).collect::<Result<_>>()?;
                 function.params.filter = filter.map(Box::new);
                 Ok(Expr::AggregateFunction(function))
+            }
+            Expr::Exists(exists) if !is_tied(&exists.subquery) => {
+                self.has_marked = true;
+                any_row(&exists)
             }
             Expr::Exists(_) if self.leaves_conditions => Ok(expr),
             Expr::Exists(_) => self.mark(expr),
@@ -209,6 +216,27 @@ impl<'a> Marking<'a> {
         self.known.insert(question, (*mark).clone());
         Ok(*mark)
     }
+}
+
+/// True where what a sub-query gives is each row's own.
+fn is_tied(subquery: &Subquery) -> bool {
+    !subquery.outer_ref_columns.is_empty()
+}
+
+/// True of NOT IN with a tied list.
+fn is_refused(within: &InSubquery, conjunct: &Expr) -> bool {
+    within.negated != matches!(conjunct, Expr::Not(_)) && is_tied(&within.subquery)
+}
+
+/// Whether there is any row, of which the population has one answer.
+fn any_row(exists: &Exists) -> Result<Expr> {
+    let rows = count(lit(1_i64)).alias("#rows");
+    let plan = LogicalPlanBuilder::from(Arc::clone(&exists.subquery.subquery))
+        .aggregate(Vec::<Expr>::new(), vec![rows])?
+        .project(vec![Expr::Column(Column::from_name("#rows")).gt(lit(0_i64)).alias("#is_any")])?
+        .build()?;
+    let is_any = Expr::ScalarSubquery(exists.subquery.with_plan(Arc::new(plan)));
+    Ok(if exists.negated { is_any.is_not_true() } else { is_any.is_true() })
 }
 
 /// True where the list of an IN may have NULL in it.

@@ -9,6 +9,7 @@ pub mod changes;
 pub mod clock;
 pub mod codes;
 pub mod compile;
+pub mod counted_sets;
 pub mod exact;
 pub mod explain;
 pub mod fallible;

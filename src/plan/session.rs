@@ -16,6 +16,7 @@ use crate::catalog::Catalog;
 use crate::plan::casts;
 use crate::plan::changes::{self, CHANGES};
 use crate::plan::clock::with_fixed_days;
+use crate::plan::counted_sets::CountedSets;
 use crate::plan::exact::ExactPercentiles;
 use crate::plan::far_times;
 use crate::plan::limits::Limits;
@@ -40,7 +41,10 @@ pub fn session_state(catalog: &Catalog, timezone: Tz) -> Result<SessionState, Da
     options.execution.time_zone = Some(timezone.name().to_string());
     options.sql_parser.map_string_types_to_utf8view = false;
     options.sql_parser.collect_spans = true;
+    // 0.1 is a tenth, as in every database.
+    options.sql_parser.parse_float_as_decimal = true;
     let mut rules = Analyzer::new().rules;
+    rules.insert(0, Arc::new(CountedSets));
     rules.insert(0, Arc::new(SignedDifferences));
     rules.insert(0, Arc::new(ExactPercentiles));
     rules.insert(0, Arc::new(Spans));

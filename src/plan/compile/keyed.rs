@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
-use arrow::datatypes::{Field, Schema};
+use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::common::DFSchema;
 use datafusion::logical_expr::{Aggregate, Expr, ExprSchemable, Union};
 
@@ -158,9 +158,12 @@ impl Compiler<'_> {
             Some(filter) => Some(substitute(filter, schema, &relation.columns)?),
             None => None,
         };
-        let counts_rows =
-            matches!(&argument, Expr::Literal(value, _) if !value.is_null()) && kind == AggregateFunction::Count;
-        let argument = if counts_rows { None } else { Some(self.scalar(relation.node, &argument)?) };
+        let argument = if counts_rows(kind, &argument) { None } else { Some(self.scalar(relation.node, &argument)?) };
+        let adds = matches!(kind, AggregateFunction::Sum | AggregateFunction::Avg);
+        if adds && argument.as_ref().is_some_and(|argument| argument.data_type == DataType::Null) {
+            let message = format!("{} of NULL is NULL, whatever the rows are", name.to_uppercase());
+            return Err(Refusal::new(codes::AGGREGATE, message, "leave it out, or give it a column"));
+        }
         let filter = filter.map(|filter| self.scalar(relation.node, &filter)).transpose()?;
         Ok(AggregateCall { function: kind, argument, collected: None, filter, merges: false, data_type })
     }
@@ -219,7 +222,11 @@ impl Compiler<'_> {
     /// The rows of several nodes with the same columns.
     pub(super) fn union_node(&mut self, inputs: Vec<NodeIndex>, fields: Vec<Field>) -> NodeIndex {
         let outputs: Vec<&str> = inputs.iter().map(|input| self.facts[*input].output.as_str()).collect();
-        let output = fingerprint(&format!("union {outputs:?}"));
+        let output = match inputs.is_empty() {
+            false => fingerprint(&format!("union {outputs:?}")),
+            // Nothing is told apart by its columns alone.
+            true => fingerprint(&format!("nothing of {:?}", fields.iter().map(Field::data_type).collect::<Vec<_>>())),
+        };
         let reach = inputs.iter().map(|input| self.facts[*input].reach).fold(Reach::Within(0), Reach::and);
         let facts = Facts {
             columns: canonical_columns(&fields),
@@ -238,4 +245,9 @@ impl Compiler<'_> {
         };
         self.push(node, facts)
     }
+}
+
+/// True where every row counts, whatever is in it: COUNT of a constant, unless that is NULL.
+pub(super) fn counts_rows(function: AggregateFunction, argument: &Expr) -> bool {
+    function == AggregateFunction::Count && matches!(argument, Expr::Literal(value, _) if !value.is_null())
 }

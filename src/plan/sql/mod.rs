@@ -286,15 +286,8 @@ impl QueryPlanner {
         if problems.iter().any(|problem| problem.severity == Severity::Error) {
             return Err(problems);
         }
-        let mut plan = self.plan(query.clone());
-        if plan.as_ref().is_err_and(casts::may_be_cause) {
-            let mut told_apart = query.clone();
-            casts::tell_apart(&mut told_apart);
-            if let Ok(mended) = self.plan(told_apart.clone()) {
-                (query, plan) = (told_apart, Ok(mended));
-            }
-        }
-        let planned = plan.and_then(|plan| {
+        let planned_of = |query: &ast::Query| {
+            let plan = self.plan(query.clone())?;
             let headed = match header.map(|header| self.as_headed(plan.clone(), header)).transpose()? {
                 None => plan,
                 Some(Ok(headed)) => headed,
@@ -307,7 +300,19 @@ impl QueryPlanner {
             let optimised = watermark::settled(optimise(&self.state, guarded.clone())?, &self.catalog)?;
             let planned = optimised.map(|optimised| (headed, guarded, optimised));
             Ok(planned.map_err(|unclosed| cannot_close(sql, &unclosed)))
-        });
+        };
+        if casts::may_be_misread(&query) {
+            casts::tell_apart(&mut query);
+        }
+        let mut planned = planned_of(&query);
+        if planned.as_ref().is_err_and(casts::may_be_cause) {
+            let mut told_apart = query.clone();
+            casts::tell_apart(&mut told_apart);
+            let mended = planned_of(&told_apart);
+            if mended.is_ok() {
+                (query, planned) = (told_apart, mended);
+            }
+        }
         let (headed, plan, optimised) = match planned {
             Ok(Ok(planned)) => planned,
             Ok(Err(problem)) => {
