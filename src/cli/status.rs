@@ -155,11 +155,17 @@ pub fn describe(status: &Status) -> String {
         }
     }
     text.push_str(&format!("{table}\n"));
-    for (stream, count) in status.dead_letters.iter().filter(|(_, count)| **count > 0) {
+    for (stream, put) in &status.dead_letters {
+        let kept = status.letters_kept.get(stream).copied().unwrap_or_default();
+        if kept == 0 && *put == 0 {
+            continue;
+        }
         let late = status.late_events.get(stream).map_or(String::new(), |late| format!(", {late} of them late events"));
         let skipped =
             status.skipped.get(stream).map_or(String::new(), |rows| format!(", {rows} of them skipped by tags"));
-        text.push_str(&format!("{count} dead letters of {stream}{late}{skipped}\n"));
+        text.push_str(&format!(
+            "{kept} dead letters of {stream} are kept; {put} came since the start{late}{skipped}\n"
+        ));
     }
     for (stream, count) in status.letters_dropped.iter().filter(|(_, count)| **count > 0) {
         text.push_str(&format!("{count} dead letters of {stream} went for newer ones\n"));

@@ -52,7 +52,7 @@ fn keep_late(late: &LateEvents, tags: &[&str], dead_letters: &DeadLetters) -> Re
     };
     let place = [of.partition, of.offset, of.timestamp];
     each_record(&late.events, &of.topic, place, &[], |row, record| {
-        dead_letters.put_late(&of.stream, record, &reason(row));
+        dead_letters.put_late(&of.stream, record, tags, &reason(row));
     })?;
     dead_letters.flush(&of.stream);
     Ok(())

@@ -56,6 +56,13 @@ fn letters_are_listed_shown_and_dropped_while_the_daemon_runs_and_dropped_ones_d
     assert!(shown.contains("record     {\"order_id\":1,\"user_id\":1,\"amount\":\"many\"}"), "{shown}");
     assert!(!run(&shop, &["show", "orders", "0", "3"]).contains('\u{1b}'), "records do not steer the terminal");
 
+    for (unknown, told) in
+        [("--stream", "there is no stream `nix`; there are: orders"), ("--tag", "there is no tag `nix`")]
+    {
+        let refused = shop.output(&["dead-letters", "list", unknown, "nix"]);
+        let error = String::from_utf8_lossy(&refused.stderr);
+        assert!(refused.status.code() == Some(1) && error.contains(told), "{error}");
+    }
     let refused = shop.output(&["dead-letters", "drop"]);
     assert_eq!(refused.status.code(), Some(2));
     assert_eq!(run(&shop, &["drop", "--partition", "0", "--offset", "1"]), "1 dead letters dropped\n");

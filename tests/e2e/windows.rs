@@ -74,6 +74,13 @@ fn windows_close_once_past_idle_partitions_and_kills() {
     assert!(status.tags.iter().all(|tag| tag.state == TagState::Live));
     let letters = std::fs::read_to_string(shop.path(".tagflow/demo-kafka/dead-letters/orders.jsonl")).unwrap();
     assert!(letters.contains("late: order_time is 30m behind"), "{letters}");
+    let listed = |tag: &str| {
+        let output = shop.output(&["dead-letters", "list", "--tag", tag]);
+        String::from_utf8_lossy(&output.stdout).lines().last().unwrap_or_default().to_string()
+    };
+    assert_eq!(listed("closed_hours"), "2 dead letters");
+    assert_eq!(listed("patient_hours"), "1 dead letters");
+    assert_eq!(listed("open_hours"), "no dead letters");
 
     // A new tag judges the same events as those that have run since then.
     let twin = std::fs::read_to_string(shop.path("tags/closed_hours.sql")).unwrap();

@@ -2,6 +2,7 @@
 
 mod replay;
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
@@ -9,9 +10,8 @@ use chrono::{DateTime, NaiveDate, TimeZone, Utc};
 use chrono_tz::Tz;
 use comfy_table::{Table, presets};
 
-use crate::cli::{FAILED, Format, OK, ProjectArgs, USAGE, complain, print};
-use crate::config::Config;
-use crate::project;
+use crate::cli::{Format, OK, ProjectArgs, USAGE, complain, print};
+use crate::project::{self, Project};
 use crate::source::dead_letter::{DeadLetter, FOLDER, Kind, LetterFiles, Selection};
 
 /// Letters that are listed for people unless more are asked for.
@@ -91,7 +91,7 @@ struct Which {
     /// Put aside for this reason.
     #[arg(long, value_enum)]
     kind: Option<Kind>,
-    /// Skipped by this tag.
+    /// Skipped by this tag, or too late for it.
     #[arg(long)]
     tag: Option<String>,
     /// Put aside at this time or later: 2026-01-31, 2026-01-31T08:00:00Z, or 2h for two hours ago.
@@ -161,7 +161,7 @@ pub fn run(args: &DeadLettersArgs, out: &mut dyn Write) -> u8 {
                 ..Selection::default()
             };
             match place.newest(&selection, usize::MAX) {
-                Err(error) => complain(format!("the dead letters in {}: {error}", place.dir.display())),
+                Err(error) => complain(place.unreadable(&error)),
                 Ok((_, letters)) if letters.is_empty() => {
                     complain(format!("there is no dead letter of `{stream}`, partition {partition}, offset {offset}"))
                 }
@@ -192,6 +192,27 @@ pub fn run(args: &DeadLettersArgs, out: &mut dyn Write) -> u8 {
     }
 }
 
+/// Why a command does nothing.
+enum Refused {
+    /// Its arguments cannot be read.
+    Usage(String),
+    /// What they ask for is not to be had.
+    Failed(String),
+}
+
+impl Refused {
+    /// Tells it, and gives the exit code.
+    fn tell(self) -> u8 {
+        match self {
+            Refused::Failed(message) => complain(message),
+            Refused::Usage(message) => {
+                complain(message);
+                USAGE
+            }
+        }
+    }
+}
+
 fn no_project() -> u8 {
     complain("tagflow.toml cannot be read; `tagflow check` says why")
 }
@@ -200,16 +221,54 @@ fn no_project() -> u8 {
 struct Place {
     dir: PathBuf,
     timezone: Tz,
+    /// The project's streams.
+    streams: BTreeSet<String>,
+    /// The project's tags.
+    tags: BTreeSet<String>,
 }
 
 impl Place {
     fn of(project: &ProjectArgs) -> Option<Place> {
         let project = project::load(&project.project, project.profile.as_deref()).project?;
-        Some(Place::in_project(&project.config))
+        Some(Place::in_project(&project))
     }
 
-    fn in_project(config: &Config) -> Place {
-        Place { dir: config.engine.state_dir.join(FOLDER), timezone: config.timezone }
+    fn in_project(project: &Project) -> Place {
+        Place {
+            dir: project.config.engine.state_dir.join(FOLDER),
+            timezone: project.config.timezone,
+            streams: project.catalog.streams.keys().cloned().collect(),
+            tags: project.tags.keys().cloned().collect(),
+        }
+    }
+
+    /// What is wrong with a selection that names what neither the project nor a letter knows.
+    fn unknown(&self, selection: &Selection) -> io::Result<Option<String>> {
+        let list = |known: &BTreeSet<String>| known.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        if let Some(stream) = selection.stream.as_ref().filter(|stream| !self.streams.contains(*stream))
+            && !LetterFiles::streams(&self.dir)?.contains(stream)
+        {
+            return Ok(Some(format!("there is no stream `{stream}`; there are: {}", list(&self.streams))));
+        }
+        if let Some(tag) = selection.tag.as_ref().filter(|tag| !self.tags.contains(*tag))
+            && self.newest(&Selection { tag: Some(tag.clone()), ..Selection::default() }, 0)?.0 == 0
+        {
+            return Ok(Some(format!("there is no tag `{tag}`; there are: {}", list(&self.tags))));
+        }
+        Ok(None)
+    }
+
+    /// The letters that are meant, where the place knows what they are told by.
+    fn selection(&self, which: &Which) -> Result<Selection, Refused> {
+        let selection = which.selection(self.timezone).map_err(Refused::Usage)?;
+        match self.unknown(&selection).map_err(|error| Refused::Failed(self.unreadable(&error)))? {
+            None => Ok(selection),
+            Some(message) => Err(Refused::Failed(message)),
+        }
+    }
+
+    fn unreadable(&self, error: &io::Error) -> String {
+        format!("the dead letters in {}: {error}", self.dir.display())
     }
 
     fn streams(&self, selection: &Selection) -> io::Result<Vec<String>> {
@@ -247,17 +306,10 @@ fn keep_newest(letters: &mut Vec<DeadLetter>, limit: usize) {
 
 fn with_selection(which: &Which, run: impl FnOnce(&Place, &Selection) -> io::Result<u8>) -> u8 {
     let Some(place) = Place::of(&which.project) else { return no_project() };
-    let selection = match which.selection(place.timezone) {
-        Ok(selection) => selection,
-        Err(message) => {
-            complain(message);
-            return USAGE;
-        }
-    };
-    run(&place, &selection).unwrap_or_else(|error| {
-        complain(format!("the dead letters in {}: {error}", place.dir.display()));
-        FAILED
-    })
+    match place.selection(which) {
+        Ok(selection) => run(&place, &selection).unwrap_or_else(|error| complain(place.unreadable(&error))),
+        Err(refused) => refused.tell(),
+    }
 }
 
 fn json(letters: &[DeadLetter]) -> String {
@@ -306,6 +358,7 @@ fn in_full(letter: &DeadLetter, timezone: Tz) -> String {
         ("kind", letter.kind.name().to_string()),
     ];
     lines.extend(letter.tag.clone().map(|tag| ("tag", tag)));
+    lines.extend(Some(letter.late_for.join(", ")).filter(|tags| !tags.is_empty()).map(|tags| ("late for", tags)));
     lines.extend(letter.timestamp.map(|millis| ("written", time(millis, timezone))));
     lines.push(("put aside", time(letter.at, timezone)));
     lines.push(("error", printable(&letter.error)));

@@ -27,21 +27,18 @@ pub(super) fn run(which: &Which, all: bool, out: &mut dyn Write) -> u8 {
     let Some(desired) = desired.filter(|_| is_sound(&loaded.diagnostics)) else {
         return complain("the project has errors, and records are judged by its schemas: `tagflow check` tells them");
     };
-    let place = Place::in_project(&desired.project.config);
-    let selection = match which.selection(place.timezone) {
+    let place = Place::in_project(&desired.project);
+    let selection = match place.selection(which) {
         Ok(selection) if all || !selection.is_everything() => selection,
         Ok(_) => {
             complain("say which letters, or --all for every one");
             return USAGE;
         }
-        Err(message) => {
-            complain(message);
-            return USAGE;
-        }
+        Err(refused) => return refused.tell(),
     };
     let streams = match place.streams(&selection) {
         Ok(streams) => streams,
-        Err(error) => return complain(format!("the dead letters in {}: {error}", place.dir.display())),
+        Err(error) => return complain(place.unreadable(&error)),
     };
     let (mut replayed, mut left) = (0, 0);
     for stream in &streams {

@@ -37,6 +37,9 @@ pub struct DeadLetter {
     /// The tag that skips it, where it is a single one's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tag: Option<String>,
+    /// The tags that it was too late for when it was put aside.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub late_for: Vec<String>,
     /// The Kafka topic, or the file.
     pub topic: String,
     /// The partition's number.
@@ -79,7 +82,7 @@ pub struct Selection {
     pub offset: Option<i64>,
     /// Put aside for this reason.
     pub kind: Option<Kind>,
-    /// Skipped by this tag.
+    /// Skipped by this tag, or too late for it.
     pub tag: Option<String>,
     /// Put here at this time or later, milliseconds since the Unix epoch.
     pub since: Option<i64>,
@@ -100,7 +103,7 @@ impl Selection {
             && is(&self.partition, &letter.partition)
             && is(&self.offset, &letter.offset)
             && is(&self.kind, &letter.kind)
-            && self.tag.as_ref().is_none_or(|tag| letter.tag.as_ref() == Some(tag))
+            && self.tag.as_ref().is_none_or(|tag| letter.tag.iter().chain(&letter.late_for).any(|of| of == tag))
             && self.since.is_none_or(|since| letter.at >= since)
             && self.until.is_none_or(|until| letter.at < until)
             && self.error.as_ref().is_none_or(|text| letter.error.to_lowercase().contains(&text.to_lowercase()))
@@ -149,6 +152,10 @@ mod tests {
             Selection { error: Some("overflow".into()), ..all.clone() },
         ];
         assert!(others.iter().all(|other| !other.holds(&letter)));
+        let late_for = ["count", "spend"].map(str::to_string).into();
+        let late = DeadLetter { kind: Kind::Late, tag: None, late_for, ..letter.clone() };
+        let of = |tag: &str| Selection { tag: Some(tag.into()), ..Selection::default() };
+        assert!(of("count").holds(&late) && of("spend").holds(&late) && !of("views").holds(&late));
         assert!(Selection::default().holds(&letter) && Selection::default().is_everything());
     }
 }

@@ -66,7 +66,9 @@ pub struct DeadLetterCount {
 #[derive(Debug, Clone, Copy)]
 struct Reason<'a> {
     kind: Kind,
+    /// Whose letter it is, unless it is the stream's.
     tag: Option<&'a str>,
+    late_for: &'a [&'a str],
     error: &'a str,
 }
 
@@ -94,17 +96,17 @@ impl DeadLetters {
 
     /// Keeps a record that does not decode, unless its letter is there or gone already.
     pub fn put(&self, stream: &str, record: &RawRecord<'_>, error: &DecodeError) {
-        self.keep(stream, record, Reason { kind: Kind::Decode, tag: None, error: &error.to_string() });
+        self.keep(stream, record, Reason { kind: Kind::Decode, tag: None, late_for: &[], error: &error.to_string() });
     }
 
-    /// Keeps an event that came too late for its windows likewise; its record is told by its columns.
-    pub fn put_late(&self, stream: &str, record: &RawRecord<'_>, reason: &str) {
-        self.keep(stream, record, Reason { kind: Kind::Late, tag: None, error: reason });
+    /// Keeps an event that came too late for the windows of these tags likewise; its record is told by its columns.
+    pub fn put_late(&self, stream: &str, record: &RawRecord<'_>, tags: &[&str], reason: &str) {
+        self.keep(stream, record, Reason { kind: Kind::Late, tag: None, late_for: tags, error: reason });
     }
 
     /// Keeps a record that a tag skips likewise.
     pub fn put_skipped(&self, stream: &str, record: &RawRecord<'_>, tag: &str, reason: &str) {
-        self.keep(stream, record, Reason { kind: Kind::Skip, tag: Some(tag), error: reason });
+        self.keep(stream, record, Reason { kind: Kind::Skip, tag: Some(tag), late_for: &[], error: reason });
     }
 
     fn keep(&self, stream: &str, record: &RawRecord<'_>, reason: Reason<'_>) {
@@ -175,6 +177,7 @@ fn letter(stream: &str, record: &RawRecord<'_>, reason: Reason<'_>, at: i64, mos
         kind: reason.kind,
         stream: stream.to_string(),
         tag: reason.tag.map(str::to_string),
+        late_for: reason.late_for.iter().map(|tag| tag.to_string()).collect(),
         topic: record.topic.to_string(),
         partition: record.partition,
         offset: record.offset,

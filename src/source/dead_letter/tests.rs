@@ -62,7 +62,7 @@ fn record_of_a_topic_that_was_made_again_is_another() {
     let letters = letters_in(dir.path());
     letters.put("orders", &record(0, 9, b"x"), &error());
     letters.put("orders", &RawRecord { timestamp: Some(6), ..record(0, 9, b"x") }, &error());
-    letters.put_late("orders", &record(0, 9, b"x"), "late");
+    letters.put_late("orders", &record(0, 9, b"x"), &["visits"], "late");
     assert_eq!(offsets(&letters), [9, 9, 9]);
     assert_eq!((count(&letters).put, count(&letters).late), (3, 1));
 }

@@ -150,6 +150,10 @@ impl ChangeReader {
             "delete" => true,
             // Canal calls it a schema change too.
             "truncate" => return Ok(vec![Change::Truncated]),
+            _ if data.as_deref().is_some_and(|data| !["[]", "{}"].contains(&data)) => {
+                let kind = shortened(&kind);
+                return Err(DecodeError(format!("type {kind:?} with rows: nobody knows what becomes of them")));
+            }
             // A table made or altered, the begin of a snapshot.
             _ => return Ok(vec![Change::Nothing(shortened(&kind))]),
         };
@@ -167,7 +171,7 @@ impl ChangeReader {
         }
         let mut changes = Vec::new();
         for (index, row) in rows.into_iter().enumerate() {
-            if let (false, Some(old)) = (is_deleted, old.get(index)) {
+            if let (false, Some(old)) = (is_deleted, old.get(index).filter(|old| *old != "null")) {
                 changes.extend(self.moved_key(old, &row)?);
             }
             changes.push(Change::Row { is_deleted, row });

@@ -41,6 +41,7 @@ fn tombstone_deletes_the_row_of_its_key() {
     for (key, error) in [
         (None, "the record is empty and has no key: it tells no row to delete"),
         (Some("x"), "column \"id\": expected BIGINT NOT NULL, found \"x\""),
+        (Some(""), "column \"id\": expected BIGINT NOT NULL, found \"\""),
         (Some("{\"n\":7}"), "column \"id\": expected BIGINT NOT NULL, found no such field"),
         (Some("{\"id\":"), "the record's key: not valid JSON: expected a value at byte 6"),
     ] {
@@ -57,7 +58,8 @@ fn tombstone_deletes_the_row_of_its_key() {
     let (_, mut decoder) = table(Format::Csv, Kind::Upserts, &["id"], columns);
     decoder.decode(&record(b"a b,1")).unwrap();
     tombstone(&mut decoder, Some("a b")).unwrap();
-    assert_eq!(rows(&decoder.finish()), ["a b|1|false", "a b|-|true"]);
+    tombstone(&mut decoder, Some("")).unwrap();
+    assert_eq!(rows(&decoder.finish()), ["a b|1|false", "a b|-|true", "|-|true"]);
 }
 
 #[test]
@@ -94,6 +96,31 @@ fn what_debezium_writes_beside_changes_is_no_dead_letter() {
     for payload in [r#"{"id":1,"status":"paid"}"#, r#"{"id":1,"ts_ms":1}"#] {
         assert!(decoder.decode(&record(payload.as_bytes())).is_err());
     }
+}
+
+#[test]
+fn record_of_an_unknown_type_is_a_dead_letter_where_it_has_rows() {
+    let table = |format| table(format, Kind::Records, &["id"], vec![column("id", DataType::Int64)]).1;
+    for (format, payload) in [
+        (Format::Canal, r#"{"type":"INSRT","data":[{"id":"2"}]}"#),
+        (Format::Maxwell, r#"{"type":"insrt","data":{"id":2}}"#),
+    ] {
+        let error = table(format).decode(&record(payload.as_bytes())).unwrap_err().to_string();
+        assert_eq!(error, "type \"insrt\" with rows: nobody knows what becomes of them");
+    }
+    for (format, payload) in [
+        (Format::Canal, r#"{"type":"ALTER","isDdl":true,"data":null,"old":null,"sql":"ALTER TABLE x"}"#),
+        (Format::Canal, r#"{"type":"QUERY","data":[]}"#),
+        (Format::Maxwell, r#"{"type":"bootstrap-start","data":{}}"#),
+        (Format::Maxwell, r#"{"type":"table-create","def":{"columns":[]}}"#),
+    ] {
+        let mut decoder = table(format);
+        decoder.decode(&record(payload.as_bytes())).unwrap();
+        assert_eq!(decoder.rows(), 0, "{payload}");
+    }
+    let mut decoder = table(Format::Canal);
+    decoder.decode(&record(br#"{"type":"UPDATE","data":[{"id":"2"}],"old":[null]}"#)).unwrap();
+    assert_eq!(rows(&decoder.finish()), ["2|false"], "an old row that is not told");
 }
 
 #[test]

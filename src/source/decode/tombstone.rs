@@ -58,6 +58,8 @@ impl TombstoneReader {
     pub(super) fn value(&self, slot: usize) -> Value<'_> {
         match (self.slots.contains(&slot), self.is_object) {
             (false, _) => Value::Missing,
+            // A key of no characters is a text, not CSV's missing field.
+            (true, false) if self.text.is_empty() => Value::Text(""),
             (true, false) => Value::Field(&self.text),
             (true, true) => self.object.value(slot, &self.text),
         }
