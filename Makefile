@@ -45,8 +45,9 @@ fuzz: setup ## N seconds of libFuzzer (600) each on decoders, tag headers, check
 			-artifact_prefix=artifacts/$$target/ $(CARGO_TARGET_DIR)/fuzz/$$target $$seeds || exit 1; \
 	done
 
-check: build ## tagflow check on the sample project
+check: build ## tagflow check and tagflow test on the sample project
 	@$(TAGFLOW) check --profile demo
+	@$(TAGFLOW) test --profile demo
 
 bench: setup ## Rows a second, with a real Kafka and MariaDB (release build: about 30 minutes the first time)
 	@cargo build --locked --release --example bench --bin tagflow

@@ -13,20 +13,21 @@ use arrow::compute::concat_batches;
 use chrono::DateTime;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DataFusionError, JoinType, NullEquality};
-use datafusion::datasource::{MemTable, ViewTable, provider_as_source};
+use datafusion::datasource::{MemTable, TableProvider, ViewTable, provider_as_source};
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::expr::Sort;
 use datafusion::logical_expr::{
-    Aggregate, EmptyRelation, Expr, LogicalPlan, LogicalPlanBuilder, Projection, TableSource, Union, Window,
+    Aggregate, EmptyRelation, Expr, LogicalPlan, LogicalPlanBuilder, Projection, TableScan, TableSource, Union, Window,
 };
 use datafusion::optimizer::Optimizer;
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
-use datafusion::physical_plan::collect;
+use datafusion::physical_plan::{ExecutionPlan, collect};
 
 use crate::delta::Moment;
 use crate::plan::functions::is_ordered;
 use crate::plan::sound::as_filter;
+use crate::plan::sql::TAGS;
 use crate::plan::unique::UNIQUE;
 use crate::plan::watermark;
 
@@ -37,24 +38,43 @@ pub async fn answer(
     events: &HashMap<String, RecordBatch>,
     moment: impl Into<Moment>,
 ) -> Result<RecordBatch, DataFusionError> {
-    let Moment { clock, watermarks } = moment.into();
-    let plan = watermark::at(plan.clone(), &watermarks)?;
+    let table = |(stream, batch): (&String, &RecordBatch)| {
+        let table: Arc<dyn TableProvider> = Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch.clone()]])?);
+        Ok::<_, DataFusionError>((stream.clone(), table))
+    };
+    let tables = events.iter().map(table).collect::<Result<_, _>>()?;
+    let physical = physical(state, plan, &tables, &moment.into()).await?;
+    let schema = physical.schema();
+    let batches = collect(physical, state.task_ctx()).await?;
+    Ok(concat_batches(&schema, &batches)?)
+}
+
+/// What DataFusion runs to answer an optimised plan at a moment; `tables` have the records of the streams.
+pub async fn physical(
+    state: &SessionState,
+    plan: &LogicalPlan,
+    tables: &HashMap<String, Arc<dyn TableProvider>>,
+    moment: &Moment,
+) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+    let plan = watermark::at(plan.clone(), &moment.watermarks)?;
     let plan = plan.transform_up_with_subqueries(as_filter)?.data;
-    let plan = over_events(plan, events, &views(state, events.keys()).await?)?;
+    let plan = over_events(plan, tables, &views(state, tables.keys()).await?)?;
     let plan = with_ordered_aggregates(with_total_orders(plan)?)?;
     let mut state = state.clone();
     // It would make room for as many rows as the limit of a sort says.
     state.config_mut().options_mut().optimizer.enable_topk_aggregation = false;
     // What is known never to be NULL differs between a plan before and after the clock's value is put in.
     state.config_mut().options_mut().execution.skip_physical_aggregate_schema_check = true;
-    state.execution_props_mut().query_execution_start_time = Some(DateTime::from_timestamp_nanos(clock));
+    state.execution_props_mut().query_execution_start_time = Some(DateTime::from_timestamp_nanos(moment.clock));
     let state = without_pushed_filters(state);
     // The plan is optimised; what is left is to put the clock's value in.
     let plan = Optimizer::with_rules(vec![Arc::new(SimplifyExpressions::new())]).optimize(plan, &state, |_, _| {})?;
-    let physical = state.query_planner().create_physical_plan(&plan, &state).await?;
-    let schema = physical.schema();
-    let batches = collect(physical, state.task_ctx()).await?;
-    Ok(concat_batches(&schema, &batches)?)
+    state.query_planner().create_physical_plan(&plan, &state).await
+}
+
+/// True for the table of a tag as a store has it, which is no stream.
+pub fn is_stored(scan: &TableScan) -> bool {
+    scan.table_name.schema() == Some(TAGS)
 }
 
 /// Filters stay where the plan has them: DataFusion pushes `a.id IS NULL` above a RIGHT JOIN, whose sides it has swapped, to the
@@ -89,11 +109,14 @@ type Views = HashMap<String, LogicalPlan>;
 /// Every stream read from its events.
 fn over_events(
     plan: LogicalPlan,
-    events: &HashMap<String, RecordBatch>,
+    tables: &HashMap<String, Arc<dyn TableProvider>>,
     views: &Views,
 ) -> Result<LogicalPlan, DataFusionError> {
     let replaced = plan.transform_down_with_subqueries(|plan| {
         let (mut scan, is_punctual) = match plan {
+            LogicalPlan::TableScan(scan) if is_stored(&scan) => {
+                return Ok(Transformed::no(LogicalPlan::TableScan(scan)));
+            }
             LogicalPlan::TableScan(scan) => (scan, None),
             LogicalPlan::Filter(filter) if watermark::late_after(&filter.predicate).is_some() => {
                 match Arc::unwrap_or_clone(filter.input) {
@@ -103,7 +126,7 @@ fn over_events(
             }
             other => return Ok(Transformed::no(other)),
         };
-        scan.source = records(scan.table_name.table(), is_punctual, events, views)?;
+        scan.source = records(scan.table_name.table(), is_punctual, tables, views)?;
         Ok(Transformed::new(LogicalPlan::TableScan(scan), true, TreeNodeRecursion::Jump))
     })?;
     Ok(replaced.data)
@@ -113,13 +136,13 @@ fn over_events(
 fn records(
     stream: &str,
     is_punctual: Option<Expr>,
-    events: &HashMap<String, RecordBatch>,
+    tables: &HashMap<String, Arc<dyn TableProvider>>,
     views: &Views,
 ) -> Result<Arc<dyn TableSource>, DataFusionError> {
-    let batch = events
+    let table = tables
         .get(stream)
         .ok_or_else(|| DataFusionError::Plan(format!("no events of stream `{stream}` were given")))?;
-    let all = provider_as_source(Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch.clone()]])?));
+    let all = provider_as_source(Arc::clone(table));
     let view = views.get(stream);
     if view.is_none() && is_punctual.is_none() {
         return Ok(all);

@@ -48,6 +48,8 @@ pub struct Loaded {
 
 /// The file with a project's settings.
 pub const SETTINGS_FILE: &str = "tagflow.toml";
+/// How the names of files end that hold the tests of a tag.
+pub const TEST_FILE_END: &str = ".test.toml";
 /// The folder of the project's own functions.
 pub(crate) const FUNCTIONS: &str = "functions";
 /// What is said of a link that shows files of the machine to whoever reads a check's messages.
@@ -86,6 +88,39 @@ fn load_all(
     }
     let attached = read_attached(root, &files.sources);
     load_files(files, &attached, profile, env)
+}
+
+/// Puts the tag of a file in place of the one of its name, if there is any, wherever the file lies; returns the tag's name, and
+/// what is wrong with it.
+pub fn put_tag(project: &mut Project, file: &Path, text: &str) -> (String, Vec<Diagnostic>) {
+    let mut diagnostics = Vec::new();
+    let sources =
+        BTreeMap::from([(Path::new(tag::FOLDER).join(file.file_name().unwrap_or_default()), text.to_owned())]);
+    let tree = tag::load(&sources, &Outline::of(&project.config), &mut diagnostics);
+    let name = file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    for (name, mut tag) in tree.tags {
+        file.clone_into(&mut tag.file);
+        project.broken.remove(&format!("tags.{name}"));
+        project.tags.insert(name, tag);
+    }
+    diagnostics.iter_mut().for_each(|problem| file.clone_into(&mut problem.file));
+    (name, diagnostics)
+}
+
+/// The text of the test files below `tags/`, and what is wrong with those that cannot be read.
+pub fn read_tests(root: &Path) -> (BTreeMap<PathBuf, String>, Vec<Diagnostic>) {
+    let mut files = Files::new(root);
+    files.read_folder(Path::new(tag::FOLDER), &|name| name.ends_with(TEST_FILE_END), 0);
+    (files.sources, files.diagnostics)
+}
+
+/// The bytes of a file that another one of the project names.
+pub fn read_named(root: &Path, file: &Path) -> Result<Vec<u8>, String> {
+    let path = root.join(file);
+    match leads_outside(root, &path) {
+        true => Err(LEADS_OUT.to_owned()),
+        false => std::fs::read(path).map_err(|error| error.to_string()),
+    }
 }
 
 /// A project whose files are these, by their paths below a root that is nowhere.
@@ -175,11 +210,7 @@ fn broken<'a>(files: impl Iterator<Item = &'a PathBuf>, catalog: &Catalog, tree:
 /// The files that schema files name.
 fn read_attached(root: &Path, sources: &BTreeMap<PathBuf, String>) -> Attached {
     let read = |file: PathBuf| {
-        let path = root.join(&file);
-        let bytes = match leads_outside(root, &path) {
-            true => Err(LEADS_OUT.to_owned()),
-            false => std::fs::read(path).map_err(|error| error.to_string()),
-        };
+        let bytes = read_named(root, &file);
         (file, bytes)
     };
     catalog::files_named(sources).into_iter().map(read).collect()

@@ -9,23 +9,28 @@ pub mod demo;
 pub mod explain;
 pub mod init;
 pub mod produce;
+pub mod query;
 pub mod resume;
 pub mod run;
 pub mod screen;
 pub mod show;
 pub mod status;
+pub mod test;
 pub mod verify;
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
+use chrono_tz::Tz;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
 use crate::diagnostic::{Diagnostic, hold_back, render_human, render_json};
 use crate::engine::desired::{Desired, plan_project};
 use crate::project::{self, Loaded};
+use crate::source::decode::instant;
+use crate::tag::Status;
 
 /// Done.
 pub const OK: u8 = 0;
@@ -60,6 +65,10 @@ enum Command {
     Run(run::RunArgs),
     /// Find every problem of every file; needs no Kafka and no database.
     Check(check::CheckArgs),
+    /// Answer a query once, over topics, files and tables of tags; or show the rows of a tag that is not running yet.
+    Query(query::QueryArgs),
+    /// Run the tests beside the tags, by streaming and by batch.
+    Test(test::TestArgs),
     /// Show all tags of one user as the tag tree.
     Show(show::ShowArgs),
     /// Show how a tag is computed: operators, keys, state, clock, and what it shares.
@@ -125,6 +134,8 @@ pub fn main() -> u8 {
         Command::Demo(args) => demo::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(&args, &mut out),
+        Command::Query(args) => query::run(&args, &mut out),
+        Command::Test(args) => test::run(&args, &mut out),
         Command::Show(args) => show::run(&args, &mut out),
         Command::Explain(args) => explain::run(&args, &mut out),
         Command::Status(args) => status::run(&args, &mut out),
@@ -144,8 +155,8 @@ pub fn main() -> u8 {
 fn init_log(cli: &Cli) {
     let level = match (cli.quiet, cli.verbose, &cli.command) {
         (true, ..) => "error",
-        // The screen of the demo is no place for a log.
-        (_, 0, Command::Demo(_)) => "error",
+        // The screen of the demo is no place for a log, and what a query meets is told by its error.
+        (_, 0, Command::Demo(_) | Command::Query(_)) => "error",
         (_, 0, _) => "info",
         (_, 1, _) => "debug",
         _ => "trace",
@@ -179,12 +190,40 @@ pub fn load(args: &ProjectArgs) -> (Loaded, Option<Desired>) {
 /// [`load`], as if `texts` stood in those of its files, and with all that follows from the errors of others.
 pub fn load_over(args: &ProjectArgs, texts: &BTreeMap<PathBuf, String>) -> (Loaded, Option<Desired>) {
     let mut loaded = project::load_over(&args.project, args.profile.as_deref(), texts);
-    let desired = loaded.project.as_ref().map(|project| {
-        let (desired, diagnostics) = plan_project(project);
-        loaded.diagnostics.extend(diagnostics);
-        desired
-    });
+    let desired = plan(&mut loaded);
     (loaded, desired)
+}
+
+/// [`load`], as if drafts were live: to try them out before they are.
+pub fn load_with_drafts(args: &ProjectArgs) -> (Loaded, Option<Desired>) {
+    let mut loaded = project::load(&args.project, args.profile.as_deref());
+    let tags = loaded.project.iter_mut().flat_map(|project| project.tags.values_mut());
+    for tag in tags.filter(|tag| tag.header.status == Status::Draft) {
+        tag.header.status = Status::Live;
+    }
+    let desired = plan(&mut loaded);
+    loaded.diagnostics = hold_back(loaded.diagnostics);
+    (loaded, desired)
+}
+
+fn plan(loaded: &mut Loaded) -> Option<Desired> {
+    let (desired, diagnostics) = plan_project(loaded.project.as_ref()?);
+    loaded.diagnostics.extend(diagnostics);
+    Some(desired)
+}
+
+/// Milliseconds since the Unix epoch of an instant, wall time of the project's zone, a day, or a length of time ago.
+pub fn time_of(text: &str, timezone: Tz) -> Result<i64, String> {
+    if let Some(nanoseconds) = instant(text, timezone) {
+        return Ok(nanoseconds.div_euclid(1_000_000));
+    }
+    match humantime::parse_duration(text) {
+        Ok(ago) => {
+            let now = chrono::Utc::now().timestamp_millis();
+            Ok(now.saturating_sub(ago.as_millis().try_into().unwrap_or(i64::MAX)))
+        }
+        Err(_) => Err(format!("`{text}` is no time: write 2026-01-31, 2026-01-31T08:00:00Z, or 2h for two hours ago")),
+    }
 }
 
 /// Prints diagnostics in the wanted form.

@@ -135,14 +135,6 @@ fn as_json(verdicts: &[Verdict], sample: Sample) -> Json {
 }
 
 fn tag_as_json(verdict: &Verdict, differs: bool) -> Json {
-    let shown = |found: &Difference| {
-        let cells = |cells: &Option<Vec<(String, Cell)>>| {
-            let cell = |(name, cell): &(String, Cell)| (name.clone(), cell_as_json(cell));
-            cells.as_ref().map(|cells| cells.iter().map(cell).collect::<serde_json::Map<_, _>>())
-        };
-        let key: BTreeMap<&String, &String> = found.key.iter().map(|(name, value)| (name, value)).collect();
-        json!({ "key": key, "found": cells(&found.found), "expected": cells(&found.expected) })
-    };
     let found = verdict.finding.as_ref().ok();
     let clock = verdict.shows.as_ref().map(|progress| chrono::DateTime::from_timestamp_nanos(progress.clock));
     json!({
@@ -154,11 +146,21 @@ fn tag_as_json(verdict: &Verdict, differs: bool) -> Json {
         },
         "rows": found.map(|found| found.rows),
         "differences": found.map(|found| found.differences),
-        "shown": found.map(|found| found.shown.iter().map(shown).collect::<Vec<_>>()),
+        "shown": found.map(|found| found.shown.iter().map(difference_as_json).collect::<Vec<_>>()),
         "reason": verdict.finding.as_ref().err(),
         "true_at": clock.map(|clock| clock.to_rfc3339()),
         "true_offsets": verdict.shows.as_ref().map(|progress| &progress.offsets),
     })
+}
+
+/// A row that differs: its key, and the values on either side.
+pub(super) fn difference_as_json(difference: &Difference) -> Json {
+    let cells = |cells: &Option<Vec<(String, Cell)>>| {
+        let cell = |(name, cell): &(String, Cell)| (name.clone(), cell_as_json(cell));
+        cells.as_ref().map(|cells| cells.iter().map(cell).collect::<serde_json::Map<_, _>>())
+    };
+    let key: BTreeMap<&String, &String> = difference.key.iter().map(|(name, value)| (name, value)).collect();
+    json!({ "key": key, "found": cells(&difference.found), "expected": cells(&difference.expected) })
 }
 
 /// Text as the database shows it, so that no digit is lost.

@@ -48,6 +48,12 @@ pub(crate) enum Origin {
 }
 
 impl Outline {
+    /// Of settings that are sound; of connections nothing is said.
+    pub(crate) fn of(config: &Config) -> Self {
+        let entities = Some(config.entities.keys().cloned().collect());
+        Outline { timezone: config.timezone, entities, connections: None }
+    }
+
     /// What is known when `tagflow.toml` cannot be read at all.
     pub(crate) fn unknown() -> Self {
         Outline { timezone: Tz::UTC, entities: None, connections: None }

@@ -1,6 +1,6 @@
 //! The stable codes of diagnostics that loading a project gives.
 //!
-//! `T01` any file, `T02` `tagflow.toml`, `T03` `schemas/`, `T04` files of `tags/`; `T05` and `T06` are the planner's.
+//! `T01` any file, `T02` `tagflow.toml`, `T03` `schemas/`, `T04` files of `tags/` and their tests; `T05` and `T06` are the planner's.
 //! A code keeps its meaning for ever; a retired one is not used again.
 
 /// Declares codes, and `ALL` of them.
@@ -91,4 +91,19 @@ codes! {
     pub const NO_SQL: &str = "T0405";
     /// The header speaks of a column that the tag does not have.
     pub const HEADER_COLUMN: &str = "T0406";
+
+    /// A test file without its tag beside it.
+    pub const TEST_TAG: &str = "T0411";
+    /// Events of a stream that the tag does not read.
+    pub const TEST_STREAM: &str = "T0412";
+    /// A column that neither stream nor tag has.
+    pub const TEST_COLUMN: &str = "T0413";
+    /// A row of a test that cannot be.
+    pub const TEST_VALUE: &str = "T0414";
+    /// The clock of a test does not stand where it could.
+    pub const TEST_CLOCK: &str = "T0415";
+    /// A CSV file of a test that cannot be read.
+    pub const TEST_CSV: &str = "T0416";
+    /// A test that expects nothing.
+    pub const TEST_EXPECTS: &str = "T0417";
 }

@@ -18,7 +18,7 @@ pub use explanations::{Explanation, explain, explanations};
 pub use fixes::{Mended, mend};
 pub use held_back::hold_back;
 pub use lints::{LEVELS, LINTS, Level, Levels, levelled, lint_of};
-pub use render::{render_github, render_human, render_json, render_junit, render_sarif};
+pub use render::{position, render_github, render_human, render_json, render_junit, render_sarif};
 
 /// How bad it is: an error keeps the project from being accepted, the others do not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]

@@ -9,7 +9,6 @@ use chrono_tz::Tz;
 
 use crate::delta::{Clock, Delta, Moment, Offsets, Watermarks};
 use crate::engine::culprit::{EventRow, failing_row};
-use crate::engine::intake::Intake;
 use crate::engine::labels::OutsideLabels;
 use crate::operator::graph::{Graph, OutputId};
 use crate::operator::{OperatorError, StatePart};
@@ -174,9 +173,9 @@ impl Dataflow {
 
     /// Looks how far the watermarks may go: to the newest event of the awaited partition that is furthest behind, less the
     /// lateness; where none is awaited, to the newest of all. The next step takes them there. True where they will move.
-    pub fn look_ahead(&mut self, intake: &Intake) -> bool {
+    pub fn look_ahead(&mut self, awaited: impl Fn(&str) -> Option<BTreeSet<i32>>) -> bool {
         for (stream, newest) in self.graph.newest_events() {
-            let Some(awaited) = intake.awaited(stream) else { continue };
+            let Some(awaited) = awaited(stream) else { continue };
             let of_awaited: Option<Vec<i64>> =
                 awaited.iter().map(|partition| newest.partitions.get(partition).copied()).collect();
             let reached = match of_awaited {

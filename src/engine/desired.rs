@@ -6,6 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use datafusion::common::DataFusionError;
 use datafusion::logical_expr::LogicalPlan;
 
 use crate::catalog::Stream;
@@ -77,6 +78,16 @@ fn nothing(project: &Project) -> Desired {
     Desired { project: project.clone(), tags: BTreeMap::new(), replays: Replays::new() }
 }
 
+/// What plans queries over a project.
+///
+/// # Errors
+/// When its streams cannot be planned with.
+pub fn planner(project: &Project) -> Result<QueryPlanner, DataFusionError> {
+    let (entities, functions) = (&project.config.entities, &project.functions);
+    let timezone = project.config.timezone;
+    QueryPlanner::new(&project.catalog, &project.tags, entities, functions, timezone, &project.broken)
+}
+
 fn plan_all(project: &Project) -> (Desired, Vec<Diagnostic>) {
     let mut plans = BTreeMap::new();
     let replays = match replays::read(&project.config.engine.state_dir) {
@@ -86,10 +97,7 @@ fn plan_all(project: &Project) -> (Desired, Vec<Diagnostic>) {
             return (nothing(project), vec![Diagnostic::error(STREAMS, "schemas", None, message)]);
         }
     };
-    let timezone = project.config.timezone;
-    let (entities, functions) = (&project.config.entities, &project.functions);
-    let planner = QueryPlanner::new(&project.catalog, &project.tags, entities, functions, timezone, &project.broken);
-    let planner = match planner {
+    let planner = match planner(project) {
         Ok(planner) => planner,
         Err(error) => {
             let message = format!("the streams cannot be planned with: {}", error.strip_backtrace());

@@ -245,7 +245,7 @@ impl Run {
         // The running tags wait where they meet the fill, so it goes on until little is left between them.
         while !intake.is_caught_up() || intake.lag() > self.request.epoch_rows as i64 {
             self.epoch(&mut dataflow, &mut intake, clock)?;
-            dataflow.look_ahead(&intake);
+            dataflow.look_ahead(|stream| intake.awaited(stream));
         }
         let complete_from = self.completeness(&intake, clock);
         drop(intake);

@@ -16,6 +16,7 @@ pub mod letters;
 pub mod memory;
 #[cfg(test)]
 mod protocol;
+pub mod query;
 pub mod reload;
 pub mod replays;
 pub mod scratch;

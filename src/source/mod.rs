@@ -34,6 +34,7 @@ use crate::delta::{Lost, Partition};
 
 pub use self::dead_letter::DeadLetters;
 pub use self::emit::SourceHandle;
+pub(crate) use self::file::lines::{Line, LineReader};
 pub use self::kafka::{KnownTopic, known_topics, remember_topics};
 pub use self::registry::Registries;
 pub use self::table::Tables;

@@ -142,6 +142,11 @@ pub struct ColumnHeader {
 }
 
 impl TagDefinition {
+    /// True when it has no SQL yet.
+    pub fn is_planned(&self) -> bool {
+        self.header.status == Status::Planned
+    }
+
     /// True when the daemon keeps a table for it.
     pub fn runs(&self) -> bool {
         matches!(self.header.status, Status::Live | Status::Deprecated)

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use tagflow::diagnostic::{Diagnostic, Explanation, Severity, codes, explanations};
 use tagflow::engine::desired::plan_project;
+use tagflow::tag_test::Suite;
 
 use crate::sql::{ORDERS, VIEW};
 
@@ -79,11 +80,13 @@ fn check(files: &BTreeMap<String, String>) -> Vec<Diagnostic> {
     let mut all: BTreeMap<String, String> =
         shop.into_iter().map(|(path, text)| (path.to_owned(), text.to_owned())).collect();
     all.extend(files.clone());
-    let (_folder, loaded) = super::load(&all, None);
-    let planned = loaded.project.as_ref().map(|project| plan_project(project).1).unwrap_or_default();
+    let (folder, loaded) = super::load(&all, None);
+    let Some(project) = &loaded.project else { return loaded.diagnostics };
+    let (desired, planned) = plan_project(project);
+    let tests = Suite::load(folder.path(), &desired, &|_| true).diagnostics;
     // Views and functions of examples are there to be told of.
     let is_told = |told: &Diagnostic| told.code != tagflow::lint::codes::UNREAD || told.file.starts_with("tags");
-    loaded.diagnostics.into_iter().chain(planned).filter(is_told).collect()
+    loaded.diagnostics.into_iter().chain(planned).chain(tests).filter(is_told).collect()
 }
 
 fn all_codes() -> BTreeSet<&'static str> {

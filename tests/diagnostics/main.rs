@@ -9,6 +9,7 @@ mod projects;
 mod promises;
 mod since;
 mod sql;
+mod tag_tests;
 
 use std::collections::BTreeMap;
 use std::path::Path;

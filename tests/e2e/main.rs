@@ -24,6 +24,7 @@ mod names;
 mod object_store;
 mod on_error;
 mod proxy;
+mod query;
 mod replay;
 mod secrets;
 mod set_aside;

@@ -17,6 +17,7 @@ use crate::diagnostic::{Explanation, hold_back, render_github, render_human, ren
 use crate::engine::desired::{Desired, is_sound};
 use crate::live;
 use crate::project::Loaded;
+use crate::tag_test::Suite;
 
 /// Arguments of `tagflow check`.
 #[derive(Debug, clap::Args)]
@@ -79,6 +80,11 @@ pub fn run(args: &CheckArgs, out: &mut dyn Write) -> u8 {
         }
         say(format!("{} mended in {}", plural(fixed.problems, "problem"), plural(fixed.files.len(), "file")));
         (loaded, desired) = look(&BTreeMap::new());
+    }
+    if let Some(desired) = &desired {
+        let tests = Suite::load(root, desired, &|_| true);
+        loaded.diagnostics.extend(tests.diagnostics);
+        loaded.sources.extend(tests.sources);
     }
     if let Some(desired) = desired.as_ref().filter(|_| args.live) {
         loaded.diagnostics.extend(live::check(&desired.project));

@@ -6,11 +6,11 @@ use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use chrono::{DateTime, NaiveDate, TimeZone, Utc};
+use chrono::DateTime;
 use chrono_tz::Tz;
 use comfy_table::{Table, presets};
 
-use crate::cli::{Format, OK, ProjectArgs, USAGE, complain, print};
+use crate::cli::{Format, OK, ProjectArgs, USAGE, complain, print, time_of};
 use crate::project::{self, Project};
 use crate::source::dead_letter::{DeadLetter, FOLDER, Kind, LetterFiles, Selection};
 
@@ -107,7 +107,7 @@ struct Which {
 
 impl Which {
     fn selection(&self, timezone: Tz) -> Result<Selection, String> {
-        let time = |text: &Option<String>| text.as_ref().map(|text| instant(text, timezone)).transpose();
+        let time = |text: &Option<String>| text.as_ref().map(|text| time_of(text, timezone)).transpose();
         Ok(Selection {
             stream: self.stream.clone(),
             topic: self.topic.clone(),
@@ -119,23 +119,6 @@ impl Which {
             until: time(&self.until)?,
             error: self.error.clone(),
         })
-    }
-}
-
-/// Milliseconds since the Unix epoch of an instant, the beginning of a day, or a length of time ago.
-fn instant(text: &str, timezone: Tz) -> Result<i64, String> {
-    if let Ok(instant) = DateTime::parse_from_rfc3339(text) {
-        return Ok(instant.timestamp_millis());
-    }
-    if let Ok(day) = text.parse::<NaiveDate>()
-        && let Some(midnight) = day.and_hms_opt(0, 0, 0)
-        && let Some(instant) = timezone.from_local_datetime(&midnight).earliest()
-    {
-        return Ok(instant.timestamp_millis());
-    }
-    match humantime::parse_duration(text) {
-        Ok(ago) => Ok(Utc::now().timestamp_millis().saturating_sub(ago.as_millis().try_into().unwrap_or(i64::MAX))),
-        Err(_) => Err(format!("`{text}` is no time: write 2026-01-31, 2026-01-31T08:00:00Z, or 2h for two hours ago")),
     }
 }
 
@@ -388,12 +371,12 @@ mod tests {
     #[test]
     fn times_are_instants_days_of_the_project_or_ages() {
         let shanghai = chrono_tz::Asia::Shanghai;
-        assert_eq!(instant("1970-01-02", shanghai), Ok(16 * 3_600_000));
-        assert_eq!(instant("1970-01-01T00:00:01Z", shanghai), Ok(1000));
-        let hours_ago = Utc::now().timestamp_millis() - instant("2h", shanghai).unwrap();
+        assert_eq!(time_of("1970-01-02", shanghai), Ok(16 * 3_600_000));
+        assert_eq!(time_of("1970-01-01T00:00:01Z", shanghai), Ok(1000));
+        let hours_ago = chrono::Utc::now().timestamp_millis() - time_of("2h", shanghai).unwrap();
         assert!((7_200_000..7_260_000).contains(&hours_ago), "{hours_ago}");
         assert_eq!(
-            instant("yesterday", shanghai),
+            time_of("yesterday", shanghai),
             Err("`yesterday` is no time: write 2026-01-31, 2026-01-31T08:00:00Z, or 2h for two hours ago".to_string())
         );
     }

@@ -15,11 +15,12 @@ pub struct InitArgs {
 }
 
 /// Files of a new project.
-const FILES: [(&str, &str); 9] = [
+const FILES: [(&str, &str); 10] = [
     ("tagflow.toml", include_str!("tagflow.toml")),
     ("schemas/orders.toml", include_str!("orders.toml")),
     ("tags/consumption/_folder.toml", include_str!("_folder.toml")),
     ("tags/consumption/spend_30d.sql", include_str!("spend_30d.sql")),
+    ("tags/consumption/spend_30d.test.toml", include_str!("spend_30d.test.toml")),
     ("tags/consumption/favourite_category.sql", include_str!("favourite_category.sql")),
     ("README.md", include_str!("README.md")),
     (".gitignore", include_str!("gitignore")),

@@ -318,7 +318,7 @@ impl Daemon {
         if !arrived.next.is_empty() || due || self.watermarks_move {
             self.take(arrived, now);
         }
-        self.watermarks_move = self.dataflow.look_ahead(&self.intake);
+        self.watermarks_move = self.dataflow.look_ahead(|stream| self.intake.awaited(stream));
         Ok(())
     }
 

@@ -47,7 +47,7 @@ pub enum Cell {
 
 impl Cell {
     /// Doubles are equal to one part in 10^9: a batch adds them in another order than the engine's exact sum.
-    fn equals(&self, other: &Cell) -> bool {
+    pub fn equals(&self, other: &Cell) -> bool {
         match (self, other) {
             (Cell::Double(left), Cell::Double(right)) => {
                 (left - right).abs() <= 1e-9 * left.abs().max(right.abs()).max(1.0)
@@ -68,7 +68,10 @@ impl std::fmt::Display for Cell {
 }
 
 /// Rows by the text of their key.
-type Rows = BTreeMap<Vec<String>, Vec<Cell>>;
+pub type StoredRows = BTreeMap<Vec<String>, Vec<Cell>>;
+
+/// A row of one of two tables, or of both: the key, and the values on either side.
+type Unlike<'a> = (&'a Vec<String>, Option<&'a Vec<Cell>>, Option<&'a Vec<Cell>>);
 
 /// Compares the rows that a table holds with those of an answer that are in its share; `shown` differences are told in full.
 pub(super) fn compare(
@@ -81,10 +84,10 @@ pub(super) fn compare(
 ) -> Result<Comparison, ArrowError> {
     let table = &planned.table;
     let keys = table.key.len();
-    let expected = rows(keys, &share.of(answer_rows(planned, answer)?)?, zone)?;
-    let found = rows(keys, found, zone)?;
+    let expected = stored_rows(keys, &share.of(answer_rows(planned, answer)?)?, zone)?;
+    let found = stored_rows(keys, found, zone)?;
     let mut comparison = Comparison { rows: expected.len(), differences: 0, shown: Vec::new() };
-    let mut differs = |key: &[String], found: Option<&Vec<Cell>>, expected: Option<&Vec<Cell>>| {
+    for (key, found, expected) in unlike(&found, &expected) {
         comparison.differences += 1;
         if comparison.shown.len() < shown {
             let names = table.key.iter().map(|column| column.name.clone());
@@ -98,22 +101,24 @@ pub(super) fn compare(
                 expected: expected.map(named),
             });
         }
-    };
-    for (key, row) in &expected {
-        let there = found.get(key);
-        let is_same = there.is_some_and(|there| there.iter().zip(row).all(|(left, right)| left.equals(right)));
-        if !is_same {
-            differs(key, there, Some(row));
-        }
-    }
-    for (key, row) in found.iter().filter(|(key, _)| !expected.contains_key(*key)) {
-        differs(key, Some(row), None);
     }
     Ok(comparison)
 }
 
+/// The rows that two tables do not share: what is found and what is expected, first those that are expected.
+pub fn unlike<'a>(found: &'a StoredRows, expected: &'a StoredRows) -> impl Iterator<Item = Unlike<'a>> {
+    let of_expected = expected.iter().filter_map(|(key, row)| {
+        let there = found.get(key);
+        let is_same = there.is_some_and(|there| there.iter().zip(row).all(|(left, right)| left.equals(right)));
+        (!is_same).then_some((key, there, Some(row)))
+    });
+    let too_many =
+        found.iter().filter(|(key, _)| !expected.contains_key(*key)).map(|(key, row)| (key, Some(row), None));
+    of_expected.chain(too_many)
+}
+
 /// The answer's rows in the order and types of the table, without those whose key has a NULL.
-fn answer_rows(planned: &PlannedTag, answer: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+pub fn answer_rows(planned: &PlannedTag, answer: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     let columns = planned.plan.key.iter().chain(&planned.plan.columns);
     let columns: Vec<ArrayRef> =
         columns.map(|column| cast(answer.column(column.index), &column.data_type)).collect::<Result<_, _>>()?;
@@ -124,8 +129,8 @@ fn answer_rows(planned: &PlannedTag, answer: &RecordBatch) -> Result<RecordBatch
     filter_record_batch(&RecordBatch::try_from_iter_with_nullable(named)?, &mask)
 }
 
-/// Rows as a store has them whose zone is `zone`: what it has no value for is NULL.
-fn rows(keys: usize, batch: &RecordBatch, zone: Tz) -> Result<Rows, ArrowError> {
+/// Rows as a store has them whose zone is `zone`: what it has no value for is NULL, lists and structs are JSON.
+pub fn stored_rows(keys: usize, batch: &RecordBatch, zone: Tz) -> Result<StoredRows, ArrowError> {
     let options = FormatOptions::default();
     let formatters: Vec<ArrayFormatter<'_>> =
         batch.columns().iter().map(|column| ArrayFormatter::try_new(column, &options)).collect::<Result<_, _>>()?;
@@ -135,9 +140,10 @@ fn rows(keys: usize, batch: &RecordBatch, zone: Tz) -> Result<Rows, ArrowError> 
     let mut cell = |index: usize, row: usize| match stored[index].cell(row) {
         cells::Cell::Null | cells::Cell::Unfit => Cell::Null,
         cells::Cell::Real(value) => Cell::Double(value),
+        cells::Cell::Text(text) => Cell::Text(text.to_string()),
         _ => Cell::Text(formatters[keys + index].value(row).to_string()),
     };
-    let mut rows = Rows::new();
+    let mut rows = StoredRows::new();
     for row in 0..batch.num_rows() {
         let key = (0..keys).map(|index| formatters[index].value(row).to_string()).collect();
         rows.insert(key, (0..values.len()).map(|index| cell(index, row)).collect());

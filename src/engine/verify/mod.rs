@@ -15,7 +15,7 @@ use arrow::compute::{concat_batches, filter_record_batch};
 use arrow::datatypes::{Int32Type, Int64Type, SchemaRef};
 use arrow::error::ArrowError;
 
-pub use self::compare::{Cell, Comparison, Difference};
+pub use self::compare::{Cell, Comparison, Difference, StoredRows, answer_rows, stored_rows, unlike};
 pub use self::sample::Sample;
 use self::sample::Share;
 use crate::catalog::{Start, Stream};

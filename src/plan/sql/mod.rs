@@ -24,6 +24,7 @@ mod misread;
 mod names;
 mod null_keys;
 mod planning_error;
+pub mod probes;
 mod quantified;
 mod relations;
 mod series;
@@ -46,8 +47,10 @@ use chrono_tz::Tz;
 use datafusion::catalog::MemorySchemaProvider;
 use datafusion::common::DataFusionError;
 use datafusion::datasource::{TableProvider, ViewTable};
+use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::context::{SessionContext, SessionState};
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
+use datafusion::optimizer::AnalyzerRule;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast;
 
@@ -63,6 +66,7 @@ use crate::plan::casts;
 use crate::plan::codes;
 use crate::plan::compile::{KeyRequirement, Refusal, compile};
 use crate::plan::flow::FlowPlan;
+use crate::plan::limits::Limits;
 use crate::plan::on_error::{NoRecord, guarded};
 use crate::plan::paced::pace_population;
 use crate::plan::session::{optimise, session_state};
@@ -78,6 +82,8 @@ pub struct QueryPlanner {
     catalog: Catalog,
     view_problems: Vec<Diagnostic>,
     runtime: tokio::runtime::Runtime,
+    /// Queries are answered once, and do not stream.
+    is_batch: bool,
 }
 
 /// A query as DataFusion understands it.
@@ -103,7 +109,9 @@ pub struct PlannedTagQuery {
 }
 
 /// The schema in which tags are read: `FROM tags.spend_30d`.
-const TAGS: &str = "tags";
+pub const TAGS: &str = "tags";
+/// What is said of a query that streams, and not of one that is answered once.
+const OF_STREAMS: [&str; 4] = [codes::LIMIT, codes::ORDER_BY, codes::DISTINCT_ON, codes::VOLATILE];
 
 /// What another query may read by a name of its own: a view, or a tag.
 struct Readable<'a> {
@@ -162,6 +170,7 @@ impl QueryPlanner {
             catalog: catalog.clone(),
             view_problems,
             runtime,
+            is_batch: false,
         };
         planner.try_functions();
         let reads = planner.reads(&readable);
@@ -251,6 +260,51 @@ impl QueryPlanner {
         Ok(())
     }
 
+    /// The tags that a query reads by their names.
+    pub fn tags_read(&self, file: &Path, sql: &str) -> BTreeSet<String> {
+        let text = SqlText::new(file, sql);
+        let reads = text.parse().map(|mut query| names::resolve(&text, &mut query, &self.tables, &self.state).reads);
+        let names = reads.unwrap_or_default().into_keys();
+        names.filter_map(|name| Some(name.strip_prefix(TAGS)?.strip_prefix('.')?.to_string())).collect()
+    }
+
+    /// Plans queries that are answered once from now on: they have an order and limits of their own, and read these tables
+    /// of tags as they are.
+    pub fn for_batch(&mut self, tags: BTreeMap<String, Arc<dyn TableProvider>>) -> Result<(), DataFusionError> {
+        let limits = Limits.name().to_string();
+        let rules = self.state.analyzer().rules.iter().filter(|rule| rule.name() != limits).cloned().collect();
+        self.state = SessionStateBuilder::new_from_existing(self.state.clone()).with_analyzer_rules(rules).build();
+        let context = SessionContext::new_with_state(self.state.clone());
+        for (tag, table) in tags {
+            let name = format!("{TAGS}.{tag}");
+            let columns = table.schema().fields().iter().map(|field| field.name().clone()).collect();
+            context.deregister_table(name.as_str())?;
+            context.register_table(name.as_str(), table)?;
+            self.tables.broken.remove(&name);
+            self.tables.sound.insert(name, columns);
+        }
+        self.state = context.state();
+        self.is_batch = true;
+        Ok(())
+    }
+
+    /// Queries that count which conditions of a tag rows meet; none where its text cannot be parsed.
+    pub fn probes(&self, tag: &TagDefinition) -> Vec<probes::ProbeQuery> {
+        let text = SqlText::new(&tag.file, &tag.text);
+        let is_aggregate = |name: &str| self.state.aggregate_functions().contains_key(name);
+        text.parse().map(|query| probes::of(&text, &query, &is_aggregate)).unwrap_or_default()
+    }
+
+    /// Plans a query that is answered once; see [`QueryPlanner::for_batch`].
+    pub fn plan_batch(
+        &self,
+        file: &Path,
+        sql: &str,
+        header: Option<&TagHeader>,
+    ) -> Result<LogicalPlan, Vec<Diagnostic>> {
+        Ok(self.plan_file(&SqlText::new(file, sql), header)?.optimised)
+    }
+
     /// Problems of the views themselves, each at its own file.
     pub fn check_views(&self) -> Vec<Diagnostic> {
         self.view_problems.clone()
@@ -282,6 +336,9 @@ impl QueryPlanner {
         let on_error = header.map_or(OnError::Stop, |header| header.on_error);
         if on_error != OnError::Stop {
             problems.retain(|problem| problem.code != codes::ZERO_DIVISOR);
+        }
+        if self.is_batch {
+            problems.retain(|problem| !OF_STREAMS.contains(&problem.code));
         }
         if problems.iter().any(|problem| problem.severity == Severity::Error) {
             return Err(problems);

@@ -5,7 +5,7 @@ use super::column::Value;
 use crate::catalog::Stream;
 
 /// Splits lines and knows which field is which column.
-pub(in crate::source) struct CsvReader {
+pub(crate) struct CsvReader {
     /// The name of each declared column in a header: its path joined by dots, and its own name.
     names: Vec<(String, String)>,
     /// Which field holds each declared column.
@@ -28,7 +28,7 @@ struct Field {
 
 impl CsvReader {
     /// Fields are the declared columns in order.
-    pub(in crate::source) fn new(stream: &Stream) -> Self {
+    pub(crate) fn new(stream: &Stream) -> Self {
         CsvReader {
             names: stream.columns.iter().map(|column| (column.path.join("."), column.name.clone())).collect(),
             places: (0..stream.columns.len()).map(Some).collect(),
@@ -39,7 +39,7 @@ impl CsvReader {
     }
 
     /// Fields are what this line says.
-    pub(in crate::source) fn set_header(&mut self, line: &[u8]) -> Result<(), DecodeError> {
+    pub(crate) fn set_header(&mut self, line: &[u8]) -> Result<(), DecodeError> {
         let line = std::str::from_utf8(line).map_err(|_| DecodeError("the header line is no UTF-8".into()))?;
         let line = line.strip_prefix('\u{feff}').unwrap_or(line);
         self.split(line)?;
@@ -59,7 +59,7 @@ impl CsvReader {
     }
 
     /// Splits a record.
-    pub(in crate::source) fn read(&mut self, line: &str) -> Result<(), DecodeError> {
+    pub(crate) fn read(&mut self, line: &str) -> Result<(), DecodeError> {
         let line = line.strip_suffix('\n').unwrap_or(line);
         let line = line.strip_suffix('\r').unwrap_or(line);
         self.split(line)?;
@@ -86,7 +86,7 @@ impl CsvReader {
     }
 
     /// All fields of the record `text` that was just read; NULL is `None`.
-    pub(in crate::source) fn fields<'a>(&'a self, text: &'a str) -> impl Iterator<Item = Option<&'a str>> {
+    pub(crate) fn fields<'a>(&'a self, text: &'a str) -> impl Iterator<Item = Option<&'a str>> {
         self.fields.iter().map(move |field| match self.text_of(*field, text) {
             "" if !field.is_quoted => None,
             text => Some(text),
@@ -94,7 +94,7 @@ impl CsvReader {
     }
 
     /// A declared column that the header does not name.
-    pub(in crate::source) fn missing(&self) -> Option<&str> {
+    pub(crate) fn missing(&self) -> Option<&str> {
         let missing = self.places.iter().position(Option::is_none)?;
         Some(&self.names[missing].1)
     }

@@ -33,13 +33,14 @@ mod wanted;
 
 use std::sync::Arc;
 
-pub(super) use self::csv::CsvReader;
+pub(crate) use self::csv::CsvReader;
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, SchemaRef};
 
 pub use self::avro_records::{Lookup, Schemas, Unavailable};
 use self::changes::Change;
 use self::column::{ColumnBuilder, Value};
+pub use self::time::instant;
 use self::tombstone::TombstoneReader;
 use crate::catalog::{Column, DELETED, Format, Kind, Misfits, Stream, TRUNCATED, TimestampFormat};
 

@@ -303,6 +303,11 @@ impl TimestampReader {
     }
 }
 
+/// An instant in ISO 8601, in nanoseconds since the Unix epoch; without an offset it is wall time of `zone`.
+pub fn instant(text: &str, zone: Tz) -> Option<i64> {
+    TimestampReader::new(TimestampFormat::Iso, TimeUnit::Nanosecond, true, zone).text(text).ok()
+}
+
 /// What a moment must be.
 const OUTSIDE: Misfit = "a time between the years 1 and 9999";
 

@@ -8,7 +8,7 @@ use std::path::Path;
 const LONGEST_QUOTED_RECORD: usize = 1 << 20;
 
 /// What comes next in a file.
-pub(in crate::source) enum Line<'a> {
+pub(crate) enum Line<'a> {
     /// A record with its line end, if it has one; the next one starts at `next`.
     Whole { start: u64, next: u64, text: &'a [u8] },
     /// A last line that may still grow.
@@ -18,7 +18,7 @@ pub(in crate::source) enum Line<'a> {
 }
 
 /// Reads a file up to a given byte.
-pub(in crate::source) struct LineReader<R = File> {
+pub(crate) struct LineReader<R = File> {
     reader: BufReader<R>,
     quotes: bool,
     at: u64,
@@ -34,13 +34,13 @@ impl LineReader {
 
 impl<R: Read + Seek> LineReader<R> {
     /// Reads what is not a file of its own.
-    pub(in crate::source) fn over(content: R, quotes: bool) -> Self {
+    pub(crate) fn over(content: R, quotes: bool) -> Self {
         let reader = BufReader::with_capacity(256 << 10, content);
         LineReader { reader, quotes, at: 0, end: 0, line: Vec::new() }
     }
 
     /// Goes on at byte `at`; the file is taken to end at `end`.
-    pub(in crate::source) fn seek(&mut self, at: u64, end: u64) -> io::Result<()> {
+    pub(crate) fn seek(&mut self, at: u64, end: u64) -> io::Result<()> {
         self.reader.seek(SeekFrom::Start(at))?;
         self.at = at;
         self.end = end;
@@ -48,7 +48,7 @@ impl<R: Read + Seek> LineReader<R> {
     }
 
     /// The next record. `waits_for_rest` says that a last line without an end is no record yet.
-    pub(in crate::source) fn next(&mut self, waits_for_rest: bool) -> io::Result<Line<'_>> {
+    pub(crate) fn next(&mut self, waits_for_rest: bool) -> io::Result<Line<'_>> {
         self.line.clear();
         let start = self.at;
         let mut first_line = 0;

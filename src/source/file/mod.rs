@@ -8,7 +8,7 @@
 //! While following, a last line without an end waits for its rest; otherwise it counts as a line. A file that became
 //! shorter, or was replaced by another, is a failure: its offsets mean nothing any more.
 
-pub(super) mod lines;
+pub(in crate::source) mod lines;
 
 use std::collections::BTreeMap;
 use std::fs;
