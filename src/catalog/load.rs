@@ -118,7 +118,8 @@ pub(crate) fn place_of_key(file: &Path, text: &str, key: &str) -> Option<std::op
     table.get(key).map(|value| walk.at(value.span()))
 }
 
-fn is_stream_name(name: &str) -> bool {
+/// True where a file of this name can be a stream's or view's.
+pub(crate) fn is_stream_name(name: &str) -> bool {
     name.len() <= 63
         && name.starts_with(|c: char| c.is_ascii_lowercase())
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')

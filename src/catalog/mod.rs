@@ -21,7 +21,7 @@ use chrono_tz::Tz;
 use crate::diagnostic::Levels;
 
 pub use avro::{AvroField, AvroSchema, AvroType, TypeId};
-pub(crate) use load::{FOLDER, connections_named, load, place_of_column, place_of_key};
+pub(crate) use load::{FOLDER, connections_named, is_stream_name, load, place_of_column, place_of_key};
 pub use protobuf::{Descriptor, Framing, ProtoField, ProtoKind, ProtoMessage, ProtobufFormat};
 pub(crate) use record_schema::{Attached, files_named};
 

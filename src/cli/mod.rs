@@ -6,12 +6,17 @@ pub mod check;
 pub mod checkpoint;
 pub mod dead_letters;
 pub mod demo;
+pub mod docs;
 pub mod explain;
+pub mod fmt;
 pub mod init;
+pub mod man;
+pub mod new;
 pub mod produce;
 pub mod query;
 pub mod resume;
 pub mod run;
+pub mod schemas;
 pub mod screen;
 pub mod show;
 pub mod status;
@@ -59,6 +64,8 @@ struct Cli {
 enum Command {
     /// Write a new project that runs at once.
     Init(init::InitArgs),
+    /// Write a tag or a schema to begin with, in the columns that there are.
+    New(new::NewArgs),
     /// Run the sample shop and watch its tags change; needs no server.
     Demo(demo::DemoArgs),
     /// Run the project: keep every tag's table equal to its query's answer.
@@ -69,6 +76,12 @@ enum Command {
     Query(query::QueryArgs),
     /// Run the tests beside the tags, by streaming and by batch.
     Test(test::TestArgs),
+    /// Write the catalogue of all tags as one page.
+    Docs(docs::DocsArgs),
+    /// Lay the SQL of all files out alike; headers, comments and meaning stay.
+    Fmt(fmt::FmtArgs),
+    /// Write JSON Schemas of the project's files, for editors.
+    Schemas(schemas::SchemasArgs),
     /// Show all tags of one user as the tag tree.
     Show(show::ShowArgs),
     /// Show how a tag is computed: operators, keys, state, clock, and what it shares.
@@ -93,6 +106,8 @@ enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
+    /// Write manual pages.
+    Man(man::ManArgs),
 }
 
 /// Where the project is and which profile of it is meant.
@@ -131,11 +146,15 @@ pub fn main() -> u8 {
     let mut out = std::io::stdout();
     match cli.command {
         Command::Init(args) => init::run(&args, &mut out),
+        Command::New(args) => new::run(&args, &mut out),
         Command::Demo(args) => demo::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(&args, &mut out),
         Command::Query(args) => query::run(&args, &mut out),
         Command::Test(args) => test::run(&args, &mut out),
+        Command::Docs(args) => docs::run(&args, &mut out),
+        Command::Fmt(args) => fmt::run(&args, &mut out),
+        Command::Schemas(args) => schemas::run(&args, &mut out),
         Command::Show(args) => show::run(&args, &mut out),
         Command::Explain(args) => explain::run(&args, &mut out),
         Command::Status(args) => status::run(&args, &mut out),
@@ -149,6 +168,7 @@ pub fn main() -> u8 {
             clap_complete::generate(shell, &mut Cli::command(), "tagflow", &mut out);
             OK
         }
+        Command::Man(args) => man::run(&args, Cli::command(), &mut out),
     }
 }
 

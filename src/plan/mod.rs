@@ -18,6 +18,7 @@ pub mod flow;
 pub mod functions;
 pub mod guards;
 pub mod limits;
+pub mod lineage;
 pub mod marks;
 pub mod memory;
 pub mod mixed_times;

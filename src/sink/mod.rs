@@ -218,6 +218,9 @@ pub trait Sink: Send {
     /// All rows of a tag whose first key column's text is `key`, column name and text value, for `tagflow show`.
     fn rows_of(&mut self, table: &TagTable, key: &str) -> Result<Vec<TextRow>, SinkError>;
 
+    /// Some rows of a tag, column name and text value, for people who want to see what they look like.
+    fn first_rows(&mut self, table: &TagTable, most: usize) -> Result<Vec<TextRow>, SinkError>;
+
     /// Every value of a column as text, NULL as `None`, with the number of its rows.
     fn value_counts(&mut self, table: &TagTable, column: &SinkColumn) -> Result<Vec<(Option<String>, u64)>, SinkError>;
 

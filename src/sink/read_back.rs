@@ -18,7 +18,7 @@ use chrono::{DateTime, NaiveDateTime, TimeZone};
 use chrono_tz::Tz;
 
 use super::types::StoreType;
-use super::{Keep, SinkColumn, TagTable};
+use super::{Keep, SinkColumn, TagTable, TextRow};
 
 /// One cell as the store gives it.
 pub type RawCell = Option<Vec<u8>>;
@@ -96,7 +96,7 @@ impl<'a> KeptRows<'a> {
 }
 
 /// One cell as people read it.
-pub fn display_text(data_type: &DataType, cell: RawCell) -> Option<String> {
+fn display_text(data_type: &DataType, cell: RawCell) -> Option<String> {
     cell.map(|bytes| match StoreType::of(data_type) {
         Ok(StoreType::Boolean) => if bytes == b"0" { "false" } else { "true" }.to_string(),
         Ok(StoreType::Bytes) => super::cells::Hex(&bytes).to_string(),
@@ -259,4 +259,9 @@ fn after_name(member: &str) -> &str {
         }
     }
     ""
+}
+/// A row for people.
+pub fn text_row(table: &TagTable, row: Vec<RawCell>) -> TextRow {
+    let columns = table.key.iter().chain(&table.columns);
+    columns.zip(row).map(|(column, cell)| (column.name.clone(), display_text(&column.data_type, cell))).collect()
 }

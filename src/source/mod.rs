@@ -17,6 +17,7 @@ mod file;
 pub mod generator;
 mod kafka;
 mod registry;
+pub mod sample;
 mod table;
 
 use std::collections::BTreeMap;

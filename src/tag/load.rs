@@ -85,11 +85,16 @@ fn folders_of(file: &Path) -> Vec<String> {
     parts.get(1..parts.len().saturating_sub(1)).unwrap_or_default().to_vec()
 }
 
-fn is_tag_name(name: &str) -> bool {
+/// True where a file of this name can be a tag's.
+pub(crate) fn is_tag_name(name: &str) -> bool {
     name.len() <= 48
         && name.starts_with(|c: char| c.is_ascii_lowercase())
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
 }
+
+/// What [`is_tag_name`] asks for.
+pub(crate) const NAME_RULE: &str =
+    "a tag's name is a lower-case letter, then lower-case letters, digits and _, at most 48 in all";
 
 fn name_problem(file: &Path, name: &str) -> Diagnostic {
     let plain: String = name
@@ -98,11 +103,10 @@ fn name_problem(file: &Path, name: &str) -> Diagnostic {
         .collect::<String>()
         .trim_matches('_')
         .to_owned();
-    let rule = "a tag's name is a lower-case letter, then lower-case letters, digits and _, at most 48 in all";
     let help = if is_tag_name(&plain) && plain != name {
-        format!("rename the file, for example to {plain}.sql: {rule}")
+        format!("rename the file, for example to {plain}.sql: {NAME_RULE}")
     } else {
-        format!("rename the file: {rule}")
+        format!("rename the file: {NAME_RULE}")
     };
     Diagnostic::error(codes::TAG_NAME, file, None, format!("\"{name}\" cannot be the name of a tag")).help(help)
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::Levels;
 
-pub(crate) use load::{FOLDER, FOLDER_FILE, Tree, load, place_of_column};
+pub(crate) use load::{FOLDER, FOLDER_FILE, NAME_RULE, Tree, is_tag_name, load, place_of_column};
 
 /// One tag as its author wrote it.
 #[derive(Debug, Clone, PartialEq)]

@@ -21,6 +21,7 @@ mod mysql_faults;
 mod mysql_sink;
 mod mysql_tls;
 mod names;
+mod new_files;
 mod object_store;
 mod on_error;
 mod proxy;

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use crate::cli::{OK, USAGE, complain, print};
+use crate::cli::{OK, USAGE, complain, print, schemas};
 
 /// Arguments of `tagflow init`.
 #[derive(Debug, clap::Args)]
@@ -15,7 +15,7 @@ pub struct InitArgs {
 }
 
 /// Files of a new project.
-const FILES: [(&str, &str); 10] = [
+const FILES: [(&str, &str); 12] = [
     ("tagflow.toml", include_str!("tagflow.toml")),
     ("schemas/orders.toml", include_str!("orders.toml")),
     ("tags/consumption/_folder.toml", include_str!("_folder.toml")),
@@ -26,6 +26,8 @@ const FILES: [(&str, &str); 10] = [
     (".gitignore", include_str!("gitignore")),
     (".github/workflows/tagflow.yml", include_str!("github.yml")),
     (".gitlab-ci.yml", include_str!("gitlab.yml")),
+    (".taplo.toml", include_str!("taplo.toml")),
+    (".vscode/extensions.json", include_str!("extensions.json")),
 ];
 
 /// Writes the files; none that is there is touched.
@@ -34,13 +36,15 @@ pub fn run(args: &InitArgs, out: &mut dyn Write) -> u8 {
         complain(format!("there is a project in {} already", args.path.display()));
         return USAGE;
     }
-    for (name, text) in FILES {
-        let path = args.path.join(name);
+    let schemas = schemas::texts().map(|(name, text)| (format!("{}/{name}", schemas::FOLDER), text));
+    let files = FILES.iter().map(|(name, text)| (name.to_string(), text.to_string()));
+    for (name, text) in files.chain(schemas) {
+        let path = args.path.join(&name);
         if path.exists() {
             print(out, &format!("kept    {name}\n"));
             continue;
         }
-        if let Err(error) = write(&path, text) {
+        if let Err(error) = write(&path, &text) {
             return complain(format!("{}: {error}", path.display()));
         }
         print(out, &format!("written {name}\n"));
@@ -64,6 +68,7 @@ fn write(path: &Path, text: &str) -> std::io::Result<()> {
 mod tests {
     use super::*;
     use crate::cli::{ProjectArgs, load};
+    use crate::plan::sql::format::format;
 
     #[test]
     fn new_project_has_no_problems_and_nothing_is_overwritten() {
@@ -77,6 +82,10 @@ mod tests {
         let (loaded, desired) = load(&ProjectArgs { project: path.clone(), profile: None });
         assert_eq!(loaded.diagnostics, []);
         assert_eq!(desired.unwrap().tags.len(), 2);
+        for (name, text) in FILES.iter().filter(|(name, _)| name.ends_with(".sql")) {
+            assert_eq!(format(Path::new(name), text).as_deref(), Ok(*text), "as `tagflow fmt` leaves it");
+        }
+        assert!(path.join(".editor/tagflow.schema.json").exists(), "where .taplo.toml looks for it");
         assert_eq!(run(&InitArgs { path }, &mut out), USAGE);
     }
 }

@@ -6,6 +6,5 @@ unit = "CNY"
 */
 SELECT user_id, SUM(amount) AS spend_30d
 FROM orders
-WHERE order_time >= CURRENT_DATE - INTERVAL '30' DAY
-  AND user_id IS NOT NULL
+WHERE order_time >= CURRENT_DATE - INTERVAL '30' DAY AND user_id IS NOT NULL
 GROUP BY user_id

@@ -11,6 +11,7 @@ mod dialect;
 mod division;
 mod epoch;
 mod foreign;
+pub mod format;
 mod functions;
 mod grouped;
 mod grouping;
@@ -260,11 +261,16 @@ impl QueryPlanner {
         Ok(())
     }
 
+    /// What a query names that others declare: streams, views, and tags as `tags.NAME`; nothing where it cannot be parsed.
+    pub fn relations_read(&self, file: &Path, text: &str) -> BTreeSet<String> {
+        let text = SqlText::new(file, text);
+        let reads = text.parse().map(|mut query| names::resolve(&text, &mut query, &self.tables, &self.state).reads);
+        reads.unwrap_or_default().into_keys().collect()
+    }
+
     /// The tags that a query reads by their names.
     pub fn tags_read(&self, file: &Path, sql: &str) -> BTreeSet<String> {
-        let text = SqlText::new(file, sql);
-        let reads = text.parse().map(|mut query| names::resolve(&text, &mut query, &self.tables, &self.state).reads);
-        let names = reads.unwrap_or_default().into_keys();
+        let names = self.relations_read(file, sql).into_iter();
         names.filter_map(|name| Some(name.strip_prefix(TAGS)?.strip_prefix('.')?.to_string())).collect()
     }
 

@@ -36,7 +36,7 @@ pub use self::try_out::try_out;
 use super::cells::wall_time_text;
 use super::keys::{KeyLimit, fit_keys};
 use super::lease::{Claim, Opened};
-use super::read_back::{RawCell, display_text, table_from_cells, value_count};
+use super::read_back::{RawCell, table_from_cells, text_row, value_count};
 use super::registry::{self, COLUMN_COLUMNS, TAG_COLUMNS, is_shadow};
 use super::types::StoreType;
 use super::{
@@ -194,6 +194,10 @@ impl Sink for MysqlSink {
 
     fn rows_of(&mut self, table: &TagTable, key: &str) -> Result<Vec<TextRow>, SinkError> {
         self.runtime.block_on(self.store.rows_of(table, key))
+    }
+
+    fn first_rows(&mut self, table: &TagTable, most: usize) -> Result<Vec<TextRow>, SinkError> {
+        self.runtime.block_on(self.store.text_rows(table, &format!(" LIMIT {most}")))
     }
 
     fn registrations(&mut self) -> Result<Vec<TagRegistration>, SinkError> {
@@ -454,16 +458,14 @@ impl Store {
             Ok(StoreType::Boolean) => if key == "true" || key == "1" { "1" } else { "0" }.to_string(),
             _ => quote_text(key),
         };
-        let sql = format!("{} WHERE {} = {literal}", select_of(table), quote_name(&first.name));
+        self.text_rows(table, &format!(" WHERE {} = {literal}", quote_name(&first.name))).await
+    }
+
+    /// The rows that a clause behind the SELECT leaves.
+    async fn text_rows(&mut self, table: &TagTable, clause: &str) -> Result<Vec<TextRow>, SinkError> {
+        let sql = format!("{}{clause}", select_of(table));
         let rows = self.session().await?.rows(sql, Some(&table.table)).await?;
-        let text_row = |row: Vec<RawCell>| {
-            let columns = table.key.iter().chain(&table.columns);
-            columns
-                .zip(row)
-                .map(|(column, cell)| (column.name.clone(), display_text(&column.data_type, cell)))
-                .collect()
-        };
-        Ok(rows.into_iter().map(text_row).collect())
+        Ok(rows.into_iter().map(|row| text_row(table, row)).collect())
     }
 
     async fn value_counts(

@@ -24,7 +24,7 @@ use self::meta::{already_at, rename, set_aside, table_exists, write_progress, wr
 use super::cells::{Cell, CellReader, wall_time_text};
 use super::keys::{KeyLimit, fit_keys};
 use super::lease::{Claim, Ends, Holder, Opened, Owner, random_name};
-use super::read_back::{KeptRows, RawCell, display_text, table_from_cells, value_count};
+use super::read_back::{KeptRows, RawCell, table_from_cells, text_row, value_count};
 use super::registry::{self, COLUMN_COLUMNS, PROGRESS_COLUMNS, TAG_COLUMNS, Texts, is_shadow};
 use super::{
     CommitStats, Keep, Shown, Sink, SinkColumn, SinkError, TagChanges, TagProgress, TagRegistration, TagTable, TextRow,
@@ -356,14 +356,13 @@ impl Sink for SqliteSink {
         let connection = self.connect()?;
         let rows = read_rows(connection, &sql, &[layout::key_value(first, key)]);
         let rows = rows.map_err(Store(&self.path).error(table.table.as_str()))?;
-        let text_row = |row: Vec<RawCell>| {
-            let columns = table.key.iter().chain(&table.columns);
-            columns
-                .zip(row)
-                .map(|(column, cell)| (column.name.clone(), display_text(&column.data_type, cell)))
-                .collect()
-        };
-        Ok(rows.into_iter().map(text_row).collect())
+        Ok(rows.into_iter().map(|row| text_row(table, row)).collect())
+    }
+
+    fn first_rows(&mut self, table: &TagTable, most: usize) -> Result<Vec<TextRow>, SinkError> {
+        let sql = format!("{} LIMIT {most}", layout::select_of(table));
+        let rows = read_rows(self.connect()?, &sql, &[]).map_err(Store(&self.path).error(table.table.as_str()))?;
+        Ok(rows.into_iter().map(|row| text_row(table, row)).collect())
     }
 
     fn value_counts(&mut self, table: &TagTable, column: &SinkColumn) -> Result<Vec<(Option<String>, u64)>, SinkError> {

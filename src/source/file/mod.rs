@@ -8,6 +8,7 @@
 //! While following, a last line without an end waits for its rest; otherwise it counts as a line. A file that became
 //! shorter, or was replaced by another, is a failure: its offsets mean nothing any more.
 
+mod first;
 pub(in crate::source) mod lines;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(super) use self::first::first_lines;
 use self::lines::{Line, LineReader};
 use super::batch::PartitionBatcher;
 use super::emit::{Emitter, Stopped};

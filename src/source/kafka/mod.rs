@@ -13,6 +13,7 @@
 mod coordinator;
 mod identity;
 mod reader;
+mod sample;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,6 +25,7 @@ use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 pub use self::identity::{KnownTopic, known_topics, remember_topics};
+pub(super) use self::sample::sample;
 use super::decode::Schemas;
 use super::emit::{Emitter, Stopped};
 use super::{ReadRequest, SourceContext, SourceError, spawn};
@@ -107,46 +109,7 @@ impl Shared {
     }
 
     fn config(&self, role: Role) -> ClientConfig {
-        let ahead = self.request.room.ahead / reader_count();
-        let answer = ahead.clamp(SMALLEST_ANSWER, LARGEST_ANSWER);
-        let mut config = ClientConfig::new();
-        config
-            .set("client.id", "tagflow")
-            // Nothing waits for more bytes, so this is only how often an idle connection is renewed.
-            .set("fetch.wait.max.ms", "500")
-            .set("max.partition.fetch.bytes", (answer / 4).max(SMALLEST_ANSWER).to_string())
-            .set("fetch.max.bytes", answer.to_string())
-            .set("queued.min.messages", "200000")
-            // The default of a second would leave a fast reader idle most of the time.
-            .set("fetch.queue.backoff.ms", "10")
-            .set("queued.max.messages.kbytes", (ahead >> 10).max(1).to_string())
-            .set("check.crcs", "false")
-            .set("isolation.level", "read_committed")
-            .set("reconnect.backoff.max.ms", "2000")
-            .set("socket.keepalive.enable", "true");
-        for (name, value) in &self.properties {
-            config.set(name, value.expose());
-        }
-        config
-            .set("bootstrap.servers", &self.brokers)
-            .set("enable.auto.commit", "false")
-            .set("enable.auto.offset.store", "false")
-            .set("auto.offset.reset", "error")
-            .set("enable.partition.eof", "true")
-            .set("allow.auto.create.topics", "false");
-        match role {
-            Role::Coordinator => {
-                // Without a group the client can ask for metadata and ends, which is all it is for. The end that is
-                // told is the log's; records of open transactions lie before it.
-                config.remove("group.id").set("isolation.level", "read_uncommitted");
-            }
-            Role::Reader if !self.properties.contains_key("group.id") => {
-                // librdkafka wants a name to assign partitions; the group is never joined.
-                config.set("group.id", "tagflow");
-            }
-            Role::Reader => {}
-        }
-        config
+        client_config(&self.brokers, &self.properties, role, self.request.room.ahead)
     }
 
     fn topic(&self) -> &str {
@@ -195,6 +158,50 @@ impl Shared {
     fn is_bounded(&self) -> bool {
         self.request.until.is_some()
     }
+}
+
+/// How a client of a cluster is set up that reads so many bytes ahead.
+fn client_config(brokers: &str, properties: &BTreeMap<String, Secret>, role: Role, ahead: usize) -> ClientConfig {
+    let ahead = ahead / reader_count();
+    let answer = ahead.clamp(SMALLEST_ANSWER, LARGEST_ANSWER);
+    let mut config = ClientConfig::new();
+    config
+        .set("client.id", "tagflow")
+        // Nothing waits for more bytes, so this is only how often an idle connection is renewed.
+        .set("fetch.wait.max.ms", "500")
+        .set("max.partition.fetch.bytes", (answer / 4).max(SMALLEST_ANSWER).to_string())
+        .set("fetch.max.bytes", answer.to_string())
+        .set("queued.min.messages", "200000")
+        // The default of a second would leave a fast reader idle most of the time.
+        .set("fetch.queue.backoff.ms", "10")
+        .set("queued.max.messages.kbytes", (ahead >> 10).max(1).to_string())
+        .set("check.crcs", "false")
+        .set("isolation.level", "read_committed")
+        .set("reconnect.backoff.max.ms", "2000")
+        .set("socket.keepalive.enable", "true");
+    for (name, value) in properties {
+        config.set(name, value.expose());
+    }
+    config
+        .set("bootstrap.servers", brokers)
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "error")
+        .set("enable.partition.eof", "true")
+        .set("allow.auto.create.topics", "false");
+    match role {
+        Role::Coordinator => {
+            // Without a group the client can ask for metadata and ends, which is all it is for. The end that is
+            // told is the log's; records of open transactions lie before it.
+            config.remove("group.id").set("isolation.level", "read_uncommitted");
+        }
+        Role::Reader if !properties.contains_key("group.id") => {
+            // librdkafka wants a name to assign partitions; the group is never joined.
+            config.set("group.id", "tagflow");
+        }
+        Role::Reader => {}
+    }
+    config
 }
 
 /// How many readers share a stream's partitions.

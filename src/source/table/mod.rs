@@ -8,6 +8,7 @@
 //! A watcher serves all readers of its table in this process, and lives on for a while without any: a fill that goes
 //! from catching up to meeting the running tags must not have the table read again.
 
+mod describe;
 mod differ;
 mod file;
 mod log;
@@ -21,6 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+pub use self::describe::{DescribedColumn, DescribedTable, describe, is_binary};
 use self::differ::{Differ, Keys};
 use self::log::{LogReader, LogWriter, Record, Said, TableLog};
 use super::batch::PartitionBatcher;

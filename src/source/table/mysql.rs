@@ -22,7 +22,7 @@ use crate::config::MysqlAddress;
 use crate::diagnostic::nearest;
 use crate::mysql_options::mysql_options;
 
-const CONNECT_DEADLINE: Duration = Duration::from_secs(15);
+pub(super) const CONNECT_DEADLINE: Duration = Duration::from_secs(15);
 const STATEMENT_DEADLINE: Duration = Duration::from_secs(600);
 /// Rows of a chunk.
 const CHUNK: usize = 5000;
@@ -35,7 +35,7 @@ const SESSION: [&str; 3] = [
     "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ",
 ];
 /// Types whose values are no text.
-const BINARY: [&str; 16] = [
+pub(super) const BINARY: [&str; 16] = [
     "bit",
     "binary",
     "varbinary",
