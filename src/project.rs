@@ -72,7 +72,8 @@ pub fn load_with_env(root: &Path, profile: Option<&str>, env: &dyn Fn(&str) -> O
     load_all(root, profile, &BTreeMap::new(), env)
 }
 
-fn load_all(
+/// [`load_over`] and [`load_with_env`] at once; texts may also be of files that are not there yet.
+pub fn load_all(
     root: &Path,
     profile: Option<&str>,
     texts: &BTreeMap<PathBuf, String>,
@@ -83,8 +84,10 @@ fn load_all(
     files.read_folder(Path::new(catalog::FOLDER), &is_schema_file, 0);
     files.read_folder(Path::new(tag::FOLDER), &is_tag_file, 0);
     files.read_folder(Path::new(FUNCTIONS), &|name| name.ends_with(".sql"), 0);
-    for (file, text) in texts {
-        files.sources.entry(file.clone()).and_modify(|read| read.clone_from(text));
+    for (file, text) in texts.iter().filter(|(file, _)| is_read(file)) {
+        files.unreadable.remove(file);
+        files.diagnostics.retain(|told| told.file != *file);
+        files.sources.insert(file.clone(), text.clone());
     }
     let attached = read_attached(root, &files.sources);
     load_files(files, &attached, profile, env)
@@ -234,6 +237,19 @@ fn fingerprint(sources: &BTreeMap<PathBuf, String>, attached: &Attached, unreada
     }
     unreadable.iter().for_each(|path| add(path, b'u', &[]));
     format!("{:x}", hash.finalize())
+}
+
+/// True for a file that is read with the project, where it is there.
+fn is_read(file: &Path) -> bool {
+    let name = file.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+    let is_wanted = match file.iter().next().and_then(|first| first.to_str()) {
+        Some(SETTINGS_FILE) => file == Path::new(SETTINGS_FILE),
+        Some(catalog::FOLDER) => is_schema_file(&name),
+        Some(tag::FOLDER) => is_tag_file(&name),
+        Some(FUNCTIONS) => name.ends_with(".sql"),
+        _ => false,
+    };
+    is_wanted && !is_hidden(&name)
 }
 
 fn is_schema_file(name: &str) -> bool {

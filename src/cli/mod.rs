@@ -10,6 +10,7 @@ pub mod docs;
 pub mod explain;
 pub mod fmt;
 pub mod init;
+pub mod lsp;
 pub mod man;
 pub mod new;
 pub mod produce;
@@ -80,6 +81,8 @@ enum Command {
     Docs(docs::DocsArgs),
     /// Lay the SQL of all files out alike; headers, comments and meaning stay.
     Fmt(fmt::FmtArgs),
+    /// Serve an editor: problems while typing, completion, hover, definitions.
+    Lsp(lsp::LspArgs),
     /// Write JSON Schemas of the project's files, for editors.
     Schemas(schemas::SchemasArgs),
     /// Show all tags of one user as the tag tree.
@@ -154,6 +157,7 @@ pub fn main() -> u8 {
         Command::Test(args) => test::run(&args, &mut out),
         Command::Docs(args) => docs::run(&args, &mut out),
         Command::Fmt(args) => fmt::run(&args, &mut out),
+        Command::Lsp(args) => lsp::run(&args),
         Command::Schemas(args) => schemas::run(&args, &mut out),
         Command::Show(args) => show::run(&args, &mut out),
         Command::Explain(args) => explain::run(&args, &mut out),

@@ -10,6 +10,7 @@ mod checkpoints;
 mod console;
 mod daemon;
 mod dead_letters;
+mod docs_page;
 mod kafka_cluster;
 mod kafka_faults;
 mod kafka_source;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use arrow::datatypes::DataType;
 use serde::Serialize;
 
 use crate::catalog::{SYSTEM_COLUMNS, Stream};
@@ -10,6 +11,7 @@ use crate::diagnostic::Diagnostic;
 use crate::engine::desired::{Desired, PlannedTag};
 use crate::plan::lineage::{columns_read, lineage};
 use crate::plan::sql::QueryPlanner;
+use crate::plan::wording::sql_type;
 use crate::project::Project;
 use crate::sink::{Sink, SinkError, TagProgress, open_store};
 use crate::tag::TagDefinition;
@@ -126,8 +128,14 @@ pub(super) struct ViewDoc {
 pub(super) fn of(desired: &Desired, diagnostics: &[Diagnostic], samples: Option<usize>) -> Catalogue {
     let project = &desired.project;
     let config = &project.config;
-    let planner =
-        QueryPlanner::new(&project.catalog, &project.tags, &config.entities, &project.functions, config.timezone);
+    let planner = QueryPlanner::new(
+        &project.catalog,
+        &project.tags,
+        &config.entities,
+        &project.functions,
+        config.timezone,
+        &project.broken,
+    );
     let reads = |file: &std::path::Path, text: &str| {
         planner.as_ref().map(|planner| planner.relations_read(file, text)).unwrap_or_default()
     };
@@ -196,13 +204,16 @@ fn tag_doc(
             let place = fields.iter().position(|field| field.name() == name);
             place.and_then(|place| made_of.get(place)).into_iter().flatten().map(dotted).collect()
         };
+        let table = planned.table.key.iter().chain(&planned.table.columns);
+        let types: BTreeMap<&str, &DataType> = table.map(|column| (column.name.as_str(), &column.data_type)).collect();
+        let data_type = |name: &str| types.get(name).copied().unwrap_or(&DataType::Null);
         columns = planned
             .registration
             .columns
             .iter()
             .map(|column| ColumnDoc {
                 name: column.name.clone(),
-                sql_type: column.sql_type.clone(),
+                sql_type: sql_type(data_type(&column.name)),
                 is_key: column.is_key,
                 title: column.title.clone(),
                 unit: column.unit.clone(),
@@ -239,7 +250,7 @@ fn stream_doc(stream: &Stream, project: &Project) -> StreamDoc {
     let declared = schema.fields().iter().filter(|field| !SYSTEM_COLUMNS.contains(&field.name().as_str()));
     let columns = declared.zip(&stream.columns).map(|(field, column)| StreamColumnDoc {
         name: field.name().clone(),
-        sql_type: field.data_type().to_string(),
+        sql_type: sql_type(field.data_type()),
         nullable: field.is_nullable(),
         path: column.path.join("."),
     });

@@ -65,7 +65,9 @@ impl Readable {
         let mut tags = project.tags.clone();
         tags.insert(tag.to_string(), probe.clone());
         let (config, catalog) = (&project.config, &project.catalog);
-        let planner = QueryPlanner::new(catalog, &tags, &config.entities, &project.functions, config.timezone).ok()?;
+        let planner =
+            QueryPlanner::new(catalog, &tags, &config.entities, &project.functions, config.timezone, &project.broken)
+                .ok()?;
         let planned = planner.plan_query(&probe).ok()?;
         let columns = planned.plan.schema().fields().iter().map(|field| ReadColumn::new(field)).collect();
         Some(Readable { name: name.to_string(), columns, time: None, ties: Vec::new() })

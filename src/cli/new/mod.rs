@@ -65,7 +65,7 @@ fn report(out: &mut dyn Write, format: Format, file: &Path, facts: &serde_json::
 }
 
 /// A name as SQL takes it: in quotes where it would be read as something else.
-fn ident(name: &str) -> String {
+pub(crate) fn ident(name: &str) -> String {
     let is_plain = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     let upper = name.to_ascii_uppercase();

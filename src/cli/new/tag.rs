@@ -15,6 +15,7 @@ use crate::diagnostic::nearest;
 use crate::engine::desired::is_sound;
 use crate::inside::inside;
 use crate::plan::sql::format::format;
+use crate::plan::wording::sql_type;
 use crate::project::{self, Project};
 use crate::tag::{FOLDER, NAME_RULE, is_tag_name};
 
@@ -160,7 +161,7 @@ fn choose<'a>(args: &TagArgs, project: &'a Project, name: &str) -> Result<Choice
         if let Some(given) = given {
             let column = named(&from, option, given)?;
             if !column.serves(need) {
-                let (stream, data_type) = (&from.name, &column.data_type);
+                let (stream, data_type) = (&from.name, sql_type(&column.data_type));
                 return Err(Refusal(format!(
                     "--{option}: `{given}` of `{stream}` is of type {data_type}: {}",
                     what(need)

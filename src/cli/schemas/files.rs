@@ -1,6 +1,6 @@
 //! The keys of schema files, headers and folders.
 
-use super::shape::{Key, Object, Shape, key, object, required, table};
+use super::shape::{Key, Object, Shape, key, lints, object, required, table};
 
 /// `schemas/NAME.toml`.
 pub(crate) fn stream() -> Object {
@@ -77,6 +77,7 @@ pub(crate) fn tag() -> Object {
         key("allowed_lateness", Shape::Duration, "how much later than the stream's lateness events count"),
         key("early", Shape::Duration, "with emit = \"on_close\": show windows before they close, every so often"),
         key("recompute_every", Shape::Duration, "how often values of the whole population may change"),
+        lints(),
         key("columns", Shape::Named(Box::new(table(column))), "more to say of single columns"),
     ]);
     object(keys)
@@ -86,6 +87,7 @@ pub(crate) fn tag() -> Object {
 pub(crate) fn view() -> Object {
     let mut keys = vec![key("title", Shape::Text, "for people")];
     keys.extend(said_of_queries());
+    keys.push(lints());
     object(keys)
 }
 

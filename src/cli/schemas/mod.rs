@@ -10,10 +10,13 @@ mod shape;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use self::shape::Object;
+pub(crate) use self::shape::{Key, Object};
+use crate::catalog;
 use crate::cli::{Format, OK, complain, print};
+use crate::project::SETTINGS_FILE;
+use crate::tag;
 
-use self::files::{folder, stream, tag, view};
+use self::files::{folder, stream, tag as tag_header, view};
 use self::settings::settings;
 
 /// Arguments of `tagflow schemas`.
@@ -36,9 +39,38 @@ fn schemas() -> [(&'static str, &'static str, Object); 5] {
         ("tagflow.schema.json", "tagflow.toml", settings()),
         ("stream.schema.json", "schemas/NAME.toml of Tagflow", stream()),
         ("folder.schema.json", "tags/…/_folder.toml of Tagflow", folder()),
-        ("tag.schema.json", "the header of a tag of Tagflow", tag()),
+        ("tag.schema.json", "the header of a tag of Tagflow", tag_header()),
         ("view.schema.json", "the header of a view of Tagflow", view()),
     ]
+}
+
+/// The keys of every kind of file.
+pub(crate) struct Keys {
+    settings: Object,
+    stream: Object,
+    folder: Object,
+    tag: Object,
+    view: Object,
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        Keys { settings: settings(), stream: stream(), folder: folder(), tag: tag_header(), view: view() }
+    }
+}
+
+impl Keys {
+    /// Those of a file of the project, or of its header.
+    pub(crate) fn of(&self, file: &Path) -> Option<&Object> {
+        let is_sql = file.extension().is_some_and(|extension| extension == "sql");
+        match file.iter().next()?.to_str()? {
+            SETTINGS_FILE => Some(&self.settings),
+            catalog::FOLDER => Some(if is_sql { &self.view } else { &self.stream }),
+            tag::FOLDER if is_sql => Some(&self.tag),
+            tag::FOLDER if file.ends_with(tag::FOLDER_FILE) => Some(&self.folder),
+            _ => None,
+        }
+    }
 }
 
 /// Writes the files; they are this program's own, so older ones are replaced.

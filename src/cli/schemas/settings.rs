@@ -1,6 +1,6 @@
 //! The keys of `tagflow.toml`.
 
-use super::shape::{Key, Object, Shape, key, object, required, table};
+use super::shape::{Key, Object, Shape, key, lints, object, required, table};
 
 /// The whole file.
 pub(crate) fn settings() -> Object {
@@ -17,6 +17,7 @@ pub(crate) fn settings() -> Object {
         required("store", store(), "where tags are kept"),
         key("engine", engine(), "how the daemon works"),
         key("serve", serve(), "where the console listens"),
+        lints(),
         key("profile", named(table(profile)), "the same files elsewhere: tagflow --profile NAME"),
     ])
 }

@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::diagnostic::LINTS;
+
 /// What may stand behind a key.
 #[derive(Debug, Clone)]
 pub(crate) enum Shape {
@@ -65,12 +67,26 @@ pub(crate) fn table(keys: Vec<Key>) -> Shape {
     Shape::Table(object(keys))
 }
 
+/// The levels of lints, of the project or of one file.
+pub(crate) fn lints() -> Key {
+    let level = |(name, code): &(&'static str, &'static str)| key(name, Shape::Word(&["allow", "warn", "deny"]), code);
+    key("lints", table(LINTS.iter().map(level).collect()), "how bad each lint is: allow, warn, deny")
+}
+
 /// [`table`], as the whole of a file.
 pub(crate) fn object(keys: Vec<Key>) -> Object {
     Object { keys, is_open: false }
 }
 
 impl Object {
+    /// The table at the end of a path of keys; names that the author chooses may be any.
+    pub(crate) fn at(&self, path: &[String]) -> Option<&Object> {
+        match path.split_first() {
+            None => Some(self),
+            Some((first, rest)) => self.keys.iter().find(|key| key.name == first).and_then(|key| key.shape.at(rest)),
+        }
+    }
+
     /// The file as a JSON Schema.
     pub(crate) fn json_schema(&self, title: &str) -> Value {
         let mut schema = self.json();
@@ -100,6 +116,25 @@ impl Object {
 }
 
 impl Shape {
+    fn at(&self, path: &[String]) -> Option<&Object> {
+        match (self, path.split_first()) {
+            (Shape::Table(object), _) => object.at(path),
+            (Shape::Named(of), Some((_, rest))) => of.at(rest),
+            (Shape::Either(shapes), _) => shapes.iter().find_map(|shape| shape.at(path)),
+            _ => None,
+        }
+    }
+
+    /// The words that may stand there.
+    pub(crate) fn words(&self) -> Vec<&'static str> {
+        match self {
+            Shape::Word(words) => words.to_vec(),
+            Shape::Flag => vec!["true", "false"],
+            Shape::Either(shapes) => shapes.iter().flat_map(Shape::words).collect(),
+            _ => Vec::new(),
+        }
+    }
+
     fn json(&self) -> Value {
         match self {
             Shape::Text => json!({ "type": "string" }),

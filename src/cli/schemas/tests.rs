@@ -54,6 +54,7 @@ fn places() -> Vec<(Place, Object)> {
         place("tagflow.toml", "engine", &[("[engine]", "")]),
         place("tagflow.toml", "engine.checkpoints", &[("[engine.checkpoints]", "")]),
         place("tagflow.toml", "serve", &[("[serve]", "")]),
+        place("tagflow.toml", "lints", &[("[lints]", "")]),
         place("tagflow.toml", "profile.a", &[("[profile.a]", "")]),
         place("tagflow.toml", "profile.a.connection.b", of_profile),
         place("tagflow.toml", "profile.a.store", &[("[profile.a.store]", "")]),
@@ -69,13 +70,18 @@ fn places() -> Vec<(Place, Object)> {
     ];
     let tag_places = [
         place(TAG, "", &[("/* tag", "*/ SELECT 1")]),
+        place(TAG, "lints", &[("/* tag\n[lints]", "*/ SELECT 1")]),
         place(TAG, "columns.a", &[("/* tag\n[columns.a]", "*/ SELECT 1")]),
+    ];
+    let view_places = [
+        place("schemas/a.sql", "", &[("/* view", "*/ SELECT 1")]),
+        place("schemas/a.sql", "lints", &[("/* view\n[lints]", "*/ SELECT 1")]),
     ];
     let of = |places: Vec<Place>, keys: fn() -> Object| places.into_iter().map(move |place| (place, keys()));
     of(settings_places.into(), settings)
         .chain(of(stream_places.into(), stream))
-        .chain(of(tag_places.into(), tag))
-        .chain(of(vec![place("schemas/a.sql", "", &[("/* view", "*/ SELECT 1")])], view))
+        .chain(of(tag_places.into(), tag_header))
+        .chain(of(view_places.into(), view))
         .chain(of(vec![place("tags/_folder.toml", "", &[("", "")])], folder))
         .collect()
 }
@@ -99,22 +105,6 @@ fn listed(help: Option<&str>, before: &str) -> BTreeSet<String> {
     list.split(", ").filter(|name| !name.is_empty()).map(ToString::to_string).collect()
 }
 
-/// The table at the end of a path of keys; names that the author chooses may be any.
-fn at<'o>(object: &'o Object, path: &[String]) -> Option<&'o Object> {
-    fn below<'o>(shape: &'o Shape, path: &[String]) -> Option<&'o Object> {
-        match (shape, path.split_first()) {
-            (Shape::Table(object), _) => at(object, path),
-            (Shape::Named(of), Some((_, rest))) => below(of, rest),
-            (Shape::Either(shapes), _) => shapes.iter().find_map(|shape| below(shape, path)),
-            _ => None,
-        }
-    }
-    match path.split_first() {
-        None => Some(object),
-        Some((first, rest)) => object.keys.iter().find(|key| key.name == first).and_then(|key| below(&key.shape, rest)),
-    }
-}
-
 fn path(text: &str) -> Vec<String> {
     text.split('.').filter(|part| !part.is_empty()).map(ToString::to_string).collect()
 }
@@ -127,7 +117,7 @@ fn every_key_that_is_read_is_in_the_schema_and_no_other() {
             .filter(|told| told.code == codes::UNKNOWN_KEY && told.message.contains(WRONG))
             .flat_map(|told| listed(told.help.as_deref(), "known keys here: "))
             .collect();
-        let here = at(&keys, &path(place.path)).unwrap_or_else(|| panic!("{}: {}", place.file, place.path));
+        let here = keys.at(&path(place.path)).unwrap_or_else(|| panic!("{}: {}", place.file, place.path));
         let here: BTreeSet<String> = here.keys.iter().map(|key| key.name.to_string()).collect();
         assert_eq!(here, known, "{}: [{}]", place.file, place.path);
     }
@@ -137,7 +127,7 @@ fn every_key_that_is_read_is_in_the_schema_and_no_other() {
 fn every_word_that_is_read_is_in_the_schema_and_no_other() {
     let mut compared = 0;
     for (place, keys) in places() {
-        for key in &at(&keys, &path(place.path)).unwrap().keys {
+        for key in &keys.at(&path(place.path)).unwrap().keys {
             let Shape::Word(words) = &key.shape else { continue };
             // The word that the surroundings have already is written twice then, which says nothing.
             let known: BTreeSet<String> = said(&place, &format!("{} = \"{WRONG}\"", key.name))
@@ -171,7 +161,7 @@ fn every_table_of_the_schema_has_a_place() {
         }
     }
     let places = places();
-    for keys in [settings, stream, tag, view, folder] {
+    for keys in [settings, stream, tag_header, view, folder] {
         let mut found = BTreeSet::new();
         tables(&keys(), "", &mut found);
         let names = |object: &Object| object.keys.iter().map(|key| key.name).collect::<Vec<_>>();

@@ -261,6 +261,13 @@ impl QueryPlanner {
         Ok(())
     }
 
+    /// The columns of a view, or of a tag that others read.
+    pub fn schema_of(&self, relation: &str) -> Option<arrow::datatypes::SchemaRef> {
+        let schema = self.state.schema_for_ref(relation).ok()?;
+        let name = relation.rsplit('.').next().unwrap_or(relation);
+        self.runtime.block_on(schema.table(name)).ok()?.map(|table| table.schema())
+    }
+
     /// What a query names that others declare: streams, views, and tags as `tags.NAME`; nothing where it cannot be parsed.
     pub fn relations_read(&self, file: &Path, text: &str) -> BTreeSet<String> {
         let text = SqlText::new(file, text);
