@@ -13,7 +13,7 @@ use notify::{RecursiveMode, Watcher};
 use tracing::{info, warn};
 
 use crate::config::Config;
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, hold_back};
 use crate::engine::desired::{Desired, is_sound, plan_project};
 use crate::engine::replays::{self, Replays};
 use crate::project;
@@ -117,14 +117,14 @@ impl Watch {
             self.known = loaded.fingerprint;
             self.replays = replays;
             let outcome = match loaded.project {
-                None => ReloadOutcome::Refused(loaded.diagnostics),
+                None => ReloadOutcome::Refused(hold_back(loaded.diagnostics)),
                 Some(project) => {
                     let (desired, planned) = plan_project(&project);
                     let diagnostics: Vec<Diagnostic> = loaded.diagnostics.into_iter().chain(planned).collect();
                     if is_sound(&diagnostics) {
                         ReloadOutcome::Changed(Box::new(Reloaded { desired, unreadable: loaded.unreadable }))
                     } else {
-                        ReloadOutcome::Refused(diagnostics)
+                        ReloadOutcome::Refused(hold_back(diagnostics))
                     }
                 }
             };

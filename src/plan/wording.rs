@@ -88,6 +88,13 @@ pub fn sql_text(text: &str) -> String {
     out
 }
 
+/// What DataFusion says, without the kind of error before it.
+pub fn without_prefix(message: &str) -> &str {
+    const KINDS: &[&str] =
+        &["Error during planning: ", "This feature is not implemented: ", "Execution error: ", "Schema error: "];
+    KINDS.iter().fold(message, |message, kind| message.trim_start_matches(kind))
+}
+
 /// What DataFusion says of an expression, with its types as SQL writes them too.
 pub fn sql_message(text: &str) -> String {
     let text = sql_text(text);

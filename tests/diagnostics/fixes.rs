@@ -33,6 +33,10 @@ const CASES: &[(&str, &str)] = &[
         "SELECT user_id, MAX(CASE WHEN status = 'paid' THEN lower(category) ELSE 'it''s' END) AS c FROM orders GROUP BY user_id",
     ),
     (
+        "SELECT user_id, CEILING(AVG(amount)) + COUNT(*) FILTER (WHERE LCASE(status) = ')') AS c FROM orders GROUP BY user_id",
+        "SELECT user_id, ceil(AVG(amount)) + COUNT(*) FILTER (WHERE lower(status) = ')') AS c FROM orders GROUP BY user_id",
+    ),
+    (
         "SELECT user_id, COUNT(*) AS n FROM orders WHERE order_time >= DATE_SUB(CURDATE(), INTERVAL 7 DAY) GROUP BY user_id",
         "SELECT user_id, COUNT(*) AS n FROM orders WHERE order_time >= CURRENT_DATE - INTERVAL 7 DAY GROUP BY user_id",
     ),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use tagflow::diagnostic::{Severity, lint_of};
 use tagflow::engine::desired::plan_project;
 
 pub(crate) const ORDERS: &str = r#"connection = "shop"
@@ -37,6 +38,8 @@ fn problems(sql: &str) -> String {
     let diagnostics = loaded.diagnostics.into_iter().chain(planned).filter(super::is_about_the_case);
     let mut text = String::new();
     for diagnostic in diagnostics {
+        let is_lint = diagnostic.severity != Severity::Warning || lint_of(diagnostic.code).is_some();
+        assert!(is_lint, "a warning that no level can silence: {diagnostic:?}");
         let place = diagnostic.span.map_or("", |span| &sql[span]);
         writeln!(text, "{} {:?}: [{place}] {}", diagnostic.code, diagnostic.severity, diagnostic.message).unwrap();
         if let Some(help) = diagnostic.help {
@@ -47,7 +50,7 @@ fn problems(sql: &str) -> String {
 }
 
 /// Queries behind `--- what is wrong`.
-pub(crate) fn cases() -> Vec<(String, String)> {
+fn cases() -> Vec<(String, String)> {
     let text = include_str!("sql_mistakes.txt");
     let cases = text.split("--- ").skip(1).map(|case| case.split_once('\n').unwrap());
     cases.map(|(name, sql)| (name.to_owned(), sql.trim_end().to_owned())).collect()

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use clap::builder::{PossibleValue, TypedValueParser};
 use clap::error::ErrorKind;
 
-use crate::diagnostic::{Explanation, explain, explanations, nearest};
+use crate::diagnostic::{Explanation, LINTS, explain, explanations, nearest};
 
 /// Reads a code as its entry in the page of codes.
 #[derive(Clone, Copy)]
@@ -21,11 +21,12 @@ impl TypedValueParser for Codes {
         value: &OsStr,
     ) -> Result<Explanation, clap::Error> {
         let value = value.to_string_lossy();
-        explain(&value).ok_or_else(|| {
+        let of_lint = LINTS.iter().find(|(lint, _)| *lint == value).map(|(_, code)| *code);
+        explain(of_lint.unwrap_or(&value)).ok_or_else(|| {
             let near = nearest(&value, explanations().map(|entry| entry.code));
             let near = near.map_or_else(String::new, |near| format!("; did you mean {near}?"));
             let message = format!(
-                "there is no code \"{value}\"{near}\n\nCodes are T and four digits, as `tagflow check` prints them: T0504.\n"
+                "there is no code \"{value}\"{near}\n\nCodes are T and four digits, as `tagflow check` prints them: T0504; lints have names, too: ties.\n"
             );
             clap::Error::raw(ErrorKind::InvalidValue, message).with_cmd(command)
         })
@@ -58,6 +59,7 @@ mod tests {
     fn a_code_that_is_none_gets_the_nearest() {
         let parse = |code: &str| Codes.parse_ref(&Cli::command(), None, OsStr::new(code));
         assert_eq!(parse("t0504").unwrap().code, "T0504");
+        assert_eq!(parse("ties").unwrap().code, "T0705");
         let message = parse("T050").unwrap_err().to_string();
         assert!(message.starts_with("error: there is no code \"T050\"; did you mean T0500?"), "{message}");
     }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use ariadne::{Color, Config, IndexType, Label, Report, ReportKind, Source};
 
 use super::{count, place, shown, sorted};
-use crate::diagnostic::{Diagnostic, Severity, explain};
+use crate::diagnostic::{Diagnostic, Severity, explain, lint_of};
 
 /// All diagnostics in the order of files and places, and a line that counts them. The cause stands below the first of
 /// each code. Empty when there are none.
@@ -21,7 +21,8 @@ pub fn render_human(diagnostics: &[Diagnostic], sources: &BTreeMap<PathBuf, Stri
     let mut page: (String, Source<String>) = (String::new(), Source::from(String::new()));
     let mut told: BTreeSet<&str> = BTreeSet::new();
     for diagnostic in sorted(diagnostics) {
-        let cause = explain(diagnostic.code).filter(|_| told.insert(diagnostic.code)).map(|entry| entry.cause());
+        let cause = if told.insert(diagnostic.code) { cause(diagnostic) } else { None };
+        let cause = cause.as_deref();
         match place(diagnostic, sources) {
             Some((text, span)) => {
                 let file = shown(&diagnostic.file);
@@ -40,6 +41,18 @@ pub fn render_human(diagnostics: &[Diagnostic], sources: &BTreeMap<PathBuf, Stri
     }
     out.push('\n');
     out
+}
+
+/// Why it is, and how it is silenced where it can be.
+fn cause(diagnostic: &Diagnostic) -> Option<String> {
+    let cause = explain(diagnostic.code)?.cause();
+    let lint = lint_of(diagnostic.code).filter(|_| diagnostic.severity == Severity::Warning);
+    Some(match lint {
+        Some(lint) => {
+            format!("{cause}\nWhere it is meant: lints.{lint} = \"allow\" in the header, or in tagflow.toml.")
+        }
+        None => cause.to_owned(),
+    })
 }
 
 fn quoted(

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use super::{Region, count, shown, sorted};
-use crate::diagnostic::{Diagnostic, Severity, explain};
+use crate::diagnostic::{Diagnostic, Severity, explain, lint_of};
 
 /// All diagnostics as one JSON object, in the order of files and places: how many `errors` and `warnings`, and the
 /// `diagnostics` themselves. Lines and columns count from 1, columns in characters, and the end is the first character
@@ -31,6 +31,7 @@ fn of(diagnostic: &Diagnostic, sources: &BTreeMap<PathBuf, String>) -> Value {
         "code": diagnostic.code,
         "title": explanation.map(|entry| entry.title()),
         "severity": diagnostic.severity,
+        "lint": lint_of(diagnostic.code),
         "file": shown(&diagnostic.file),
         "line": region.map(|region| region.start.0),
         "column": region.map(|region| region.start.1),

@@ -16,6 +16,7 @@ use super::{Compiler, Refusal, Relation, physical, substitute};
 use crate::plan::codes;
 use crate::plan::flow::{AggregateCall, AggregateFunction};
 use crate::plan::functions::{is_any_of_several, is_ordered};
+use crate::plan::wording::{sql_message, without_prefix};
 
 /// Constants stay what they are: a percentile or a separator is read when the function is made.
 enum Argument {
@@ -133,7 +134,10 @@ impl Compiler<'_> {
         if let Err(error) = function.create_accumulator() {
             return Err(Refusal::new(
                 codes::AGGREGATE,
-                format!("{upper} cannot be computed like this: {}", error.strip_backtrace()),
+                format!(
+                    "{upper} cannot be computed like this: {}",
+                    sql_message(without_prefix(&error.strip_backtrace()))
+                ),
                 "aggregate one expression; for several columns concat_ws('|', a, b)",
             )
             .at(name));

@@ -9,6 +9,7 @@ use datafusion::physical_expr::utils::collect_columns;
 use super::{Compiler, KeyRequirement, Refusal, Relation};
 use crate::plan::codes;
 use crate::plan::flow::{FlowNode, FlowPlan, NodeIndex, NodeKind, OutputColumn, Ranking, fingerprint};
+use crate::plan::wording::sql_type;
 
 impl Compiler<'_> {
     pub(super) fn finish(
@@ -51,8 +52,11 @@ impl Compiler<'_> {
             return Err(Refusal::new(
                 codes::KEY_TYPE,
                 format!(
-                    "`{}` has type {found}, but entity `{}` has {}",
-                    required.column, required.entity, required.data_type
+                    "`{}` is {}, but the key of the entity `{}` is {}",
+                    required.column,
+                    sql_type(found),
+                    required.entity,
+                    sql_type(&required.data_type)
                 ),
                 "declare the column in the schema with the entity's type",
             ));

@@ -31,7 +31,10 @@ pub(crate) fn instead_of(name: &str, function: &Function) -> Option<String> {
         Expr::Interval(interval) => format!("write `{value} {sign} {interval}`"),
         Expr::Value(_) => format!("write `{value} {sign} INTERVAL '{amount}' {unit}`"),
         // Intervals cannot be multiplied.
-        _ => format!("write `{value} {sign} CAST(concat({}, ' {unit}') AS INTERVAL)`", in_our_words(amount)),
+        Expr::Identifier(_) | Expr::CompoundIdentifier(_) => {
+            format!("write `{value} {sign} CAST({amount} || ' {unit}' AS INTERVAL)`")
+        }
+        _ => format!("write `{value} {sign} CAST(({}) || ' {unit}' AS INTERVAL)`", in_our_words(amount)),
     };
     let part = |part: &str, value: &str| format!("write `date_part('{part}', {})`", of_today(part, value));
     Some(match (name, text.as_slice()) {

@@ -1,7 +1,7 @@
 //! Functions that are not there, or that mean something else than in Hive and MySQL, and what to write instead.
 
 use datafusion::execution::context::SessionState;
-use datafusion::sql::sqlparser::ast::{Expr, Function, ObjectNamePart, Spanned};
+use datafusion::sql::sqlparser::ast::{Function, ObjectNamePart, Spanned};
 use datafusion::sql::sqlparser::tokenizer::Span;
 
 use crate::diagnostic::{Diagnostic, Edit, nearest};
@@ -41,8 +41,7 @@ pub(crate) fn unknown(text: &SqlText<'_>, function: &Function, state: &SessionSt
         // A call out of a function of the project has no place in this file.
         let is_here = function.name.span() != Span::empty();
         let edit = (is_here && foreign::is_the_same(&name, function)).then(|| written(&instead)).flatten();
-        let place = text.expr(&Expr::Function(function.clone()));
-        let fix = edit.map(|sql| Edit { span: place, text: sql.to_string() });
+        let fix = edit.map(|sql| Edit { span: text.call(function), text: sql.to_string() });
         let error = text.error(codes::FOREIGN, span, format!("`{name}` is not known here"));
         return Some(error.help(instead).fix(fix));
     }

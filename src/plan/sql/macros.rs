@@ -132,6 +132,16 @@ impl Macros {
     }
 }
 
+/// What the parser says, as it is said of queries.
+fn in_words(error: &str) -> String {
+    let error = error.trim_start_matches("sql parser error: ");
+    match error.strip_prefix("Expected: ").and_then(|rest| rest.split_once(", found: ")) {
+        Some((expected, "EOF")) => format!("the function ends too early: expected {expected}"),
+        Some((expected, found)) => format!("expected {expected}, found `{found}`"),
+        None => error.to_string(),
+    }
+}
+
 /// What the function of a file is called.
 fn named_by(file: &Path) -> String {
     file.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().to_lowercase())
@@ -146,7 +156,7 @@ fn read(file: &Path, text: &str) -> Result<(String, Macro), Diagnostic> {
     let tokens = Tokenizer::new(&Bound::default(), sql.text()).tokenize();
     let tokens = tokens.map_err(|error| problem(error.to_string()))?;
     let parsed = Parser::new(&Bound::default()).with_tokens(tokens).parse_statements();
-    let mut statements = parsed.map_err(|error| problem(error.to_string().replace("sql parser error: ", "")))?;
+    let mut statements = parsed.map_err(|error| problem(in_words(&error.to_string())))?;
     times::write_out(&mut statements);
     let [Statement::CreateFunction(CreateFunction { name, args, return_type, function_body, .. })] =
         statements.as_slice()
@@ -223,7 +233,11 @@ impl Macro {
             return Err(format!("`{}` takes plain arguments, without names, OVER, FILTER or DISTINCT", call.name));
         };
         if arguments.len() != self.parameters.len() {
-            return Err(format!("`{}` takes {} arguments, not {}", call.name, self.parameters.len(), arguments.len()));
+            let wanted = match self.parameters.len() {
+                1 => "1 argument".to_string(),
+                wanted => format!("{wanted} arguments"),
+            };
+            return Err(format!("`{}` takes {wanted}, not {}", call.name, arguments.len()));
         }
         let mut body = self.body.clone();
         let _ = VisitMut::visit(&mut body, &mut Fill { function: self, arguments });

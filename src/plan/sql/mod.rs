@@ -72,7 +72,7 @@ use crate::plan::on_error::{NoRecord, guarded};
 use crate::plan::paced::pace_population;
 use crate::plan::session::{optimise, session_state};
 use crate::plan::watermark::{self, Unclosed};
-use crate::plan::wording::{sql_message, sql_text};
+use crate::plan::wording::{sql_message, sql_text, without_prefix};
 use crate::tag::{OnError, Status, TagDefinition, TagHeader};
 
 /// Plans queries over the streams and views of a catalog.
@@ -209,7 +209,7 @@ impl QueryPlanner {
                 let outcome = self.plan(query).and_then(|plan| optimise(&self.state, plan));
                 outcome.map(drop).map_err(|error| {
                     let message = error.find_root().strip_backtrace();
-                    vec![problem(sql_message(message.trim_start_matches("Error during planning: ")))]
+                    vec![problem(of_function(&message))]
                 })
             });
             problems.extend(planned.err().unwrap_or_default());
@@ -435,6 +435,18 @@ impl QueryPlanner {
         };
         culprit::find(query, as_wrong).map(|expr| sql.expr(&expr))
     }
+}
+
+/// What is wrong in a function, which reads nothing but its parameters.
+fn of_function(message: &str) -> String {
+    let message = without_prefix(message.lines().next().unwrap_or(message));
+    if let Some(name) = message.strip_prefix("No field named ") {
+        return format!("`{}` is no parameter of the function", name.trim_end_matches('.'));
+    }
+    if let Some(name) = message.strip_prefix("Invalid function '").and_then(|name| name.split_once('\'')) {
+        return format!("there is no function `{}`", name.0);
+    }
+    sql_message(message.split(": Invalid argument").next().unwrap_or(message))
 }
 
 /// What the text of a tag or view becomes.

@@ -9,7 +9,7 @@ use crate::diagnostic::{Diagnostic, nearest};
 use crate::plan::codes;
 use crate::plan::sql::text::SqlText;
 use crate::plan::tied::TIED_WINDOW;
-use crate::plan::wording::sql_message;
+use crate::plan::wording::{sql_message, without_prefix};
 
 /// Where DataFusion says that it is.
 pub(crate) fn place(text: &SqlText<'_>, error: &DataFusionError) -> Option<Range<usize>> {
@@ -53,11 +53,7 @@ pub(crate) fn diagnostic(text: &SqlText<'_>, error: &DataFusionError, place: Opt
         }
     }
     let message = root.strip_backtrace();
-    let message = message
-        .trim_start_matches("Error during planning: ")
-        .trim_start_matches("This feature is not implemented: ")
-        .trim_start_matches("Execution error: ")
-        .to_string();
+    let message = without_prefix(&message).to_string();
     if let Some(column) = between(
         &message,
         "Column in SELECT must be in GROUP BY or an aggregate function: While expanding wildcard, column \"",
@@ -110,7 +106,7 @@ fn in_other_words(message: &str) -> Option<(&'static str, String, &'static str)>
         let (condition, found) = rest.split_once("' returning ")?;
         let short = condition.rsplit('.').next().unwrap_or(condition);
         let help = "compare it with something: `= 1`, `IS NOT NULL`";
-        return Some((codes::TYPES, format!("`{short}` is {found}, not a condition"), help));
+        return Some((codes::TYPES, format!("`{short}` is {}, not a condition", sql_message(found)), help));
     }
     if let Some(value) = between(message, "Error parsing timestamp from '", "'") {
         let help = "write TIMESTAMP '2026-01-31 00:00:00' or DATE '2026-01-31'";
@@ -140,7 +136,7 @@ fn in_other_words(message: &str) -> Option<(&'static str, String, &'static str)>
     }
     if said("invalid interval arithmetic operation") {
         let help =
-            "write `CAST(concat(n, ' DAY') AS INTERVAL)` for n days; a DATE less a whole number goes back so many days";
+            "write `CAST(n || ' DAY' AS INTERVAL)` for n days; a DATE less a whole number goes back so many days";
         return Some((codes::TYPES, "an INTERVAL cannot be multiplied".to_string(), help));
     }
     if said("common type to coerce") || said("cannot coerce") || said("no function matches the given name") {
@@ -179,7 +175,13 @@ fn wrong_arguments(name: &str, message: &str) -> String {
     if wanted.is_empty() {
         return sql_message(&format!("`{name}` does not take {found}"));
     }
-    sql_message(&format!("`{name}` takes {}, found {found}", wanted.join(" or ")))
+    // Sums and means list every type of number that there is.
+    if wanted.contains(&"Decimal") {
+        let found = if found == "String" { "text".to_string() } else { sql_message(found) };
+        return format!("`{name}` takes numbers, found {found}");
+    }
+    let wanted = wanted.join(" or ").replace("1 arguments", "1 argument");
+    sql_message(&format!("`{name}` takes {wanted}, found {found}"))
 }
 
 fn lower_first(text: &str) -> String {

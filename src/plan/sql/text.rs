@@ -3,13 +3,13 @@
 use std::ops::Range;
 use std::path::Path;
 
-use datafusion::sql::sqlparser::ast::{Expr, FunctionArguments, Query, Spanned, Statement};
+use datafusion::sql::sqlparser::ast::{Expr, Function, FunctionArguments, Query, Spanned, Statement};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, Tokenizer};
 
 use crate::diagnostic::codes::NO_SQL;
-use crate::diagnostic::{Diagnostic, Edit};
+use crate::diagnostic::{Diagnostic, Edit, nearest};
 use crate::plan::codes;
 use crate::plan::sql::dialect::Bound;
 use crate::plan::sql::{times, windows};
@@ -123,6 +123,24 @@ impl<'a> SqlText<'a> {
             start = self.text[..start].rfind('(').unwrap_or(start);
         }
         start..end
+    }
+
+    /// Bytes of a call from its name to the bracket that closes it, without FILTER and OVER.
+    pub(crate) fn call(&self, function: &Function) -> Range<usize> {
+        let name = self.span(function.name.span());
+        let (mut depth, mut quote) = (0_usize, None);
+        for (at, letter) in self.text[name.end..].char_indices() {
+            match (quote, letter) {
+                (None, '\'' | '"' | '`') => quote = Some(letter),
+                (Some(begun), letter) if begun == letter => quote = None,
+                (None, '(') => depth += 1,
+                (None, ')') if depth <= 1 => return name.start..name.end + at + 1,
+                (None, ')') => depth -= 1,
+                (None, letter) if depth == 0 && !letter.is_whitespace() => break,
+                _ => {}
+            }
+        }
+        name
     }
 
     /// The first place of a word, whatever its case; comments and quoted text are not looked into.
@@ -275,7 +293,11 @@ impl<'a> SqlText<'a> {
             .filter(|(wide, _)| !wide.is_ascii());
         let fix = sign
             .map(|(wide, narrow)| Edit { span: span.start..span.start + wide.len_utf8(), text: narrow.to_string() });
+        let is_open = message.starts_with("unterminated string literal");
         let diagnostic = self.error(codes::SYNTAX, span.clone(), message).fix(fix);
+        if is_open {
+            return diagnostic.help("close the text with a quote; one within it is written twice: 'it''s'");
+        }
         match self.syntax_help(span) {
             Some(help) => diagnostic.help(help),
             None => diagnostic,
@@ -313,6 +335,14 @@ impl<'a> SqlText<'a> {
         if before.ends_with(',') {
             return Some("there is a comma before it that may be too many".to_string());
         }
+        // Names are anything, so a word that is close to one of these is no proof.
+        if let Some(near) = nearest(&upper, CLAUSES.iter().copied()).filter(|near| *near != upper) {
+            return Some(format!("did you mean {near}?"));
+        }
+        if upper == "AS" || CLAUSES.contains(&upper.as_str()) {
+            let (opened, closed) = (before.matches('(').count(), before.matches(')').count());
+            return (opened > closed).then(|| format!("a bracket is not closed before `{found}`"));
+        }
         if found == "(" && !last.is_empty() && earlier.ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ')')
         {
             return Some(format!("a comma may be missing before `{word}`"));
@@ -325,6 +355,9 @@ impl<'a> SqlText<'a> {
 pub(crate) fn expression(sql: &str) -> Option<Expr> {
     Parser::new(&Bound::default()).try_with_sql(sql).ok()?.parse_expr().ok()
 }
+
+/// Words with which a part of a query begins.
+const CLAUSES: &[&str] = &["FROM", "WHERE", "GROUP", "HAVING", "ORDER", "LIMIT", "JOIN", "UNION"];
 
 /// Signs that text programs and Chinese keyboards write for those of SQL.
 fn narrow(sign: char) -> Option<(char, char)> {

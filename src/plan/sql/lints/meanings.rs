@@ -43,10 +43,10 @@ impl Visitor for Written<'_> {
     type Break = ();
 
     fn pre_visit_expr(&mut self, expr: &ast::Expr) -> ControlFlow<()> {
-        if let Some(&[value]) = called(expr, &["log"]).as_deref() {
+        if let (ast::Expr::Function(function), Some(&[value])) = (expr, called(expr, &["log"]).as_deref()) {
             let message = format!("`LOG({value})` has the base 10 here, and e in MySQL and Hive");
             let help = format!("say which is meant: `ln({value})` or `log10({value})`");
-            self.found.push(self.text.warning(codes::LOG_BASE, self.text.expr(expr), message).help(help));
+            self.found.push(self.text.warning(codes::LOG_BASE, self.text.call(function), message).help(help));
         }
         ControlFlow::Continue(())
     }
