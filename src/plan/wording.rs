@@ -164,18 +164,11 @@ fn literal<'t>(word: &str, inside: &'t str) -> Option<(String, &'t str)> {
     }
 }
 
-/// `Some(1050),12,2)` is 10.50.
+/// `10.50,12,2)`: the value, and how many digits it may have.
 fn decimal(inside: &str) -> Option<(String, &str)> {
-    if let Some(after) = inside.strip_prefix("None,").and_then(|rest| rest.split_once(')')) {
-        return Some(("NULL".to_string(), after.1));
-    }
-    let (value, rest) = inside.strip_prefix("Some(")?.split_once("),")?;
-    let (size, after) = rest.split_once(')')?;
-    let scale: usize = size.split_once(',')?.1.trim().parse().ok()?;
-    let (sign, digits) = value.strip_prefix('-').map_or(("", value), |digits| ("-", digits));
-    let digits = format!("{digits:0>width$}", width = scale + 1);
-    let (whole, fraction) = digits.split_at(digits.len() - scale);
-    Some((if scale == 0 { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") }, after))
+    let (value, size) = inside.split_once(',')?;
+    let (_, after) = size.split_once(')')?;
+    Some((value.to_string(), after))
 }
 
 /// `1767225600000, None)`, in units of so many nanoseconds.
@@ -185,7 +178,7 @@ fn timestamp(inside: &str, unit: i64) -> Option<(String, &str)> {
         Some(zoned) => zoned.split_once("))")?,
         None => ("", rest.strip_prefix("None)")?),
     };
-    if value == "None" {
+    if value == "NULL" {
         return Some(("NULL".to_string(), after));
     }
     let per_second = 1_000_000_000 / unit;
@@ -244,6 +237,7 @@ mod tests {
             (lit(ScalarValue::Decimal128(Some(-1_050), 12, 2)), "-10.50"),
             (lit(ScalarValue::Decimal128(Some(5), 12, 3)), "0.005"),
             (lit(ScalarValue::Decimal128(None, 12, 3)), "NULL"),
+            (lit(ScalarValue::TimestampMillisecond(None, None)), "NULL"),
             (lit(ScalarValue::Date32(Some(20_454))), "DATE '2026-01-01'"),
             (
                 lit(ScalarValue::TimestampMillisecond(Some(1_767_225_600_500), None)),
