@@ -261,7 +261,7 @@ fn fill(choice: &Choice<'_>, name: &str, owner: Option<String>) -> String {
         [] => shown.clone(),
         ties => ties.iter().map(|column| ident(column)).collect(),
     };
-    let ties: String = ties.iter().map(|column| format!(", {column} DESC")).collect();
+    let ties: String = ties.iter().map(|column| format!(", {column} DESC NULLS LAST")).collect();
     let mut header = match owner {
         Some(owner) => format!("owner       = {}", toml_text(&owner.replace("/*", "").replace("*/", ""))),
         None => "# owner     = \"who answers for it\"".to_string(),

@@ -77,6 +77,7 @@ pub(crate) fn tag() -> Object {
         key("allowed_lateness", Shape::Duration, "how much later than the stream's lateness events count"),
         key("early", Shape::Duration, "with emit = \"on_close\": show windows before they close, every so often"),
         key("recompute_every", Shape::Duration, "how often values of the whole population may change"),
+        key("readers", Shape::Texts, "who reads its table"),
         lints(),
         key("columns", Shape::Named(Box::new(table(column))), "more to say of single columns"),
     ]);

@@ -12,7 +12,7 @@ WITH counted AS (
 ), ranked AS (
   -- Every ORDER BY that decides a value should end with what tells equals apart, so that the answer is never by chance.
   SELECT {entity_key}, {by}, events,
-         ROW_NUMBER() OVER (PARTITION BY {entity_key} ORDER BY events DESC, latest DESC, {by}) AS place
+         ROW_NUMBER() OVER (PARTITION BY {entity_key} ORDER BY events DESC, latest DESC NULLS LAST, {by}) AS place
   FROM counted
 )
 SELECT {entity_key}, {by} AS {name}, events

@@ -2,8 +2,6 @@
 title       = "{title}"
 description = "The sum over the last 30 days"
 {owner}
-[columns.{name}]
-unit = "CNY"
 */
 -- One row a {entity}: GROUP BY says what the key is.
 -- CURRENT_DATE moves at midnight: what is older drops out by itself, whether or not anything happens. With NOW() it
