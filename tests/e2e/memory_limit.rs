@@ -127,11 +127,13 @@ impl Running<'_> {
         assert!(most < LIMIT + ALLOWED, "{} MiB of {} MiB", most >> 20, LIMIT >> 20);
     }
 
-    fn until_rows(&mut self, rows: u64) -> Status {
-        self.until("both tags have that many rows, and all of them are written", |status| {
+    /// Both tags have so many rows, and a checkpoint of them: the store had them before.
+    fn until_rows(&mut self, rows: u64) {
+        let seen = self.until("both tags have that many rows", |status| {
             let is_there = |tag: &tagflow::engine::status::TagStatus| tag.state == TagState::Live && tag.rows == rows;
-            status.tags.iter().filter(|tag| is_there(tag)).count() == 2 && status.pending_keys == 0 && status.lag == 0
-        })
+            status.tags.iter().filter(|tag| is_there(tag)).count() == 2 && status.lag == 0
+        });
+        self.until("a checkpoint of them", |status| status.checkpoint_epoch.is_some_and(|epoch| epoch >= seen.epoch));
     }
 }
 
@@ -154,7 +156,6 @@ fn process_stays_within_the_memory_limit_while_its_state_is_larger_and_right() {
     // Those that were not seen for long are asked for, and a first one of them twice.
     project.append((100..9_100).step_by(3).chain([100]), "second");
     daemon.until_rows(3_000);
-    daemon.until("a checkpoint", |status| status.checkpoint_epoch.is_some());
     daemon.has_kept_the_limit();
     drop(daemon);
     project.compare((100..9_100).step_by(3));
