@@ -172,10 +172,13 @@ fn damaged_objects_are_told_and_passed_over_and_one_goes_back_to_an_older_checkp
     let mut text = fs::read(&manifest).unwrap();
     text.truncate(text.len() / 2);
     fs::write(&manifest, text).unwrap();
-    // Of the one before a file is, of whichever operator: what was loaded before it is found must go again.
-    let own = fs::read_dir(server.objects("segments")).unwrap().map(|entry| entry.unwrap().path());
-    let own = own.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with(&format!("{:020}", known[1])));
-    let segment = own.max().unwrap();
+    // Of the one before a file of its own is: what was loaded before it is found must go again.
+    let text = fs::read_to_string(server.objects("manifests").join(format!("{:020}", known[1]))).unwrap();
+    let body: serde_json::Value = serde_json::from_str(text.split_once('\n').unwrap().1).unwrap();
+    let runs = body["operators"].as_object().unwrap().values().flat_map(|files| files["runs"].as_array().unwrap());
+    let names = runs.flat_map(|run| run["segments"].as_array().unwrap()).filter_map(|file| file["name"].as_str());
+    let own = names.filter(|name| name.starts_with(&format!("{:020}-", known[1]))).last().unwrap();
+    let segment = server.objects("segments").join(own);
     let mut bytes = fs::read(&segment).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     fs::write(&segment, bytes).unwrap();
