@@ -228,5 +228,6 @@ fn mutated_queries_stream_or_are_refused_at_a_place() {
         let ((files, sql), (_, other)) = (mutator.one_of(&queries).clone(), mutator.one_of(&queries).clone());
         input(&files, &mutator.words(sql.as_bytes(), other.as_bytes()))
     };
-    run("check", &[], rounds(), mutated, check);
+    // Of a hundred that are changed this much, a few are taken, or none.
+    run("check", &[], rounds().max(300), mutated, check);
 }

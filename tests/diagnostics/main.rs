@@ -3,6 +3,7 @@
 
 mod explained;
 mod fixes;
+mod layout;
 mod lints;
 mod memory;
 mod projects;

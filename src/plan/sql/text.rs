@@ -96,7 +96,9 @@ impl<'a> SqlText<'a> {
     /// Bytes of an expression with its brackets, of which the parser's spans leave some out.
     pub(crate) fn expr(&self, expr: &Expr) -> Range<usize> {
         if let Expr::BinaryOp { left, right, .. } = expr {
-            return self.expr(left).start..self.expr(right).end;
+            let (left, right) = (self.expr(left), self.expr(right));
+            // What the query had in other words has no place of its own.
+            return if left.start < right.end { left.start..right.end } else { left };
         }
         let Range { mut start, mut end } = self.span(expr.span());
         let calls = matches!(expr, Expr::Function(function) if matches!(function.args, FunctionArguments::List(_)));
