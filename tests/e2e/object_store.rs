@@ -176,8 +176,8 @@ fn damaged_objects_are_told_and_passed_over_and_one_goes_back_to_an_older_checkp
     let text = fs::read_to_string(server.objects("manifests").join(format!("{:020}", known[1]))).unwrap();
     let body: serde_json::Value = serde_json::from_str(text.split_once('\n').unwrap().1).unwrap();
     let runs = body["operators"].as_object().unwrap().values().flat_map(|files| files["runs"].as_array().unwrap());
-    let names = runs.flat_map(|run| run["segments"].as_array().unwrap()).filter_map(|file| file["name"].as_str());
-    let own = names.filter(|name| name.starts_with(&format!("{:020}-", known[1]))).next_back().unwrap();
+    let mut names = runs.flat_map(|run| run["segments"].as_array().unwrap()).filter_map(|file| file["name"].as_str());
+    let own = names.rfind(|name| name.starts_with(&format!("{:020}-", known[1]))).unwrap();
     let segment = server.objects("segments").join(own);
     let mut bytes = fs::read(&segment).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
