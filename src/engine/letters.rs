@@ -1,6 +1,7 @@
 //! What operators leave out becomes dead letters of its stream: events that came too late for the windows of some tag, and
 //! rows that a tag skips since an expression fails. Their records are told by the columns that were read.
 
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use arrow::array::{Array, AsArray, RecordBatch};
@@ -19,8 +20,14 @@ use crate::source::decode::RawRecord;
 
 /// Keeps what the last step of a graph has left out. An event that is late for several tags is kept once.
 pub fn keep_left_out(graph: &Graph, dead_letters: &DeadLetters) {
+    let mut late_for: LateFor<'_> = HashMap::new();
     for (late, tags) in graph.late_events() {
-        if let Err(error) = keep_late(late, &tags, dead_letters) {
+        for place in places(late) {
+            late_for.entry(place).or_default().extend(&tags);
+        }
+    }
+    for (late, tags) in graph.late_events() {
+        if let Err(error) = keep_late(late, &tags, &late_for, dead_letters) {
             error!(stream = late.punctuality.stream, %error, "late events are not among the dead letters");
         }
     }
@@ -31,7 +38,23 @@ pub fn keep_left_out(graph: &Graph, dead_letters: &DeadLetters) {
     }
 }
 
-fn keep_late(late: &LateEvents, tags: &[&str], dead_letters: &DeadLetters) -> Result<(), ArrowError> {
+/// The tags that a record was too late for, of operators with more or less patience: by stream, partition and offset.
+type LateFor<'a> = HashMap<(&'a str, i32, i64), BTreeSet<&'a str>>;
+
+/// The records of late events.
+fn places(late: &LateEvents) -> impl Iterator<Item = (&str, i32, i64)> {
+    let of = &late.punctuality;
+    let partitions = late.events.column(of.partition).as_primitive::<Int32Type>().values().iter();
+    let offsets = late.events.column(of.offset).as_primitive::<Int64Type>().values().iter();
+    partitions.zip(offsets).map(|(partition, offset)| (of.stream.as_str(), *partition, *offset))
+}
+
+fn keep_late(
+    late: &LateEvents,
+    tags: &[&str],
+    late_for: &LateFor<'_>,
+    dead_letters: &DeadLetters,
+) -> Result<(), ArrowError> {
     let of = &late.punctuality;
     let time = late.events.column(of.time);
     let times = as_integers(time)?;
@@ -52,7 +75,9 @@ fn keep_late(late: &LateEvents, tags: &[&str], dead_letters: &DeadLetters) -> Re
     };
     let place = [of.partition, of.offset, of.timestamp];
     each_record(&late.events, &of.topic, place, &[], |row, record| {
-        dead_letters.put_late(&of.stream, record, tags, &reason(row));
+        let all = late_for.get(&(of.stream.as_str(), record.partition, record.offset));
+        let all: Vec<&str> = all.into_iter().flatten().copied().collect();
+        dead_letters.put_late(&of.stream, record, &all, &reason(row));
     })?;
     dead_letters.flush(&of.stream);
     Ok(())

@@ -57,7 +57,7 @@ fn overflow_division_and_cast_set_their_tags_aside_alone_and_they_come_back_exac
 
     // Each of them fails on an order of its own, and none takes another one with it.
     let faults = [
-        ("total", (1, i64::MAX, 4, "7"), "sum does not fit Int64", &["count", "share", "number"][..]),
+        ("total", (1, i64::MAX, 4, "7"), "sum does not fit BIGINT", &["count", "share", "number"][..]),
         ("share", (2, 1, 0, "7"), "ivide by zero", &["count", "number"]),
         ("number", (3, 1, 4, "seven"), "seven", &["count"]),
     ];
