@@ -42,6 +42,19 @@ impl Graph {
         users.map(PathBuf::as_path).filter(|user| *user != file).collect()
     }
 
+    /// The files of which a file makes use, directly or through others, and the file itself; `files` are all that the
+    /// project has.
+    pub fn made_of<'f>(&self, file: &Path, files: impl Iterator<Item = &'f Path>) -> BTreeSet<PathBuf> {
+        let users: Vec<(&Path, BTreeSet<&Path>)> = files.map(|used| (used, self.readers_of(used))).collect();
+        let mut reached = BTreeSet::from([file.to_path_buf()]);
+        let mut next = vec![file.to_path_buf()];
+        while let Some(user) = next.pop() {
+            let used = users.iter().filter(|(_, users)| users.contains(user.as_path()));
+            next.extend(used.map(|(used, _)| used.to_path_buf()).filter(|used| reached.insert(used.clone())));
+        }
+        reached
+    }
+
     /// The files that make use of any of these, directly or through others; `files` are all that the project has.
     pub fn dependents<'f>(
         &self,

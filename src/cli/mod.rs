@@ -9,6 +9,7 @@ pub mod demo;
 pub mod docs;
 pub mod explain;
 pub mod fmt;
+pub mod history;
 pub mod init;
 pub mod lsp;
 pub mod man;
@@ -16,6 +17,7 @@ pub mod new;
 pub mod produce;
 pub mod query;
 pub mod resume;
+pub mod rollback;
 pub mod run;
 pub mod schemas;
 pub mod screen;
@@ -99,6 +101,10 @@ enum Command {
     DeadLetters(dead_letters::DeadLettersArgs),
     /// Try a tag again that was set aside.
     Resume(resume::ResumeArgs),
+    /// Let a tag go back to the version before, at once.
+    Rollback(rollback::RollbackArgs),
+    /// List the versions of a tag: when they were live, who made them, and why.
+    History(history::HistoryArgs),
     /// Compare every table, or a sample of its keys, with the batch answer over the same events.
     Verify(verify::VerifyArgs),
     /// Write generated shop events to the project's Kafka topics.
@@ -164,6 +170,8 @@ pub fn main() -> u8 {
         Command::Status(args) => status::run(&args, &mut out),
         Command::Accept(args) => accept::run(&args, &mut out),
         Command::Resume(args) => resume::run(&args, &mut out),
+        Command::Rollback(args) => rollback::run(&args, &mut out),
+        Command::History(args) => history::run(&args, &mut out),
         Command::Checkpoint(args) => checkpoint::run(&args, &mut out),
         Command::DeadLetters(args) => dead_letters::run(&args, &mut out),
         Command::Verify(args) => verify::run(&args, &mut out),

@@ -10,7 +10,7 @@ use comfy_table::{CellAlignment, Table, presets};
 
 use crate::cli::{Format, OK, ProjectArgs, complain, print};
 use crate::config::ServeConfig;
-use crate::engine::status::{Status, TagState};
+use crate::engine::status::{RolledBack, Status, TagState, TagStatus};
 use crate::project;
 
 /// Arguments of `tagflow status`.
@@ -106,6 +106,17 @@ pub(super) fn who_listens(serve: &ServeConfig) -> String {
     }
 }
 
+fn describe_rollback(tag: &TagStatus) -> String {
+    let Some(RolledBack { version, by }) = &tag.rolled_back else { return String::new() };
+    let by = by.as_ref().map_or(String::new(), |user| format!(" by {user}"));
+    let until = "until its files change";
+    if tag.version == *version {
+        format!("rolled back to version {version}{by}, {until}")
+    } else {
+        format!("goes back to version {version}{by}, {until}")
+    }
+}
+
 fn describe_spilled(bytes: u64) -> String {
     if bytes == 0 { String::new() } else { format!(" and {} on disk", ByteSize(bytes)) }
 }
@@ -135,6 +146,7 @@ pub fn describe(status: &Status) -> String {
         let state = format!("{:?}", tag.state).to_lowercase();
         let note = match (&tag.message, tag.complete_from) {
             (Some(message), _) if tag.state != TagState::Live => message.clone(),
+            _ if tag.rolled_back.is_some() => describe_rollback(tag),
             (_, Some(from)) => format!("complete only from {}", time(from)),
             _ if tag.outside_labels > 0 => format!("{} values have no label", tag.outside_labels),
             _ => String::new(),
@@ -155,6 +167,16 @@ pub fn describe(status: &Status) -> String {
         }
     }
     text.push_str(&format!("{table}\n"));
+    for kept in &status.kept {
+        let size = ByteSize(kept.state_bytes);
+        text.push_str(&format!(
+            "`tagflow rollback {}` goes back to version {}: {} rows and {size} are kept up to date until {}\n",
+            kept.tag,
+            kept.version,
+            kept.rows,
+            time(kept.until)
+        ));
+    }
     for (stream, put) in &status.dead_letters {
         let kept = status.letters_kept.get(stream).copied().unwrap_or_default();
         if kept == 0 && *put == 0 {

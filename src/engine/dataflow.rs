@@ -64,6 +64,16 @@ pub struct Dataflow {
     shards: usize,
 }
 
+/// Where a dataflow stands.
+#[derive(Clone, Copy)]
+struct At<'d> {
+    epoch: u64,
+    offsets: &'d Offsets,
+    clock: Clock,
+    watermarks: &'d Watermarks,
+    event_times: &'d BTreeMap<String, i64>,
+}
+
 struct TagOutput {
     fingerprint: String,
     streams: BTreeSet<String>,
@@ -136,6 +146,29 @@ impl Dataflow {
     pub fn remove_tag(&mut self, tag: &str) {
         self.graph.remove_tag(tag);
         self.outputs.remove(tag);
+    }
+
+    /// Calls a tag otherwise, and lets its changes go to another table from now on. Nothing of it is pending.
+    pub fn rename_tag(&mut self, tag: &str, name: &str, table: Arc<TagTable>) {
+        self.graph.rename_tag(tag, name);
+        if let Some(output) = self.outputs.remove(tag) {
+            self.outputs.insert(name.to_string(), TagOutput { table, ..output });
+        }
+    }
+
+    /// How far a tag is of which nothing is pending.
+    pub fn progress(&self, tag: &str) -> Option<TagProgress> {
+        Some(self.outputs.get(tag)?.progress(tag, self.at()))
+    }
+
+    fn at(&self) -> At<'_> {
+        At {
+            epoch: self.epoch,
+            offsets: &self.offsets,
+            clock: self.clock,
+            watermarks: &self.watermarks,
+            event_times: &self.event_times,
+        }
     }
 
     /// Names and plan fingerprints of the tags that run.
@@ -290,12 +323,14 @@ impl Dataflow {
     pub fn drain(&mut self) -> (Vec<TagChanges>, Vec<TagFault>) {
         let mut changes = Vec::new();
         let mut faults = Vec::new();
-        for (tag, output) in &mut self.outputs {
-            match output.drain(tag, self.epoch, &self.offsets, self.clock, &self.watermarks, &self.event_times) {
+        let mut outputs = std::mem::take(&mut self.outputs);
+        for (tag, output) in &mut outputs {
+            match output.drain(tag, self.at()) {
                 Ok(drained) => changes.push(drained),
                 Err(error) => faults.push(TagFault::lasting(tag, error)),
             }
         }
+        self.outputs = outputs;
         for fault in &faults {
             self.remove_tag(&fault.tag);
         }
@@ -400,32 +435,29 @@ impl TagOutput {
         self.pending.add_epoch(&[delta]).map_err(|error| error.to_string())
     }
 
-    fn drain(
-        &mut self,
-        tag: &str,
-        epoch: u64,
-        offsets: &Offsets,
-        clock: Clock,
-        watermarks: &Watermarks,
-        event_times: &BTreeMap<String, i64>,
-    ) -> Result<TagChanges, CollapseError> {
+    fn drain(&mut self, tag: &str, at: At<'_>) -> Result<TagChanges, CollapseError> {
         let net = self.pending.drain()?;
         self.rows = self.rows.saturating_add_signed(net.rows_delta);
-        let own = offsets.0.iter().filter(|(partition, _)| self.streams.contains(&partition.stream));
         Ok(TagChanges {
             table: Arc::clone(&self.table),
             upserts: net.upserts,
             deletes: net.deletes,
-            progress: TagProgress {
-                tag: tag.to_string(),
-                fingerprint: self.fingerprint.clone(),
-                epoch,
-                offsets: Offsets(own.map(|(partition, next)| (partition.clone(), *next)).collect()),
-                clock,
-                watermarks: of_streams(watermarks, &self.streams),
-                event_time: least_of(event_times, &self.streams),
-                rows: self.rows,
-            },
+            progress: self.progress(tag, at),
         })
+    }
+
+    /// What is true with the rows that were drained.
+    fn progress(&self, tag: &str, at: At<'_>) -> TagProgress {
+        let own = at.offsets.0.iter().filter(|(partition, _)| self.streams.contains(&partition.stream));
+        TagProgress {
+            tag: tag.to_string(),
+            fingerprint: self.fingerprint.clone(),
+            epoch: at.epoch,
+            offsets: Offsets(own.map(|(partition, next)| (partition.clone(), *next)).collect()),
+            clock: at.clock,
+            watermarks: of_streams(at.watermarks, &self.streams),
+            event_time: least_of(at.event_times, &self.streams),
+            rows: self.rows,
+        }
     }
 }

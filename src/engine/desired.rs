@@ -14,6 +14,9 @@ use crate::diagnostic::codes::{HEADER_COLUMN, STREAMS};
 use crate::diagnostic::{Diagnostic, Severity, nearest};
 use crate::engine::intake::Reads;
 use crate::engine::replays::{self, Replays};
+use crate::engine::rollbacks::{self, Rollbacks};
+use crate::engine::versions::{Texts, files_of};
+use crate::graph::Graph;
 use crate::lint;
 use crate::plan::codes;
 use crate::plan::flow::FlowPlan;
@@ -56,26 +59,58 @@ pub struct Desired {
     pub tags: BTreeMap<String, PlannedTag>,
     /// How often their streams were replayed.
     pub replays: Replays,
+    /// Tags that somebody let go back to a version before, as far as that is in force.
+    pub rollbacks: Rollbacks,
+    /// What tags are made of that are planned over files of versions before, not over the project's own.
+    pub laid_over: BTreeMap<String, Texts>,
+}
+
+impl Desired {
+    fn new(project: &Project, replays: Replays) -> Self {
+        let (tags, rollbacks, laid_over) = Default::default();
+        Desired { project: project.clone(), tags, replays, rollbacks, laid_over }
+    }
+
+    /// The files that a tag is made of; `graph` is that of the project's own.
+    pub fn files_of(&self, graph: &Graph, tag: &str) -> Texts {
+        self.laid_over.get(tag).cloned().unwrap_or_else(|| files_of(&self.project, graph, tag))
+    }
 }
 
 /// Plans all tags; what is wrong or doubtful comes as diagnostics.
 pub fn plan_project(project: &Project) -> (Desired, Vec<Diagnostic>) {
-    std::thread::scope(|scope| {
-        let planning = std::thread::Builder::new().name("plan".to_string()).stack_size(PLANNING_STACK);
-        match planning.spawn_scoped(scope, || plan_all(project)).map(std::thread::ScopedJoinHandle::join) {
-            Ok(Ok(planned)) => planned,
-            // A panic in DataFusion is no reason to end the daemon: the project is refused.
-            Ok(Err(_)) | Err(_) => {
-                let desired = nothing(project);
-                let message = "the planner has panicked; the tag or view that was changed last is the likely cause";
-                (desired, vec![Diagnostic::error(codes::NOT_STREAMED, "tags", None, message)])
-            }
-        }
+    // A panic in DataFusion is no reason to end the daemon: the project is refused.
+    with_planning_stack(|| plan_all(project)).unwrap_or_else(|| {
+        let message = "the planner has panicked; the tag or view that was changed last is the likely cause";
+        let diagnostic = Diagnostic::error(codes::NOT_STREAMED, "tags", None, message);
+        (Desired::new(project, Replays::new()), vec![diagnostic])
     })
 }
 
-fn nothing(project: &Project) -> Desired {
-    Desired { project: project.clone(), tags: BTreeMap::new(), replays: Replays::new() }
+/// `None` where it panics.
+fn with_planning_stack<T: Send>(plan: impl FnOnce() -> T + Send) -> Option<T> {
+    std::thread::scope(|scope| {
+        let planning = std::thread::Builder::new().name("plan".to_string()).stack_size(PLANNING_STACK);
+        planning.spawn_scoped(scope, plan).ok()?.join().ok()
+    })
+}
+
+/// Plans some tags of a project, those of them that can be planned.
+pub fn plan_only(project: &Project, names: &BTreeSet<String>) -> BTreeMap<String, PlannedTag> {
+    let plan = || {
+        let replays = replays::read(&project.config.engine.state_dir).unwrap_or_default();
+        let Ok(planner) = planner(project) else { return BTreeMap::new() };
+        let outcomes = plan_tags(&planner, project, |tag| names.contains(&tag.name)).into_iter();
+        let sound = outcomes.filter_map(|(definition, outcome)| Some((definition, outcome.ok()?)));
+        sound
+            .filter(|(definition, query)| definition.runs() && unstorable(definition, &query.flow).is_empty())
+            .map(|(definition, query)| {
+                let flow = query.flow.replayed(&replays);
+                (definition.name.clone(), planned(project, definition, query.logical, flow))
+            })
+            .collect()
+    };
+    with_planning_stack(plan).unwrap_or_default()
 }
 
 /// What plans queries over a project.
@@ -90,23 +125,27 @@ pub fn planner(project: &Project) -> Result<QueryPlanner, DataFusionError> {
 
 fn plan_all(project: &Project) -> (Desired, Vec<Diagnostic>) {
     let mut plans = BTreeMap::new();
-    let replays = match replays::read(&project.config.engine.state_dir) {
+    let state_dir = &project.config.engine.state_dir;
+    let unreadable = |message: String| {
+        let diagnostic = Diagnostic::error(STREAMS, "schemas", None, message);
+        (Desired::new(project, Replays::new()), vec![diagnostic])
+    };
+    let replays = match replays::read(state_dir) {
         Ok(replays) => replays,
-        Err(error) => {
-            let message = format!("which dead letters were replayed cannot be read: {error}");
-            return (nothing(project), vec![Diagnostic::error(STREAMS, "schemas", None, message)]);
-        }
+        Err(error) => return unreadable(format!("which dead letters were replayed cannot be read: {error}")),
+    };
+    let rollbacks = match rollbacks::read(state_dir) {
+        Ok(rollbacks) => rollbacks,
+        Err(error) => return unreadable(format!("which tags were rolled back cannot be read: {error}")),
     };
     let planner = match planner(project) {
         Ok(planner) => planner,
         Err(error) => {
-            let message = format!("the streams cannot be planned with: {}", error.strip_backtrace());
-            let diagnostic = Diagnostic::error(STREAMS, "schemas", None, message);
-            return (nothing(project), vec![diagnostic]);
+            return unreadable(format!("the streams cannot be planned with: {}", error.strip_backtrace()));
         }
     };
     let mut diagnostics = planner.check_views();
-    for (definition, outcome) in plan_tags(&planner, project) {
+    for (definition, outcome) in plan_tags(&planner, project, |_| true) {
         match outcome {
             Ok(PlannedTagQuery { logical, flow, warnings }) => {
                 diagnostics.extend(warnings);
@@ -132,15 +171,18 @@ fn plan_all(project: &Project) -> (Desired, Vec<Diagnostic>) {
             (name.to_string(), planned(project, definition, logical, flow.replayed(&replays)))
         })
         .collect();
-    (Desired { project: project.clone(), tags, replays }, diagnostics)
+    let mut desired = Desired { tags, ..Desired::new(project, replays) };
+    rollbacks::go_back(&mut desired, rollbacks);
+    (desired, diagnostics)
 }
 
-/// Plans all tags that have a query, on all cores; the outcomes are in the order of the tags.
+/// Plans those tags that have a query, on all cores; the outcomes are in the order of the tags.
 fn plan_tags<'p>(
     planner: &QueryPlanner,
     project: &'p Project,
+    is_wanted: impl Fn(&TagDefinition) -> bool,
 ) -> Vec<(&'p TagDefinition, Result<PlannedTagQuery, Vec<Diagnostic>>)> {
-    let with_query = project.tags.values().filter(|tag| tag.header.status != Status::Planned);
+    let with_query = project.tags.values().filter(|tag| tag.header.status != Status::Planned && is_wanted(tag));
     let wanted: Vec<_> = with_query.filter_map(|tag| Some((tag, project.config.entities.get(&tag.entity)?))).collect();
     let next = AtomicUsize::new(0);
     let work = || {
@@ -300,10 +342,26 @@ pub fn streams<'a>(plans: impl IntoIterator<Item = &'a FlowPlan>) -> BTreeMap<St
     reads(plans).into_iter().map(|(name, (stream, _))| (name, stream)).collect()
 }
 
+/// The commit that last touched a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Commit {
+    /// Its hash.
+    pub hash: String,
+    /// Name and address of who wrote it.
+    pub author: String,
+    /// The first line of its message.
+    pub subject: String,
+    /// False where the file differs from it.
+    pub is_clean: bool,
+}
+
 /// The commit that last touched a file, where the project is a git checkout.
-pub fn git_commit(root: &Path, file: &str) -> Option<String> {
-    let output =
-        Command::new("git").arg("-C").arg(root).args(["log", "-1", "--format=%H", "--", file]).output().ok()?;
-    let commit = String::from_utf8(output.stdout).ok()?.trim().to_string();
-    (output.status.success() && !commit.is_empty()).then_some(commit)
+pub fn git_commit(root: &Path, file: &str) -> Option<Commit> {
+    let git = |arguments: &[&str]| Command::new("git").arg("-C").arg(root).args(arguments).args(["--", file]).output();
+    let log = git(&["log", "-1", "--format=%H%x00%an <%ae>%x00%s"]).ok().filter(|log| log.status.success())?;
+    let text = String::from_utf8_lossy(&log.stdout).into_owned();
+    let mut parts = text.trim_end_matches('\n').split('\0').map(str::to_string);
+    let (hash, author, subject) = (parts.next()?, parts.next()?, parts.next()?);
+    let is_clean = git(&["diff", "--quiet", "HEAD"]).is_ok_and(|diff| diff.status.success());
+    Some(Commit { hash, author, subject, is_clean })
 }

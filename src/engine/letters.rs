@@ -15,27 +15,35 @@ use crate::operator::punctual::LateEvents;
 use crate::operator::sound::FailedRows;
 use crate::plan::clock::{as_integers, nanoseconds};
 use crate::plan::wording::sql_text;
+use crate::sink::versions::is_version_name;
 use crate::source::DeadLetters;
 use crate::source::decode::RawRecord;
 
 /// Keeps what the last step of a graph has left out. An event that is late for several tags is kept once.
 pub fn keep_left_out(graph: &Graph, dead_letters: &DeadLetters) {
     let mut late_for: LateFor<'_> = HashMap::new();
-    for (late, tags) in graph.late_events() {
+    let late_events: Vec<(&LateEvents, Vec<&str>)> =
+        graph.late_events().map(|(late, tags)| (late, of_tags(tags))).filter(|(_, tags)| !tags.is_empty()).collect();
+    for (late, tags) in &late_events {
         for place in places(late) {
-            late_for.entry(place).or_default().extend(&tags);
+            late_for.entry(place).or_default().extend(tags);
         }
     }
-    for (late, tags) in graph.late_events() {
-        if let Err(error) = keep_late(late, &tags, &late_for, dead_letters) {
+    for (late, tags) in &late_events {
+        if let Err(error) = keep_late(late, tags, &late_for, dead_letters) {
             error!(stream = late.punctuality.stream, %error, "late events are not among the dead letters");
         }
     }
     for (failed, tags) in graph.failed_rows() {
-        if let Err(error) = keep_failed(failed, &tags, dead_letters) {
+        if let Err(error) = keep_failed(failed, &of_tags(tags), dead_letters) {
             error!(stream = failed.soundness.stream, %error, "skipped rows are not among the dead letters");
         }
     }
+}
+
+/// Without the versions that are kept beside their tags, which nobody reads.
+fn of_tags(names: Vec<&str>) -> Vec<&str> {
+    names.into_iter().filter(|name| !is_version_name(name)).collect()
 }
 
 /// The tags that a record was too late for, of operators with more or less patience: by stream, partition and offset.

@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::diagnostic::{Diagnostic, hold_back};
 use crate::engine::desired::{Desired, is_sound, plan_project};
 use crate::engine::replays::{self, Replays};
+use crate::engine::rollbacks::{self, Rollbacks};
 use crate::project;
 
 /// Quiet after the last event before files are read.
@@ -72,8 +73,8 @@ impl Reloader {
                 warn!(path = %path.display(), %error, "changes are noticed only every 30 s");
             }
         }
-        let replays = desired.replays.clone();
-        let watch = Watch { root, profile, known, replays, hints, stopped, outcomes: sender };
+        let asked = (desired.replays.clone(), desired.rollbacks.clone());
+        let watch = Watch { root, profile, known, asked, hints, stopped, outcomes: sender };
         let thread = std::thread::Builder::new().name("reload".to_string()).spawn(move || {
             // Kept for as long as the thread runs.
             let _watcher = watcher;
@@ -98,7 +99,8 @@ struct Watch {
     root: PathBuf,
     profile: Option<String>,
     known: String,
-    replays: Replays,
+    /// What commands have left word of.
+    asked: (Replays, Rollbacks),
     hints: Receiver<()>,
     stopped: Receiver<()>,
     outcomes: Sender<ReloadOutcome>,
@@ -108,14 +110,17 @@ impl Watch {
     fn run(mut self) {
         while self.wait_for_change() {
             let loaded = project::load(&self.root, self.profile.as_deref());
-            let asked = loaded.project.as_ref().map(|project| replays::read(&project.config.engine.state_dir));
-            // One that cannot be read is told when the files are planned.
-            let replays = asked.and_then(Result::ok).unwrap_or_else(|| self.replays.clone());
-            if loaded.fingerprint == self.known && replays == self.replays {
+            let state_dir = loaded.project.as_ref().map(|project| project.config.engine.state_dir.as_path());
+            // What cannot be read is told when the files are planned.
+            let (replays, rollbacks) = self.asked.clone();
+            let replays = state_dir.map_or(Ok(replays.clone()), replays::read).unwrap_or(replays);
+            let rollbacks = state_dir.map_or(Ok(rollbacks.clone()), rollbacks::read).unwrap_or(rollbacks);
+            let asked = (replays, rollbacks);
+            if loaded.fingerprint == self.known && asked == self.asked {
                 continue;
             }
             self.known = loaded.fingerprint;
-            self.replays = replays;
+            self.asked = asked;
             let outcome = match loaded.project {
                 None => ReloadOutcome::Refused(hold_back(loaded.diagnostics)),
                 Some(project) => {
@@ -128,7 +133,7 @@ impl Watch {
                     }
                 }
             };
-            info!("the project's files have changed, or dead letters are replayed");
+            info!("the project's files have changed, dead letters are replayed, or a tag goes back");
             if self.outcomes.send(outcome).is_err() {
                 return;
             }

@@ -7,9 +7,10 @@
 //! tag whose SQL has changed.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::path::Path;
+
+use crate::engine::state_dir::{change_json, read_json};
 
 /// How often each stream was replayed; those that never were are not in it.
 pub type Replays = BTreeMap<String, u64>;
@@ -18,22 +19,12 @@ const FILE: &str = "replays.json";
 
 /// What was asked for so far.
 pub fn read(state_dir: &Path) -> io::Result<Replays> {
-    match fs::read(state_dir.join(FILE)) {
-        Ok(text) => Ok(serde_json::from_slice(&text)?),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Replays::new()),
-        Err(error) => Err(error),
-    }
+    read_json(state_dir, FILE)
 }
 
 /// Asks for one more replay of a stream.
 pub fn ask(state_dir: &Path, stream: &str) -> io::Result<()> {
-    let mut replays = read(state_dir)?;
-    *replays.entry(stream.to_string()).or_default() += 1;
-    fs::create_dir_all(state_dir)?;
-    let unfinished = state_dir.join("replays.unfinished");
-    fs::write(&unfinished, serde_json::to_vec(&replays)?)?;
-    fs::File::open(&unfinished)?.sync_all()?;
-    fs::rename(&unfinished, state_dir.join(FILE))
+    change_json(state_dir, FILE, |replays: &mut Replays| *replays.entry(stream.to_string()).or_default() += 1)
 }
 
 #[cfg(test)]
@@ -49,7 +40,7 @@ mod tests {
             ask(&state_dir, stream).unwrap();
         }
         assert_eq!(read(&state_dir).unwrap(), Replays::from([("orders".into(), 2), ("views".into(), 1)]));
-        fs::write(state_dir.join(FILE), "{").unwrap();
+        std::fs::write(state_dir.join(FILE), "{").unwrap();
         assert!(read(&state_dir).is_err() && ask(&state_dir, "orders").is_err());
     }
 }

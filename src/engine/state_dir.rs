@@ -1,9 +1,13 @@
 //! What a state directory is known by: a random name that is made with it. Some of what lies in it is nowhere else (the logs of
-//! tables outside), so state that was taken beside another one is of no use where that is needed.
+//! tables outside), so state that was taken beside another one is of no use where that is needed. And the files in it by which
+//! commands leave word for the daemon.
 
 use std::fs;
 use std::io;
 use std::path::Path;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::sink::lease::random_name;
 
@@ -22,6 +26,32 @@ pub fn name_of(state_dir: &Path) -> io::Result<String> {
         }
         found => found,
     }
+}
+
+/// What a file of a state directory says that commands leave there for the daemon; nothing where there is none.
+pub fn read_json<T: DeserializeOwned + Default>(state_dir: &Path, file: &str) -> io::Result<T> {
+    match fs::read(state_dir.join(file)) {
+        Ok(text) => Ok(serde_json::from_slice(&text)?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(T::default()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Changes what such a file says: as a whole, and one after the other.
+pub fn change_json<T: Serialize + DeserializeOwned + Default>(
+    state_dir: &Path,
+    file: &str,
+    change: impl FnOnce(&mut T),
+) -> io::Result<()> {
+    fs::create_dir_all(state_dir)?;
+    let lock = fs::File::create(state_dir.join(format!("{file}.lock")))?;
+    lock.lock()?;
+    let mut said: T = read_json(state_dir, file)?;
+    change(&mut said);
+    let unfinished = state_dir.join(format!("{file}.unfinished"));
+    fs::write(&unfinished, serde_json::to_vec(&said)?)?;
+    fs::File::open(&unfinished)?.sync_all()?;
+    fs::rename(&unfinished, state_dir.join(file))
 }
 
 #[cfg(test)]

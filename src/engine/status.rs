@@ -80,6 +80,40 @@ pub struct TagStatus {
     /// Records that it lacks, since they were gone before they were read.
     #[serde(default)]
     pub lost: Vec<Lost>,
+    /// The version that its table shows; 0 as long as there is none.
+    #[serde(default)]
+    pub version: u64,
+    /// Set where the project's files say otherwise, since somebody let the tag go back.
+    #[serde(default)]
+    pub rolled_back: Option<RolledBack>,
+}
+
+/// A tag that went back to a version before.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct RolledBack {
+    /// The version.
+    pub version: u64,
+    /// Who asked for it.
+    pub by: Option<String>,
+}
+
+/// A version that is not live any more and follows all the same.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct KeptStatus {
+    /// The tag.
+    pub tag: String,
+    /// The version.
+    pub version: u64,
+    /// Its table.
+    pub table: String,
+    /// Rows in it.
+    pub rows: u64,
+    /// Keys and rows of operators that it uses, those that it shares with others in full.
+    pub state_rows: u64,
+    /// Bytes of these operators, in memory and out of it.
+    pub state_bytes: u64,
+    /// When its grace period ends, milliseconds since the Unix epoch.
+    pub until: i64,
 }
 
 /// One operator of a tag.
@@ -152,6 +186,9 @@ pub struct Status {
     pub partitions: Vec<PartitionStatus>,
     /// Tags.
     pub tags: Vec<TagStatus>,
+    /// Versions before, which tags can go back to.
+    #[serde(default)]
+    pub kept: Vec<KeptStatus>,
     /// Bytes in memory of state of all operators, shared ones once.
     pub state_bytes: u64,
     /// Bytes of their state that is out of memory.

@@ -194,6 +194,13 @@ impl Graph {
         }
     }
 
+    /// Calls a tag otherwise; what is computed for it stays as it is.
+    pub fn rename_tag(&mut self, tag: &str, name: &str) {
+        if let Some(output) = self.tags.remove(tag) {
+            self.tags.insert(name.to_string(), output);
+        }
+    }
+
     fn add_node(&mut self, node: &FlowNode, outputs: &[OutputId], plan: &FlowPlan) -> Result<OutputId, OperatorError> {
         let inputs: Vec<OutputId> = node.inputs.iter().map(|input| outputs[*input].clone()).collect();
         let append_only = |index: &NodeIndex| plan.nodes[*index].append_only;

@@ -14,6 +14,7 @@ pub mod registry;
 pub mod sqlite;
 mod try_out;
 pub mod types;
+pub mod versions;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -26,15 +27,13 @@ use serde::{Deserialize, Serialize};
 
 use self::lease::{Claim, Holder, Opened};
 pub use self::try_out::{StoreFault, try_store};
+use self::versions::{Origin, Version};
 use crate::config::Store;
 use crate::delta::{Clock, Lost, Offsets, Watermarks};
 
-/// How names of tables begin that are being filled; readers leave them alone, and so does [`Sink::progress`].
-pub const SHADOW_PREFIX: &str = "_tagflow_new_";
-
 /// The table in which a tag is filled before it is swapped in.
 pub fn shadow_table(tag: &str) -> String {
-    format!("{SHADOW_PREFIX}{tag}")
+    format!("_tagflow_new_{tag}")
 }
 
 /// The store that the project's settings name, not yet opened. A relative SQLite path is below `root`;
@@ -180,7 +179,7 @@ pub trait Sink: Send {
     /// Gives the lease back, so that the next writer need not wait for its end.
     fn release(&mut self) -> Result<(), SinkError>;
 
-    /// The committed progress of every tag.
+    /// The committed progress of every tag's own table.
     fn progress(&mut self) -> Result<Vec<TagProgress>, SinkError>;
 
     /// Creates an empty table of that shape, dropping a left-over of that name. For new tags and for shadow tables while a tag is filled.
@@ -193,8 +192,8 @@ pub trait Sink: Send {
     /// when the error came too late to stop the commit.
     fn commit(&mut self, changes: &[TagChanges]) -> Result<CommitStats, SinkError>;
 
-    /// Makes `filled` the table of `live` in one atomic rename, and `progress` and registration with it;
-    /// the table that was there is kept as a retired one.
+    /// Makes `filled` the table of `live` in one atomic rename, and `progress`, registration and version with it;
+    /// the table that was there is kept as a retired one. `filled` may be a retired one itself.
     ///
     /// After a passing error the table may or may not be the new one: the same call has to be made again, until it
     /// succeeds, before anything else of this tag is committed. A swap that was carried out is not done twice.
@@ -204,10 +203,21 @@ pub trait Sink: Send {
         live: &str,
         progress: &TagProgress,
         registration: &TagRegistration,
+        origin: &Origin,
     ) -> Result<(), SinkError>;
 
     /// Renames a tag's table aside and takes the tag out of registry and progress.
     fn retire_table(&mut self, tag: &str) -> Result<(), SinkError>;
+
+    /// The retired tables of versions that were not given up, each with how far it is. The progress bears the version's
+    /// name, [`Version::name`]: it is written on under that.
+    fn versions_aside(&mut self) -> Result<Vec<(String, TagProgress)>, SinkError>;
+
+    /// Everything that is known of the versions of all tags, in the order of time.
+    fn versions(&mut self) -> Result<Vec<Version>, SinkError>;
+
+    /// Gives a version up that was set aside: its table stays as it is until its grace period ends.
+    fn give_version_up(&mut self, tag: &str, version: u64, reason: &str) -> Result<(), SinkError>;
 
     /// Drops tables retired longer ago than `grace` by the store's clock; returns their names.
     fn drop_retired(&mut self, grace: std::time::Duration) -> Result<Vec<String>, SinkError>;

@@ -9,8 +9,9 @@
 //! | `_tagflow_lease` | MySQL only, one row: `id` = 1, `owner` (random), `host` and `pid` of the daemon that writes, its `generation`, `expires_at` (UTC, by the database's clock) |
 //! | `_tagflow_tags` | `tag`, `folder` (`consumption/money`), `folder_titles` (JSON list), `entity`, `version`, `git_commit`, `file`, `title`, `description`, `owner`, `method`, `status`, `table_name`, `sql_text`, `timezone`, `complete_from`, `row_count`, `true_at`, `updated_at`, `true_offsets` (JSON), `event_time`, `lost_records` (JSON) |
 //! | `_tagflow_columns` | `tag`, `position` from 0, `name`, `sql_type`, `is_key`, `title`, `unit`, `default_value`, `labels` (JSON object) |
-//! | `_tagflow_progress` | `tag`, `table_name` (a tag that is being filled has a second row), `fingerprint`, `epoch`, `clock_ns`, `offsets` (JSON), `row_count`, `watermarks` (JSON, nanoseconds as the column of event time counts) |
+//! | `_tagflow_progress` | `tag` (`spend_30d@4` for a version that is not live any more), `table_name` (a tag that is being filled has a second row), `fingerprint`, `epoch`, `clock_ns`, `offsets` (JSON), `row_count`, `watermarks` (JSON, nanoseconds as the column of event time counts) |
 //! | `_tagflow_retired` | `table_name`, `tag`, `retired_at` (UTC): tables kept aside until their grace period ends |
+//! | `_tagflow_versions` | `tag`, `period` from 1, `version`, `fingerprint`, `git_commit`, `author`, `reason`, `files` (JSON, path to text), `live_from` and `live_until` (UTC), `table_name`, `ended`, `complete_from`, `lost_records`: what was live when, see [`versions`](super::versions) |
 //! | `_tagflow_pending` | MySQL only: renames that were begun; empty between two calls (see [`mysql::swap`](super::mysql)) |
 //!
 //! `complete_from`, `true_at` and `updated_at` are DATETIME(3) in the time zone that `timezone` names: from when on the
@@ -28,11 +29,11 @@ use chrono::{NaiveDateTime, TimeZone};
 use chrono_tz::Tz;
 
 use super::cells::wall_time_text;
-use super::{ColumnRegistration, SHADOW_PREFIX, TagProgress, TagRegistration};
+use super::{ColumnRegistration, TagProgress, TagRegistration};
 use crate::delta::Lost;
 
 /// Counts up when the `_tagflow_*` tables change their shape.
-pub const LAYOUT: u64 = 6;
+pub const LAYOUT: u64 = 7;
 
 /// The values of a quoted column with the number of their rows. Some collations take `a` and `a ` as equal, which are
 /// two values.
@@ -73,9 +74,9 @@ pub const PROGRESS_COLUMNS: [&str; 8] =
 /// One row of texts; both stores turn the texts of number columns into numbers.
 pub type Texts = Vec<Option<String>>;
 
-/// True for a table that is being filled.
-pub fn is_shadow(table: &str) -> bool {
-    table.starts_with(SHADOW_PREFIX)
+/// True for the table that everybody reads: not for one that is being filled.
+pub fn is_live(progress: &TagProgress, table: &str) -> bool {
+    progress.tag == table
 }
 
 /// The name under which number `number` of the retired tables is kept: 64 characters at most, as MySQL has it.
@@ -238,18 +239,18 @@ pub fn progress_from(mut row: Texts) -> Result<(String, TagProgress), String> {
     Ok((table, progress))
 }
 
-fn required(row: &mut Texts, index: usize, table: &str) -> Result<String, String> {
+pub(super) fn required(row: &mut Texts, index: usize, table: &str) -> Result<String, String> {
     row.get_mut(index).and_then(Option::take).ok_or_else(|| format!("{table}: column {index} is NULL"))
 }
 
-fn number<T: std::str::FromStr>(text: &str, what: &str) -> Result<T, String> {
+pub(super) fn number<T: std::str::FromStr>(text: &str, what: &str) -> Result<T, String> {
     text.parse().map_err(|_| format!("{what}: `{text}` is no such number"))
 }
 
-fn millis_of(text: &str, zone: Tz) -> Result<i64, String> {
+pub(super) fn millis_of(text: &str, zone: Tz) -> Result<i64, String> {
     let local = NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f")
-        .map_err(|error| format!("_tagflow_tags.complete_from: `{text}`: {error}"))?;
+        .map_err(|error| format!("complete_from: `{text}`: {error}"))?;
     // Of an hour that the clocks repeat the later pass is meant: never claim more than is there.
     let instant = zone.from_local_datetime(&local).latest().map(|instant| instant.timestamp_millis());
-    instant.ok_or_else(|| format!("_tagflow_tags.complete_from: `{text}` does not exist in {zone}"))
+    instant.ok_or_else(|| format!("complete_from: `{text}` does not exist in {zone}"))
 }

@@ -32,12 +32,18 @@ pub fn crash_at_each(run: &mut Run<'_>) -> Result<(), String> {
     named_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut points);
     assert!(points.len() > 10, "the source is read wrongly: {points:?}");
     run.recover()?;
-    for (number, point) in points.iter().enumerate() {
+    let mut before = None;
+    for point in &points {
         run.note(&format!("crash at {point}"));
         run.daemon.kill();
         run.daemon.start_until(Some(point));
-        // A change of a tag leads through a fill, a meeting and a rename; a tag comes or goes.
-        run.edit(Edit::Over(THRESHOLDS[(number + 1) % THRESHOLDS.len()]));
+        // A change of a tag leads through a fill, a meeting and a rename, or back to its version before; a tag comes or
+        // goes.
+        let live = run.threshold;
+        let is_new = |threshold: &i64| *threshold != live && Some(*threshold) != before;
+        let next = before.filter(|_| point.starts_with("return.")).or(THRESHOLDS.into_iter().find(is_new));
+        run.edit(Edit::Over(next.expect("there are four")));
+        before = Some(live);
         run.edit(Edit::Extra);
         let begun = Instant::now();
         let status = loop {

@@ -70,7 +70,7 @@ pub struct Run<'a> {
     rng: StdRng,
     begun: Instant,
     /// The threshold that the file of `over` says when it is whole.
-    threshold: i64,
+    pub threshold: i64,
     /// True while nothing that a graceful stop needs is away.
     servers_are_well: bool,
     pub summary: Summary,

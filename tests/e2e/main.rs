@@ -28,6 +28,7 @@ mod on_error;
 mod proxy;
 mod query;
 mod replay;
+mod rollback;
 mod secrets;
 mod set_aside;
 mod shop;

@@ -147,7 +147,15 @@ fn swap_in(sink: &mut MysqlSink, table: &Arc<TagTable>, epoch: u64, relation: &B
     };
     insist(|| sink.create_table(&filled));
     insist(|| sink.commit(std::slice::from_ref(&fill)));
-    insist(|| sink.swap_table(&filled.table, &table.table, &progress, &contract::register("visits", epoch)));
+    insist(|| {
+        sink.swap_table(
+            &filled.table,
+            &table.table,
+            &progress,
+            &contract::register("visits", epoch),
+            &contract::origin(),
+        )
+    });
     assert_eq!(insist(|| sink.registrations())[0].version, epoch);
     check(sink, table, epoch, relation);
     insist(|| sink.drop_retired(Duration::ZERO));

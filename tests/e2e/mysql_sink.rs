@@ -210,7 +210,8 @@ fn tables_of_an_older_layout_are_brought_up_to_date() {
     database.run(&[
         "ALTER TABLE _tagflow_tags DROP COLUMN event_time, DROP COLUMN lost_records",
         "ALTER TABLE _tagflow_progress DROP COLUMN watermarks",
-        "DROP TABLE _tagflow_lease",
+        "ALTER TABLE _tagflow_pending DROP COLUMN origin",
+        "DROP TABLE _tagflow_lease, _tagflow_versions",
         "UPDATE _tagflow_meta SET layout = 1",
     ]);
     let mut sink = database.opened();
@@ -218,7 +219,7 @@ fn tables_of_an_older_layout_are_brought_up_to_date() {
     change.progress.event_time = Some(0);
     sink.commit(&[change]).unwrap();
     assert_eq!(sink.progress().unwrap(), [progress("level", 1, 3)]);
-    assert_eq!(database.run(&["SELECT layout FROM _tagflow_meta"]), ["6"]);
+    assert_eq!(database.run(&["SELECT layout FROM _tagflow_meta"]), ["7"]);
     assert_eq!(database.run(&["SELECT event_time FROM _tagflow_tags"]), ["1970-01-01 08:00:00.000"]);
     sink.renew().unwrap();
 }
@@ -361,7 +362,7 @@ fn begun_swap(database: &Database, old: &RecordBatch, new: &RecordBatch) -> Arc<
         "UPDATE _tagflow_meta SET next_retired = 2",
         &format!(
             "INSERT INTO _tagflow_pending VALUES \
-             ('level', '_tagflow_new_level', '_tagflow_old_level_1', 'level', '{then}', NULL)"
+             ('level', '_tagflow_new_level', '_tagflow_old_level_1', 'level', '{then}', NULL, NULL)"
         ),
     ]);
     live
@@ -389,7 +390,8 @@ fn swap_cut_off_after_the_rename_is_finished_by_open() {
     assert_rows(&sink.read_table(&live).unwrap(), &new);
     assert_eq!(sink.progress().unwrap(), [progress("level", 6, 1)]);
     assert_eq!(database.run(&["SELECT COUNT(*) FROM _tagflow_pending"]), ["0"]);
-    assert_eq!(database.run(&["SELECT COUNT(*) FROM _tagflow_progress"]), ["1"]);
+    let tables = "SELECT tag, table_name FROM _tagflow_progress ORDER BY tag";
+    assert_eq!(database.run(&[tables]), ["level|level", "level@0|_tagflow_old_level_1"]);
     assert_eq!(sink.drop_retired(Duration::ZERO).unwrap(), ["_tagflow_old_level_1"]);
 }
 
@@ -402,7 +404,7 @@ fn retirement_cut_off_after_the_rename_is_finished_by_open() {
     sink.create_table(&live).unwrap();
     sink.commit(&[changes(&live, &rows, &none(&live, &rows), 5)]).unwrap();
     database.run(&[
-        "INSERT INTO _tagflow_pending VALUES ('level', NULL, '_tagflow_old_level_1', 'level', NULL, NULL)",
+        "INSERT INTO _tagflow_pending VALUES ('level', NULL, '_tagflow_old_level_1', 'level', NULL, NULL, NULL)",
         "RENAME TABLE level TO _tagflow_old_level_1",
     ]);
     let mut sink = database.opened();

@@ -2,11 +2,14 @@
 //!
 //! Whoever includes this file has `tagflow` in scope and gives a [`Fixture`].
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::tagflow::delta::{Offsets, Partition, Watermarks};
 use super::tagflow::sink::lease::{Claim, Ends, Owner};
+use super::tagflow::sink::versions::{Origin, Version};
 use super::tagflow::sink::{
     Sink, SinkColumn, SinkError, TagChanges, TagProgress, TagRegistration, TagTable, shadow_table,
 };
@@ -52,6 +55,7 @@ macro_rules! sink_contract {
             first_table_of_a_tag_is_swapped_in,
             repeated_swap_is_refused_or_done_but_never_undoes,
             retired_tables_go_after_their_grace_period,
+            version_before_is_written_on_and_swapped_back,
             table_matches_its_own_shape_only,
             registrations_round_trip,
             rows_of_one_user_are_found_by_text,
@@ -104,6 +108,12 @@ pub fn progress(tag: &str, epoch: u64, rows: u64) -> TagProgress {
         event_time: None,
         rows,
     }
+}
+
+/// Why a version goes live.
+pub fn origin() -> Origin {
+    let files = BTreeMap::from([(PathBuf::from("tags/level.sql"), "SELECT 1".to_string())]);
+    Origin { author: Some("Ann <ann@example.com>".to_string()), reason: "it's \\ better".to_string(), files }
 }
 
 /// Upserts and deletes of `table` at an epoch.
@@ -315,7 +325,7 @@ pub fn older_writer_is_fenced(fixture: &impl Fixture) {
     fenced(older.commit(&[changes(&table, &rows, &none(&table, &rows), 2)]).map(|_| ()));
     fenced(older.create_table(&table));
     fenced(older.register(&[register("level", 1)]));
-    fenced(older.swap_table("a", "level", &progress("level", 2, 1), &register("level", 1)));
+    fenced(older.swap_table("a", "level", &progress("level", 2, 1), &register("level", 1), &origin()));
     fenced(older.retire_table("level"));
     fenced(older.drop_retired(Duration::ZERO).map(|_| ()));
     fenced(older.renew());
@@ -383,7 +393,7 @@ pub fn filled_table_is_swapped_in_with_progress_and_registration(fixture: &impl 
     assert_eq!(sink.progress().unwrap(), [progress("level", 5, 2)]);
 
     let then = TagProgress { fingerprint: "f2".to_string(), ..progress("level", 6, 1) };
-    sink.swap_table(&filled.table, "level", &then, &register("level", 2)).unwrap();
+    sink.swap_table(&filled.table, "level", &then, &register("level", 2), &origin()).unwrap();
     assert_rows(&sink.read_table(&live).unwrap(), &new);
     assert_eq!(sink.progress().unwrap(), [then]);
     assert_eq!(sink.registrations().unwrap(), [register("level", 2)]);
@@ -409,7 +419,8 @@ pub fn first_table_of_a_tag_is_swapped_in(fixture: &impl Fixture) {
             ..changes(&filled, &rows, &none(&live, &rows), 1)
         }])
         .unwrap();
-        sink.swap_table(&filled.table, &name, &progress(&name, version, 1), &register(&name, version)).unwrap();
+        sink.swap_table(&filled.table, &name, &progress(&name, version, 1), &register(&name, version), &origin())
+            .unwrap();
         assert_rows(&sink.read_table(&live).unwrap(), &rows);
         assert_eq!(sink.progress().unwrap(), [progress(&name, version, 1)]);
     }
@@ -424,11 +435,11 @@ pub fn repeated_swap_is_refused_or_done_but_never_undoes(fixture: &impl Fixture)
     sink.create_table(&filled).unwrap();
     sink.commit(&[TagChanges { progress: progress("level", 1, 1), ..changes(&filled, &rows, &none(&live, &rows), 1) }])
         .unwrap();
-    sink.swap_table(&filled.table, "level", &progress("level", 2, 1), &register("level", 1)).unwrap();
+    sink.swap_table(&filled.table, "level", &progress("level", 2, 1), &register("level", 1), &origin()).unwrap();
     // The caller did not hear of its success and asks again.
-    sink.swap_table(&filled.table, "level", &progress("level", 2, 1), &register("level", 1)).unwrap();
+    sink.swap_table(&filled.table, "level", &progress("level", 2, 1), &register("level", 1), &origin()).unwrap();
     let other = TagProgress { fingerprint: "f9".to_string(), ..progress("level", 2, 1) };
-    let error = sink.swap_table(&filled.table, "level", &other, &register("level", 1)).unwrap_err();
+    let error = sink.swap_table(&filled.table, "level", &other, &register("level", 1), &origin()).unwrap_err();
     assert_eq!(error.to_string(), "table `_tagflow_new_level`: the filled table is gone; it has to be filled again");
     assert_rows(&sink.read_table(&live).unwrap(), &rows);
     assert_eq!(sink.progress().unwrap(), [progress("level", 2, 1)]);
@@ -451,6 +462,66 @@ pub fn retired_tables_go_after_their_grace_period(fixture: &impl Fixture) {
     sink.create_table(&table).unwrap();
     sink.retire_table("level").unwrap();
     assert_eq!(sink.drop_retired(Duration::ZERO).unwrap(), ["_tagflow_old_level_1", "_tagflow_old_level_2"]);
+}
+
+pub fn version_before_is_written_on_and_swapped_back(fixture: &impl Fixture) {
+    let (old, new) = (spend(&[(1, Some("old"))]), spend(&[(1, Some("new"))]));
+    let live = table_of("level", 1, &old);
+    let filled = Arc::new(TagTable { table: shadow_table("level"), ..(*live).clone() });
+    let mut sink = fixture.open();
+    let fill = |sink: &mut dyn Sink, rows: &RecordBatch, version: u64| {
+        sink.create_table(&filled).unwrap();
+        sink.commit(&[changes(&filled, rows, &none(&live, rows), version)]).unwrap();
+        let then = TagProgress { fingerprint: format!("f{version}"), ..progress("level", version, 1) };
+        sink.swap_table(&filled.table, "level", &then, &register("level", version), &origin()).unwrap();
+    };
+    fill(sink.as_mut(), &old, 1);
+    fill(sink.as_mut(), &new, 2);
+    let kept = Arc::new(TagTable { table: "_tagflow_old_level_1".to_string(), ..(*live).clone() });
+    let at = |epoch| TagProgress { tag: "level@1".to_string(), ..progress("level", epoch, 1) };
+    assert_eq!(sink.versions_aside().unwrap(), [(kept.table.clone(), at(1))]);
+
+    // Both are written in one transaction, and only one is everybody's.
+    let change = |table, rows, progress| TagChanges { progress, ..changes(table, rows, &none(&live, rows), 0) };
+    let both = [spend(&[(1, Some("new")), (2, Some("new"))]), spend(&[(1, Some("old")), (2, Some("old"))])];
+    sink.commit(&[change(&live, &both[0], progress("level", 3, 2)), change(&kept, &both[1], at(3))]).unwrap();
+    assert_rows(&sink.read_table(&live).unwrap(), &both[0]);
+    assert_eq!(sink.progress().unwrap(), [progress("level", 3, 2)]);
+
+    // Asked for twice it is done once.
+    for _ in 0..2 {
+        sink.swap_table(&kept.table, "level", &progress("level", 4, 2), &register("level", 1), &origin()).unwrap();
+        assert_rows(&sink.read_table(&live).unwrap(), &both[1]);
+    }
+    let aside = TagTable { table: "_tagflow_old_level_2".to_string(), ..(*live).clone() };
+    assert_rows(&sink.read_table(&aside).unwrap(), &both[0]);
+    let beside = TagProgress { tag: "level@2".to_string(), ..progress("level", 3, 2) };
+    assert_eq!(sink.versions_aside().unwrap(), [(aside.table.clone(), beside)]);
+    let told = |versions: &[Version]| -> Vec<(u64, String, bool, Option<String>)> {
+        let of = |version: &Version| {
+            (version.version, version.fingerprint.clone(), version.live_until.is_none(), version.table.clone())
+        };
+        versions.iter().map(of).collect()
+    };
+    let versions = sink.versions().unwrap();
+    let table = Some(aside.table.clone());
+    let (first, second, third) =
+        ((1, "f1".to_string(), false, None), (2, "f2".to_string(), false, table), (1, "f1".to_string(), true, None));
+    assert_eq!(told(&versions), [first, second, third]);
+    assert!(versions[1].live_until.unwrap() <= versions[2].live_from, "{versions:?}");
+    assert_eq!((&versions[0].origin.files, &versions[2].origin), (&BTreeMap::new(), &origin()));
+    assert!(versions[1].is_kept() && !versions[0].is_kept() && !versions[2].is_kept());
+
+    sink.give_version_up("level", 2, "it's over").unwrap();
+    assert_eq!(sink.versions_aside().unwrap(), []);
+    assert_eq!(sink.versions().unwrap()[1].ended.as_deref(), Some("it's over"));
+    assert_rows(&sink.read_table(&aside).unwrap(), &both[0]);
+    assert_eq!(sink.drop_retired(Duration::ZERO).unwrap(), std::slice::from_ref(&aside.table));
+    let dropped = sink.versions().unwrap().remove(1);
+    assert_eq!((dropped.table, dropped.origin.files), (None, BTreeMap::new()));
+    sink.retire_table("level").unwrap();
+    let last = sink.versions().unwrap().pop().unwrap();
+    assert!(last.is_kept() && last.table.as_deref() == Some("_tagflow_old_level_3"), "{last:?}");
 }
 
 pub fn table_matches_its_own_shape_only(fixture: &impl Fixture) {

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::delta::{Clock, Offsets, Watermarks};
+use crate::sink::versions::version_name;
 use crate::source::KnownTopic;
 
 /// The version of the format; a checkpoint of another one is refused.
@@ -27,7 +28,7 @@ pub struct Position {
     pub watermarks: Watermarks,
     /// The next records to read.
     pub offsets: Offsets,
-    /// The tags whose state it is.
+    /// The tags whose state it is, and versions that are kept beside them, by their names.
     pub tags: BTreeMap<String, TagVersion>,
     /// The topics that the offsets mean, by stream.
     #[serde(default)]
@@ -35,6 +36,14 @@ pub struct Position {
     /// The state directory beside which it was taken: the logs of tables outside are there.
     #[serde(default)]
     pub state_dir: String,
+}
+
+impl Position {
+    /// What is said of a version of a tag, whether it was live by then or kept beside the one that was.
+    pub fn version(&self, tag: &str, version: u64) -> Option<&TagVersion> {
+        let named = |name: &str| self.tags.get(name).filter(|known| known.version == version);
+        named(tag).or_else(|| named(&version_name(tag, version)))
+    }
 }
 
 /// Which version of a tag it is whose state a checkpoint holds.

@@ -105,29 +105,11 @@ impl Daemon {
     }
 
     fn take_checkpoint(&mut self) -> Result<(), DaemonError> {
-        let Some(checkpointing) = &mut self.checkpointing else { return Ok(()) };
         let begun = Instant::now();
+        let position = self.position();
+        let Some(checkpointing) = &mut self.checkpointing else { return Ok(()) };
         checkpointing.taken_at = begun;
         checkpointing.is_due = false;
-        let mut beginnings = self.dataflow.beginnings();
-        let of_tag = |(tag, plan): (&str, &str)| {
-            let version = self.versions.get(tag).copied().unwrap_or_default();
-            let beginnings = beginnings.remove(tag).unwrap_or_default();
-            (tag.to_string(), TagVersion { plan: plan.to_string(), version, beginnings })
-        };
-        let tags = self.dataflow.tags().map(of_tag).collect();
-        let position = Position {
-            epoch: self.dataflow.epoch,
-            clock: self.dataflow.clock,
-            watermarks: self.dataflow.watermarks.clone(),
-            offsets: self.dataflow.offsets.clone(),
-            tags,
-            topics: known_topics(&self.config.engine.state_dir).unwrap_or_else(|error| {
-                warn!(%error, "which topics the offsets mean is not known to the checkpoint");
-                BTreeMap::new()
-            }),
-            state_dir: self.state_name.clone(),
-        };
         if position.tags.is_empty() || checkpointing.last.as_ref() == Some(&position) {
             return Ok(());
         }
@@ -138,6 +120,29 @@ impl Daemon {
         checkpointing.thread.write(taken, chrono::Utc::now().timestamp_millis());
         checkpointing.pause = begun.elapsed();
         Ok(())
+    }
+
+    /// Where the dataflow stands.
+    fn position(&self) -> Position {
+        let mut beginnings = self.dataflow.beginnings();
+        let of_tag = |(tag, plan): (&str, &str)| {
+            let version = self.version_of(tag);
+            let beginnings = beginnings.remove(tag).unwrap_or_default();
+            (tag.to_string(), TagVersion { plan: plan.to_string(), version, beginnings })
+        };
+        let tags = self.dataflow.tags().map(of_tag).collect();
+        Position {
+            epoch: self.dataflow.epoch,
+            clock: self.dataflow.clock,
+            watermarks: self.dataflow.watermarks.clone(),
+            offsets: self.dataflow.offsets.clone(),
+            tags,
+            topics: known_topics(&self.config.engine.state_dir).unwrap_or_else(|error| {
+                warn!(%error, "which topics the offsets mean is not known to the checkpoint");
+                BTreeMap::new()
+            }),
+            state_dir: self.state_name.clone(),
+        }
     }
 
     fn checkpoint_saved(&mut self, saved: &Saved) {

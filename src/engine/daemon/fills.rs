@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{error, info, warn};
 
+use super::versions::Replaced;
 use super::{Aside, Daemon, DaemonError, shards, wall_clock};
 use crate::catalog::Stream;
 use crate::crash_point::crash_point;
@@ -16,6 +17,8 @@ use crate::engine::fill::{Fill, FillEvent, FillRequest, Filled, Meeting};
 use crate::engine::intake::Arrived;
 use crate::engine::status::TagState;
 use crate::engine::store::StoreError;
+use crate::graph::Graph;
+use crate::sink::versions::Origin;
 use crate::sink::{SinkError, TagProgress};
 
 /// How long running tags wait for a fill, or it for them, before it is given up.
@@ -58,7 +61,7 @@ impl Daemon {
 
     /// True when exactly the records before `offsets` were taken of every stream that the running tags read.
     pub(super) fn stands_at(&self, offsets: &Offsets) -> bool {
-        let reads = reads(self.running.values().map(|tag| tag.plan.as_ref()));
+        let reads = reads(self.plans());
         let own = offsets.0.iter().filter(|(partition, _)| reads.contains_key(&partition.stream));
         own.into_iter().all(|(partition, next)| self.dataflow.offsets.next(partition) == Some(*next))
     }
@@ -186,6 +189,8 @@ impl Daemon {
         let reads_moved = |tag: &PlannedTag| tag.plan.sources().any(|(stream, _)| self.is_moved(stream));
         let moved: Vec<String> =
             self.running.iter().filter(|(_, tag)| reads_moved(tag)).map(|(name, _)| name.clone()).collect();
+        let kept = self.kept.iter().filter(|(_, kept)| reads_moved(&kept.planned));
+        let kept: Vec<String> = kept.map(|(name, _)| name.clone()).collect();
         if !moved.is_empty() {
             self.settle()?;
             warn!(?moved, "streams read other topics now; their tags stand still until they are filled");
@@ -194,13 +199,14 @@ impl Daemon {
             self.dataflow.remove_tag(&tag);
             self.running.remove(&tag);
         }
+        kept.iter().for_each(|name| self.give_kept_up(name, "its streams read other topics now"));
         self.prune_offsets();
         Ok(())
     }
 
     /// Forgets the offsets and watermarks of streams that no tag reads.
     pub(super) fn prune_offsets(&mut self) {
-        let reads = reads(self.running.values().map(|tag| tag.plan.as_ref()));
+        let reads = reads(self.plans());
         self.dataflow.keep_streams(|stream| reads.contains_key(stream));
     }
 
@@ -211,6 +217,9 @@ impl Daemon {
         self.meeting = None;
         let tags: Vec<String> = filled.dataflow.tags().map(|(tag, _)| tag.to_string()).collect();
         filled.dataflow.epoch = self.dataflow.epoch;
+        let graph = Graph::of(&self.desired.project);
+        let made_of = self.files_of_live()?;
+        let (mut joining, mut replaced) = (Vec::new(), Vec::new());
         for tag in &tags {
             let Some(planned) = self.desired.tags.get(tag).cloned() else {
                 filled.dataflow.remove_tag(tag);
@@ -232,15 +241,21 @@ impl Daemon {
                 self.aside.insert(tag.clone(), aside);
                 continue;
             }
-            match self.swap(&planned, &filled, complete_from) {
+            let before = self.versions.get(tag).copied();
+            let origin = self.origin(&planned, &graph, made_of.get(tag));
+            match self.swap(&planned, &filled, complete_from, origin) {
                 Ok(()) => {
+                    let by = Some(planned.plan.fingerprint.clone());
+                    match before {
+                        Some(version) => replaced.push(Replaced { tag: tag.clone(), version, by }),
+                        None => self.dataflow.remove_tag(tag),
+                    }
                     self.aside.remove(tag);
                     self.attempts.remove(tag);
                     filled.dataflow.redirect(tag, Arc::clone(&planned.table));
-                    self.dataflow.remove_tag(tag);
-                    self.running.insert(tag.clone(), planned);
                     self.complete_from.insert(tag.clone(), complete_from);
                     self.lost.remove(tag);
+                    joining.push((tag.clone(), planned));
                 }
                 Err(DaemonError::Store(StoreError::Sink(error @ SinkError::Table { .. }))) => {
                     // The version that runs, if there is one, goes on.
@@ -251,6 +266,8 @@ impl Daemon {
                 Err(error) => return Err(error),
             }
         }
+        self.keep_replaced(replaced)?;
+        self.running.extend(joining);
         self.leave_old_layouts()?;
         crash_point("join.swapped");
         self.dataflow.absorb(filled.dataflow)?;
@@ -272,7 +289,8 @@ impl Daemon {
                 .sources()
                 .any(|(stream, _)| wanted.get(&stream.name).is_some_and(|wanted| wanted.columns != stream.columns))
         };
-        if !self.running.values().any(is_old) {
+        let is_kept_old = self.lay_kept_out(is_old)?;
+        if !is_kept_old && !self.running.values().any(is_old) {
             return Ok(());
         }
         let is_replaced = |name: &String, planned: &PlannedTag| {
@@ -300,6 +318,7 @@ impl Daemon {
             }
             plans.insert(name.clone(), Arc::clone(&running.plan));
         }
+        plans.extend(self.kept.iter().map(|(name, kept)| (name.clone(), Arc::clone(&kept.planned.plan))));
         Ok(self.dataflow.relay(&plans)?)
     }
 
@@ -308,9 +327,10 @@ impl Daemon {
         planned: &PlannedTag,
         filled: &Filled,
         complete_from: Option<i64>,
+        origin: Origin,
     ) -> Result<(), DaemonError> {
         let tag = planned.definition.name.clone();
-        let version = self.versions.get(&tag).map_or(1, |version| version + 1);
+        let version = self.next_version(&tag);
         let mut registration = self.registration(planned, version, complete_from)?;
         // It has read all that there was.
         registration.lost.clear();
@@ -328,8 +348,10 @@ impl Daemon {
             rows: filled.dataflow.rows(&tag),
         };
         let shadow = planned.shadow.table.clone();
-        self.store
-            .call("swap a table", move |sink| sink.swap_table(&shadow, &progress.tag, &progress, &registration))?;
+        self.store.call("swap a table", move |sink| {
+            sink.swap_table(&shadow, &progress.tag, &progress, &registration, &origin)
+        })?;
+        self.last_versions.insert(tag.clone(), version);
         self.versions.insert(tag, version);
         Ok(())
     }

@@ -22,11 +22,15 @@ impl Daemon {
             });
             let reading = |tag: &&String| reads([self.running[*tag].plan.as_ref()]).contains_key(&lost.stream);
             let tags: Vec<String> = self.running.keys().filter(reading).cloned().collect();
+            let of_kept = |kept: &&String| reads([self.kept[*kept].planned.plan.as_ref()]).contains_key(&lost.stream);
+            let kept: Vec<String> = self.kept.keys().filter(of_kept).cloned().collect();
             let Lost { stream, partition, first, next } = &lost;
             error!(
                 ?tags,
                 stream, partition, first, next, "{lost} were gone before they were read; their tags go on without them"
             );
+            // A table whose records go on being lost is none to go back to.
+            kept.iter().for_each(|name| self.give_kept_up(name, &format!("{lost} were gone before they were read")));
             for tag in tags {
                 add(self.lost.entry(tag.clone()).or_default(), lost.clone());
                 // All of them were written before now, whatever their times say.

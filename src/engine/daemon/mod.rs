@@ -13,6 +13,7 @@ mod memory;
 mod report;
 mod restore;
 mod tags;
+mod versions;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -20,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
 pub use self::claim::OtherDaemon;
 pub use self::error::DaemonError;
@@ -50,8 +51,6 @@ const MOST_PENDING_KEYS: usize = 1_000_000;
 const MOST_PENDING_BYTES: usize = 512 << 20;
 /// How often the status is written anew.
 const STATUS_INTERVAL: Duration = Duration::from_millis(250);
-/// How often it is looked for tables whose grace period is over.
-const RETIRED_INTERVAL: Duration = Duration::from_secs(600);
 /// When a tag is tried again whose surroundings failed it: doubled from the first wait to the last.
 const FIRST_RETRY: Duration = Duration::from_secs(5);
 const LAST_RETRY: Duration = Duration::from_secs(600);
@@ -118,6 +117,12 @@ struct Daemon {
     /// By tag, the records that its table lacks.
     lost: BTreeMap<String, Vec<Lost>>,
     versions: BTreeMap<String, u64>,
+    /// By tag, the highest number that a version had.
+    last_versions: BTreeMap<String, u64>,
+    /// The versions before, by their names in the dataflow.
+    kept: BTreeMap<String, versions::Kept>,
+    /// Versions that follow no more, with the reason, of which the store does not know yet.
+    given_up: Vec<(String, u64, String)>,
     intake: Intake,
     /// The next epoch takes watermarks further, whether or not anything arrives.
     watermarks_move: bool,
@@ -215,6 +220,9 @@ impl Daemon {
             complete_from: BTreeMap::new(),
             lost: BTreeMap::new(),
             versions: BTreeMap::new(),
+            last_versions: BTreeMap::new(),
+            kept: BTreeMap::new(),
+            given_up: Vec::new(),
             intake,
             watermarks_move: false,
             in_flight: None,
@@ -268,9 +276,7 @@ impl Daemon {
                 self.flush()?;
             }
             self.follow_checkpoints()?;
-            if self.last_retired.elapsed() >= RETIRED_INTERVAL {
-                self.drop_retired()?;
-            }
+            self.follow_versions()?;
             self.keep_state_limits();
             if self.last_status.elapsed() >= STATUS_INTERVAL {
                 self.try_again()?;
@@ -337,7 +343,7 @@ impl Daemon {
 
     /// Reads on from where the dataflow stands, the columns that its tags need.
     fn restart_intake(&mut self, until: Option<&Offsets>) -> Result<(), DaemonError> {
-        let reads = reads(self.running.values().map(|tag| tag.plan.as_ref()));
+        let reads = reads(self.plans());
         // The old sources have ended before the new ones begin: a broker need not serve both.
         self.intake = Intake::start(&self.world, &Default::default(), &Offsets::default(), None)?;
         self.intake = Intake::start(&self.world, &reads, &self.dataflow.offsets, until)?;
@@ -406,16 +412,6 @@ impl Daemon {
                 let outcome = self.store.outcome(&in_flight)?;
                 self.committed(outcome);
             }
-        }
-        Ok(())
-    }
-
-    fn drop_retired(&mut self) -> Result<(), DaemonError> {
-        self.last_retired = Instant::now();
-        let grace = self.config.engine.grace_period;
-        let dropped = self.store.call("drop retired tables", move |sink| sink.drop_retired(grace))?;
-        if !dropped.is_empty() {
-            info!(?dropped, "retired tables whose grace period is over are dropped");
         }
         Ok(())
     }

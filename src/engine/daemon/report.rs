@@ -5,7 +5,9 @@ use std::time::Instant;
 
 use super::{Daemon, STATUS_INTERVAL};
 use crate::engine::intake::instant_of;
-use crate::engine::status::{FillStatus, OperatorStatus, PartitionStatus, Status, TagState, TagStatus, update};
+use crate::engine::status::{
+    FillStatus, OperatorStatus, PartitionStatus, RolledBack, Status, TagState, TagStatus, update,
+};
 use crate::operator::unique::Dropped;
 use crate::source::dead_letter::DeadLetterCount;
 
@@ -37,7 +39,10 @@ impl Daemon {
                 title: wanted.registration.title.clone(),
                 ..TagStatus::default()
             };
-            tags.insert(name.clone(), status);
+            let rollback = self.desired.rollbacks.get(name).filter(|rollback| rollback.holds_back());
+            let rolled_back =
+                rollback.map(|rollback| RolledBack { version: rollback.version, by: rollback.by.clone() });
+            tags.insert(name.clone(), TagStatus { rolled_back, ..status });
         }
         for (name, running) in &self.running {
             let status =
@@ -54,6 +59,7 @@ impl Daemon {
             status.complete_from = self.complete_from.get(name).copied().flatten();
             status.lost = self.lost.get(name).cloned().unwrap_or_default();
             status.plan.clone_from(&running.plan.fingerprint);
+            status.version = self.version_of(name);
             let operators = self.sizes.operators(name);
             status.operators = operators.map(|(node, rows, bytes)| OperatorStatus { node, rows, bytes }).collect();
             (status.state_rows, status.state_bytes) = self.sizes.of(name);
@@ -98,6 +104,7 @@ impl Daemon {
         let count = |count: fn(&Dropped) -> u64| -> BTreeMap<String, u64> {
             dropped.iter().map(|(stream, dropped)| (stream.to_string(), count(dropped))).collect()
         };
+        let kept = self.kept_status();
         let (resent, too_late) = (count(|dropped| dropped.resent), count(|dropped| dropped.too_late));
         let (epoch, clock, events, lag) = (self.dataflow.epoch, self.dataflow.clock, self.events, self.intake.lag());
         let pending = self.dataflow.pending_keys() as u64;
@@ -109,6 +116,7 @@ impl Daemon {
             (status.state_rows, status.state_bytes) = (state_rows, state_bytes);
             status.spilled_bytes = spilled_bytes;
             status.tags = tags.into_values().collect();
+            status.kept = kept;
             status.epoch = epoch;
             status.clock = clock / 1_000_000;
             status.events = events;

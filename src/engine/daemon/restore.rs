@@ -1,20 +1,23 @@
 //! The start: the last checkpoint, then in silence to exactly what the store holds.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::{error, info, warn};
 
 use super::tags::take_resumed;
+use super::versions::Kept;
 use super::{Daemon, DaemonError};
 use crate::crash_point::crash_point;
 use crate::delta::{Clock, Offsets, Watermarks};
-use crate::engine::checkpoint::{CheckpointError, Checkpoints, Manifest, OperatorFiles, Position, TagVersion};
-use crate::engine::desired::reads;
+use crate::engine::checkpoint::{CheckpointError, Checkpoints, Manifest, OperatorFiles, Position};
+use crate::engine::desired::{PlannedTag, reads};
 use crate::engine::intake::Intake;
 use crate::engine::status::{Phase, TagState, update};
+use crate::engine::versions::plan_versions;
 use crate::operator::OperatorError;
+use crate::sink::versions::Version;
 use crate::sink::{TagProgress, TagRegistration};
 use crate::source::remember_topics;
 
@@ -49,16 +52,76 @@ impl Daemon {
     /// Gives the files that the operators' state was loaded from.
     fn restore_state(&mut self, progress: Vec<TagProgress>) -> Result<Resting, DaemonError> {
         let registered = self.store.call("read registry", |sink| sink.registrations())?;
-        self.retire_forgotten(&registered)?;
-        for registered in registered {
+        let retired = self.retire_forgotten(&registered)?;
+        for registered in registered.into_iter().filter(|registered| !retired.contains(&registered.tag)) {
             self.versions.insert(registered.tag.clone(), registered.version);
             self.complete_from.insert(registered.tag.clone(), registered.complete_from);
             self.lost.insert(registered.tag, registered.lost);
         }
+        let versions = self.store.call("read versions", |sink| sink.versions())?;
+        for version in &versions {
+            let last = self.last_versions.entry(version.tag.clone()).or_default();
+            *last = version.version.max(*last);
+        }
+        let candidates = self.candidates(progress, &versions)?;
+        let resting_on = self.restore_candidates(&candidates)?;
+        let is_over = |version: &&Version| version.is_kept() && !self.kept.contains_key(&version.name());
+        let over = versions.iter().filter(is_over).map(|version| {
+            (version.tag.clone(), version.version, "its state was not to be had when the daemon started".to_string())
+        });
+        self.given_up.extend(over.collect::<Vec<_>>());
+        Ok(resting_on)
+    }
+
+    /// What the store's tables show that can be planned still: tags as they should be, those whose files have changed since
+    /// as they were, and the versions that were kept.
+    fn candidates(
+        &self,
+        progress: Vec<TagProgress>,
+        versions: &[Version],
+    ) -> Result<BTreeMap<String, Candidate>, DaemonError> {
+        let aside = self.store.call("read versions", |sink| sink.versions_aside())?;
+        let keeps = !self.config.engine.grace_period.is_zero();
+        let is_shown = |version: &&Version| {
+            let live = || progress.iter().any(|shown| shown.tag == version.tag);
+            let name = version.name();
+            let kept = || keeps && aside.iter().any(|(_, shown)| shown.tag == name);
+            if version.live_until.is_none() { live() } else { version.is_kept() && kept() }
+        };
+        let stored: Vec<&Version> = versions.iter().filter(is_shown).collect();
+        let is_as_it_should = |version: &Version| {
+            let wanted = self.desired.tags.get(&version.tag);
+            version.live_until.is_none() && wanted.is_some_and(|wanted| wanted.plan.fingerprint == version.fingerprint)
+        };
+        let changed = stored.iter().copied().filter(|version| !is_as_it_should(version));
+        let plans = plan_versions(&self.desired.project, changed);
+        let mut candidates = BTreeMap::new();
+        for progress in progress {
+            let of_plan = |planned: &&PlannedTag| planned.plan.fingerprint == progress.fingerprint;
+            let version = self.versions.get(&progress.tag).copied().unwrap_or_default();
+            let live = stored.iter().find(|live| live.tag == progress.tag && live.live_until.is_none());
+            let stored = live.and_then(|live| plans.get(&live.name()));
+            let wanted = self.desired.tags.get(&progress.tag).filter(of_plan);
+            let Some(planned) = wanted.or(stored.filter(of_plan)).cloned() else { continue };
+            let tag = progress.tag.clone();
+            candidates.insert(tag.clone(), Candidate { tag, version, planned, progress, kept: None });
+        }
+        for (table, progress) in aside {
+            let Some(known) = stored.iter().find(|known| known.name() == progress.tag) else { continue };
+            let Some(planned) = plans.get(&progress.tag).cloned() else { continue };
+            let kept = Kept::new(known, planned, &table);
+            let (name, planned) = (progress.tag.clone(), kept.planned.clone());
+            let (tag, version) = (known.tag.clone(), known.version);
+            candidates.insert(name, Candidate { tag, version, planned, progress, kept: Some(kept) });
+        }
+        Ok(candidates)
+    }
+
+    fn restore_candidates(&mut self, candidates: &BTreeMap<String, Candidate>) -> Result<Resting, DaemonError> {
         let mut was_away = false;
         // Without its checkpoints all tags would be filled anew: their place is waited for.
         let loaded = loop {
-            match self.load_newest(&progress) {
+            match self.load_newest(candidates) {
                 Err(DaemonError::Checkpoint(error)) if error.is_passing() => {
                     self.forget_all();
                     if !std::mem::replace(&mut was_away, true) {
@@ -86,7 +149,10 @@ impl Daemon {
     }
 
     /// Loads the newest checkpoint that is whole; `None` where none is, or where it is of no use.
-    fn load_newest(&mut self, progress: &[TagProgress]) -> Result<Option<(Manifest, ReplayTarget)>, DaemonError> {
+    fn load_newest(
+        &mut self,
+        candidates: &BTreeMap<String, Candidate>,
+    ) -> Result<Option<(Manifest, ReplayTarget)>, DaemonError> {
         let checkpoints = self.checkpoints.clone();
         let skip = |error: CheckpointError| match error {
             CheckpointError::Io { .. } => Err(error),
@@ -103,8 +169,8 @@ impl Daemon {
                     continue;
                 }
             };
-            let Some(target) = self.resumable(&manifest.position, progress)? else { return Ok(None) };
-            self.add_resumed(&manifest.position, &target)?;
+            let Some(target) = self.resumable(&manifest.position, candidates)? else { return Ok(None) };
+            self.add_resumed(&manifest.position, &target, candidates)?;
             match self.load_pieces(&checkpoints, &manifest) {
                 Ok(true) => return Ok(Some((manifest, target))),
                 Ok(false) => {
@@ -123,20 +189,28 @@ impl Daemon {
     }
 
     /// Adds the tags of a checkpoint, of which there is no state yet.
-    fn add_resumed(&mut self, position: &Position, target: &ReplayTarget) -> Result<(), DaemonError> {
+    fn add_resumed(
+        &mut self,
+        position: &Position,
+        target: &ReplayTarget,
+        candidates: &BTreeMap<String, Candidate>,
+    ) -> Result<(), DaemonError> {
         if !self.was_taken_here(position) {
             let state_dir = &self.config.engine.state_dir;
             info!(path = %state_dir.display(), "the checkpoint was taken beside another state directory");
             remember_topics(state_dir, &position.topics)
                 .map_err(|source| DaemonError::Io { what: state_dir.display().to_string(), source })?;
         }
-        for (tag, rows) in &target.rows {
-            let planned = &self.desired.tags[tag];
-            let beginnings = position.tags.get(tag).map(|tag| tag.beginnings.clone()).unwrap_or_default();
-            let added = self.dataflow.add_tag(&planned.table, tag, &planned.plan, *rows, &beginnings);
-            match added {
-                Ok(()) => drop(self.running.insert(tag.clone(), planned.clone())),
-                Err(fault) => self.set_aside(fault, TagState::Failed),
+        for name in &target.names {
+            let Some(Candidate { tag, version, planned, progress, kept }) = candidates.get(name) else { continue };
+            let known = position.version(tag, *version);
+            let beginnings = known.map(|known| known.beginnings.clone()).unwrap_or_default();
+            let added = self.dataflow.add_tag(&planned.table, name, &planned.plan, progress.rows, &beginnings);
+            match (added, kept) {
+                (Ok(()), Some(kept)) => drop(self.kept.insert(name.clone(), kept.clone())),
+                (Ok(()), None) => drop(self.running.insert(name.clone(), planned.clone())),
+                (Err(fault), Some(_)) => warn!(name, reason = fault.reason, "a version cannot be kept"),
+                (Err(fault), None) => self.set_aside(fault, TagState::Failed),
             }
         }
         Ok(())
@@ -158,26 +232,24 @@ impl Daemon {
         Ok(true)
     }
 
-    /// Retires the tables of tags whose files went while no daemon ran.
-    fn retire_forgotten(&mut self, registered: &[TagRegistration]) -> Result<(), DaemonError> {
+    /// Retires the tables of tags whose files went while no daemon ran; gives their names.
+    fn retire_forgotten(&mut self, registered: &[TagRegistration]) -> Result<BTreeSet<String>, DaemonError> {
         let known = |tag: &TagRegistration| {
-            self.desired
-                .project
-                .tags
-                .get(&tag.tag)
-                .map_or_else(|| self.config.root.join(&tag.file).exists(), |definition| definition.runs())
+            let defined = self.desired.project.tags.get(&tag.tag);
+            self.desired.tags.contains_key(&tag.tag)
+                || defined.map_or_else(|| self.config.root.join(&tag.file).exists(), |definition| definition.runs())
         };
-        let gone: Vec<String> = registered.iter().filter(|tag| !known(tag)).map(|tag| tag.tag.clone()).collect();
+        let gone: BTreeSet<String> = registered.iter().filter(|tag| !known(tag)).map(|tag| tag.tag.clone()).collect();
         if let Some(message) = self.too_many_gone(gone.len(), registered.len()) {
             error!(message);
             self.project_errors = vec![message];
-            return Ok(());
+            return Ok(BTreeSet::new());
         }
-        for tag in gone {
+        for tag in &gone {
             info!(tag, "the tag's file is gone; its table is retired");
-            self.retire(tag)?;
+            self.retire(tag.clone())?;
         }
-        Ok(())
+        Ok(gone)
     }
 
     /// True where what lies in the state directory goes with a checkpoint.
@@ -186,24 +258,24 @@ impl Daemon {
     }
 
     /// The tags whose state and table belong together, and where their tables are.
-    fn resumable(&self, saved: &Position, progress: &[TagProgress]) -> Result<Option<ReplayTarget>, DaemonError> {
+    fn resumable(
+        &self,
+        saved: &Position,
+        candidates: &BTreeMap<String, Candidate>,
+    ) -> Result<Option<ReplayTarget>, DaemonError> {
         let mut groups: BTreeMap<u64, ReplayTarget> = BTreeMap::new();
-        for progress in progress {
-            let Some(planned) = self.desired.tags.get(&progress.tag) else { continue };
+        for (name, Candidate { tag, version, planned, progress, .. }) in candidates {
             let fingerprint = &planned.plan.fingerprint;
             // A table that was filled again since goes with other state.
-            let is_known = |known: &TagVersion| {
-                known.plan == *fingerprint && self.versions.get(&progress.tag) == Some(&known.version)
-            };
-            let is_known = saved.tags.get(&progress.tag).is_some_and(is_known);
+            let is_known = saved.version(tag, *version).is_some_and(|known| known.plan == *fingerprint);
             // The log that its offsets count is not here.
             let is_elsewhere =
                 !self.was_taken_here(saved) && planned.plan.sources().any(|(stream, _)| stream.kind.is_outside());
             if is_elsewhere {
-                info!(tag = progress.tag, "the tag reads a table outside, whose log is elsewhere; it is filled anew");
+                info!(tag = name, "the tag reads a table outside, whose log is elsewhere; it is filled anew");
                 continue;
             }
-            if !is_known || progress.fingerprint != *fingerprint || progress.epoch < saved.epoch {
+            if !is_known || progress.epoch < saved.epoch {
                 continue;
             }
             let table = Arc::clone(&planned.table);
@@ -217,14 +289,14 @@ impl Daemon {
             for (partition, next) in &progress.offsets.0 {
                 group.offsets.advance(partition, *next);
             }
-            group.rows.insert(progress.tag.clone(), progress.rows);
+            group.names.insert(name.clone());
         }
         // Tags that were committed together are at one epoch; the few that are not are filled anew.
-        Ok(groups.into_values().max_by_key(|group| group.rows.len()))
+        Ok(groups.into_values().max_by_key(|group| group.names.len()))
     }
 
     fn replay(&mut self, target: &ReplayTarget) -> Result<(), DaemonError> {
-        let reads = reads(self.running.values().map(|tag| tag.plan.as_ref()));
+        let reads = reads(self.plans());
         let mut intake = Intake::start(&self.world, &reads, &self.dataflow.offsets, Some(&target.offsets))?;
         let mut rows = 0;
         while !intake.is_finished() {
@@ -278,12 +350,23 @@ impl Daemon {
 
     fn forget_all(&mut self) {
         let epoch = self.dataflow.epoch;
-        for tag in std::mem::take(&mut self.running).into_keys() {
+        let kept = std::mem::take(&mut self.kept).into_keys();
+        for tag in std::mem::take(&mut self.running).into_keys().chain(kept) {
             self.dataflow.remove_tag(&tag);
         }
         self.dataflow.offsets = Offsets::default();
         self.dataflow.epoch = epoch;
     }
+}
+
+/// A table whose state may be in a checkpoint.
+struct Candidate {
+    tag: String,
+    version: u64,
+    planned: PlannedTag,
+    progress: TagProgress,
+    /// Set for one that is not live.
+    kept: Option<Kept>,
 }
 
 /// Where the store's tables are: the end of a replay.
@@ -293,6 +376,6 @@ struct ReplayTarget {
     clock: Clock,
     watermarks: Watermarks,
     offsets: Offsets,
-    /// Tags with the rows in their tables.
-    rows: BTreeMap<String, u64>,
+    /// Tags and kept versions by their names in the dataflow.
+    names: BTreeSet<String>,
 }

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use tracing::{error, info, warn};
 
+use super::versions::Replaced;
 use super::{Aside, Daemon, DaemonError, FIRST_RETRY, LAST_RETRY, STREAM_RETRY};
 use crate::diagnostic::Diagnostic;
 use crate::engine::dataflow::TagFault;
@@ -42,12 +43,18 @@ impl Daemon {
         if !self.sizes.count(&self.dataflow.graph) {
             return;
         }
-        let known = |tag: &str| self.desired.tags.get(tag).or_else(|| self.running.get(tag));
+        let known = |tag: &str| {
+            let kept = self.kept.get(tag).map(|kept| &kept.planned);
+            self.desired.tags.get(tag).or_else(|| self.running.get(tag)).or(kept)
+        };
         let faults = self.sizes.over_limit(|tag| known(tag)?.state_limit);
         self.faults(faults);
     }
 
     pub(super) fn set_aside(&mut self, fault: TagFault, state: TagState) {
+        if self.kept.contains_key(&fault.tag) {
+            return self.give_kept_up(&fault.tag, &fault.reason);
+        }
         error!(tag = fault.tag, reason = fault.reason, "the tag is set aside; the others go on");
         self.dataflow.remove_tag(&fault.tag);
         let known = self.running.remove(&fault.tag);
@@ -65,6 +72,7 @@ impl Daemon {
                 wanted.plan.fingerprint == aside.fingerprint && wanted.state_limit == aside.state_limit
             })
         });
+        self.return_to_kept()?;
         if let Some(fill) = &self.fill {
             // The same tags over the same columns; one that has failed meanwhile is no reason to begin anew.
             let still = |(name, planned): (&String, &PlannedTag)| {
@@ -159,7 +167,7 @@ impl Daemon {
         registration.version = version;
         registration.complete_from = complete_from;
         registration.lost = self.lost.get(&registration.tag).cloned().unwrap_or_default();
-        registration.git_commit = git_commit(&self.config.root, &registration.file);
+        registration.git_commit = git_commit(&self.config.root, &registration.file).map(|commit| commit.hash);
         let table = Arc::clone(&planned.table);
         let types = self.store.call("name column types", move |sink| sink.column_types(&table))?;
         for (column, sql_type) in registration.columns.iter_mut().zip(types) {
@@ -232,6 +240,7 @@ impl Daemon {
             })
             .collect();
         self.desired = desired;
+        self.forget_rollbacks();
         for wanted in metadata {
             self.update_metadata(&wanted)?;
         }
@@ -296,13 +305,13 @@ impl Daemon {
                 continue;
             }
             self.settle()?;
-            self.dataflow.remove_tag(&tag);
-            self.running.remove(&tag);
-            self.versions.remove(&tag);
+            info!(tag, "the tag's file is gone; its table is retired");
+            self.retire(tag.clone())?;
+            if let Some(version) = self.versions.remove(&tag) {
+                self.keep_replaced(vec![Replaced { tag: tag.clone(), version, by: None }])?;
+            }
             self.complete_from.remove(&tag);
             self.lost.remove(&tag);
-            info!(tag, "the tag's file is gone; its table is retired");
-            self.retire(tag)?;
         }
         Ok(())
     }

@@ -171,7 +171,9 @@ fn histories(engine: &EngineConfig) -> BTreeMap<(String, String), Offsets> {
     // The newest first. What cannot be read is the daemon's to tell, and stands for a history from its first record on.
     let manifests = checkpoints.and_then(|checkpoints| checkpoints.manifests()).unwrap_or_default();
     for manifest in manifests.into_iter().flatten() {
-        for (tag, version) in manifest.position.tags {
+        for (name, version) in manifest.position.tags {
+            // A version that is kept beside its tag may be live by now.
+            let tag = name.split('@').next().unwrap_or(&name).to_string();
             histories.entry((tag, version.plan)).or_insert(version.beginnings);
         }
     }

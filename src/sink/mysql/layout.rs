@@ -16,16 +16,17 @@ const CHAR_BYTES: usize = 4;
 const LENGTH_BYTES: usize = 2;
 
 /// Columns that older layouts lack: table, column, type.
-pub(super) const LATER_COLUMNS: [(&str, &str, &str); 5] = [
+pub(super) const LATER_COLUMNS: [(&str, &str, &str); 6] = [
     ("_tagflow_progress", "watermarks", "LONGTEXT"),
     ("_tagflow_tags", "true_offsets", "LONGTEXT"),
     ("_tagflow_tags", "event_time", "DATETIME(3)"),
     ("_tagflow_meta", "store_id", "VARCHAR(32)"),
     ("_tagflow_tags", "lost_records", "LONGTEXT"),
+    ("_tagflow_pending", "origin", "LONGTEXT"),
 ];
 
 /// The `_tagflow_*` tables; see [`registry`](crate::sink::registry) for their meaning.
-pub(super) const META_TABLES: [&str; 7] = [
+pub(super) const META_TABLES: [&str; 8] = [
     "CREATE TABLE IF NOT EXISTS `_tagflow_meta` (
         `id` TINYINT NOT NULL PRIMARY KEY, `layout` BIGINT UNSIGNED NOT NULL, `generation` BIGINT UNSIGNED NOT NULL,
         `next_retired` BIGINT UNSIGNED NOT NULL, `store_id` VARCHAR(32) NULL
@@ -61,8 +62,16 @@ pub(super) const META_TABLES: [&str; 7] = [
     ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin COMMENT='tagflow: tables kept aside for a while (UTC)'",
     "CREATE TABLE IF NOT EXISTS `_tagflow_pending` (
         `live` VARCHAR(64) NOT NULL PRIMARY KEY, `filled` VARCHAR(64) NULL, `retired` VARCHAR(64) NULL,
-        `tag` VARCHAR(64) NOT NULL, `progress` LONGTEXT NULL, `registration` LONGTEXT NULL
+        `tag` VARCHAR(64) NOT NULL, `progress` LONGTEXT NULL, `registration` LONGTEXT NULL, `origin` LONGTEXT NULL
     ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin COMMENT='tagflow: renames that were begun'",
+    "CREATE TABLE IF NOT EXISTS `_tagflow_versions` (
+        `tag` VARCHAR(64) NOT NULL, `period` BIGINT UNSIGNED NOT NULL, `version` BIGINT UNSIGNED NOT NULL,
+        `fingerprint` VARCHAR(255) NOT NULL, `git_commit` VARCHAR(64) NULL, `author` TEXT NULL,
+        `reason` LONGTEXT NOT NULL, `files` LONGTEXT NULL, `live_from` DATETIME(3) NOT NULL,
+        `live_until` DATETIME(3) NULL, `table_name` VARCHAR(64) NULL, `ended` LONGTEXT NULL,
+        `complete_from` DATETIME(3) NULL, `lost_records` LONGTEXT NULL, PRIMARY KEY (`tag`, `period`)
+    ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin
+      COMMENT='tagflow: which version of each tag was live when (UTC)'",
 ];
 
 /// One column as it is declared.

@@ -10,7 +10,7 @@ use chrono_tz::Tz;
 use super::encode::{quote_optional, quote_row, quote_text};
 use super::server::Session;
 use super::{Store, layout, number};
-use crate::sink::registry::{self, COLUMN_COLUMNS, PROGRESS_COLUMNS, TAG_COLUMNS, is_shadow};
+use crate::sink::registry::{self, COLUMN_COLUMNS, PROGRESS_COLUMNS, TAG_COLUMNS, is_live};
 use crate::sink::{SinkError, TagProgress, TagRegistration};
 
 impl Store {
@@ -67,7 +67,7 @@ pub(super) async fn write_progress(
     session.execute(upsert_sql("_tagflow_progress", &PROGRESS_COLUMNS, &rows), None).await?;
 
     let live: Vec<&TagProgress> =
-        written.iter().filter(|(_, table)| !is_shadow(table)).map(|(progress, _)| *progress).collect();
+        written.iter().filter(|(progress, table)| is_live(progress, table)).map(|(progress, _)| *progress).collect();
     if live.is_empty() {
         return Ok(());
     }

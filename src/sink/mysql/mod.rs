@@ -17,6 +17,7 @@ mod server;
 mod shown;
 pub mod swap;
 mod try_out;
+mod versions;
 mod write;
 
 use std::collections::BTreeMap;
@@ -37,8 +38,9 @@ use super::cells::wall_time_text;
 use super::keys::{KeyLimit, fit_keys};
 use super::lease::{Claim, Opened};
 use super::read_back::{RawCell, table_from_cells, text_row, value_count};
-use super::registry::{self, COLUMN_COLUMNS, TAG_COLUMNS, is_shadow};
+use super::registry::{self, COLUMN_COLUMNS, TAG_COLUMNS, is_live};
 use super::types::StoreType;
+use super::versions::{Origin, Version};
 use super::{
     CommitStats, Keep, Shown, Sink, SinkColumn, SinkError, TagChanges, TagProgress, TagRegistration, TagTable, TextRow,
 };
@@ -168,9 +170,10 @@ impl Sink for MysqlSink {
         live: &str,
         progress: &TagProgress,
         registration: &TagRegistration,
+        origin: &Origin,
     ) -> Result<(), SinkError> {
         self.store.confirmed.retain(|(_, table), _| table != filled && table != live);
-        self.run(async |store| store.swap_table(filled, live, progress, registration).await)?;
+        self.run(async |store| store.swap_table(filled, live, progress, registration, origin).await)?;
         self.store.confirmed.insert((progress.tag.clone(), live.to_string()), progress.epoch);
         Ok(())
     }
@@ -178,6 +181,18 @@ impl Sink for MysqlSink {
     fn retire_table(&mut self, tag: &str) -> Result<(), SinkError> {
         self.store.confirmed.retain(|(confirmed, _), _| confirmed != tag);
         self.run(async |store| store.retire_table(tag).await)
+    }
+
+    fn versions_aside(&mut self) -> Result<Vec<(String, TagProgress)>, SinkError> {
+        self.run(async |store| store.versions_aside().await)
+    }
+
+    fn versions(&mut self) -> Result<Vec<Version>, SinkError> {
+        self.run(async |store| store.versions().await)
+    }
+
+    fn give_version_up(&mut self, tag: &str, version: u64, reason: &str) -> Result<(), SinkError> {
+        self.run(async |store| store.give_version_up(tag, version, reason).await)
     }
 
     fn drop_retired(&mut self, grace: Duration) -> Result<Vec<String>, SinkError> {
@@ -377,7 +392,8 @@ impl Store {
     async fn progress(&mut self) -> Result<Vec<TagProgress>, SinkError> {
         let session = self.session().await?;
         let progress = committed_progress(session).await?;
-        Ok(progress.into_iter().filter(|((_, table), _)| !is_shadow(table)).map(|(_, progress)| progress).collect())
+        let live = progress.into_iter().filter(|((_, table), progress)| is_live(progress, table));
+        Ok(live.map(|(_, progress)| progress).collect())
     }
 
     async fn create_table(&mut self, table: &TagTable) -> Result<(), SinkError> {

@@ -5,7 +5,7 @@
 //!
 //! 1. A transaction writes what is about to happen into `_tagflow_pending`.
 //! 2. `RENAME TABLE` moves the live table aside and the filled one in its place; the server does both or none.
-//! 3. A transaction writes progress, registration and the retired table, and takes the pending row out.
+//! 3. A transaction writes progress, registration, version and the retired table, and takes the pending row out.
 //!
 //! After a crash `open` looks at each pending row. The name that was to be renamed away (the filled table, or the live
 //! one of a tag that goes) is still there: the rename did not happen and the row is dropped, the caller does it again.
@@ -17,9 +17,10 @@ use std::time::Duration;
 use super::encode::{quote_name, quote_text};
 use super::meta::{committed_progress, write_progress, write_registrations};
 use super::server::Session;
-use super::{Store, number, optional_literal};
+use super::{Store, number, optional_literal, versions};
 use crate::crash_point::crash_point;
 use crate::sink::registry::retired_table;
+use crate::sink::versions::Origin;
 use crate::sink::{SinkError, TagProgress, TagRegistration, shadow_table};
 
 /// A row of `_tagflow_pending`.
@@ -33,6 +34,7 @@ struct Pending {
     tag: String,
     progress: Option<TagProgress>,
     registration: Option<TagRegistration>,
+    origin: Option<Origin>,
 }
 
 impl Store {
@@ -42,6 +44,7 @@ impl Store {
         live: &str,
         progress: &TagProgress,
         registration: &TagRegistration,
+        origin: &Origin,
     ) -> Result<(), SinkError> {
         self.exclusive(async |store| {
             // The rename may have been carried out although its answer was lost: then this finishes the same swap.
@@ -71,6 +74,7 @@ impl Store {
                     tag: progress.tag.clone(),
                     progress: Some(progress.clone()),
                     registration: Some(registration.clone()),
+                    origin: Some(origin.clone()),
                 })
                 .await
         })
@@ -84,7 +88,12 @@ impl Store {
             let shadow = shadow_table(tag);
             session.execute(format!("DROP TABLE IF EXISTS {}", quote_name(&shadow)), Some(&shadow)).await?;
             if !table_exists(session, tag).await? {
-                return store.transaction(async |session| forget_tag(session, tag).await).await;
+                return store
+                    .transaction(async |session| {
+                        versions::end(session, tag, None).await?;
+                        forget_tag(session, tag).await
+                    })
+                    .await;
             }
             let retired = store.next_retired_name(tag).await?;
             store
@@ -95,6 +104,7 @@ impl Store {
                     tag: tag.to_string(),
                     progress: None,
                     registration: None,
+                    origin: None,
                 })
                 .await
         })
@@ -118,8 +128,7 @@ impl Store {
                     Err(SinkError::Unavailable { .. }) if !session.broken => continue,
                     other => other?,
                 }
-                let forget = format!("DELETE FROM `_tagflow_retired` WHERE `table_name` = {}", quote_text(&table));
-                session.execute(forget, None).await?;
+                versions::forget_table(session, &table).await?;
                 dropped.push(table);
             }
             Ok(dropped)
@@ -151,15 +160,17 @@ impl Store {
         let progress = pending.progress.as_ref().map(|progress| serde_json::to_string(progress).unwrap_or_default());
         let registration =
             pending.registration.as_ref().map(|registration| serde_json::to_string(registration).unwrap_or_default());
+        let origin = pending.origin.as_ref().map(|origin| serde_json::to_string(origin).unwrap_or_default());
         let insert = format!(
-            "INSERT INTO `_tagflow_pending` (`live`, `filled`, `retired`, `tag`, `progress`, `registration`) \
-             VALUES ({}, {}, {}, {}, {}, {})",
+            "INSERT INTO `_tagflow_pending` (`live`, `filled`, `retired`, `tag`, `progress`, `registration`, `origin`) \
+             VALUES ({}, {}, {}, {}, {}, {}, {})",
             quote_text(&pending.live),
             optional_literal(pending.filled.as_ref()),
             optional_literal(pending.retired.as_ref()),
             quote_text(&pending.tag),
             optional_literal(progress.as_ref()),
-            optional_literal(registration.as_ref())
+            optional_literal(registration.as_ref()),
+            optional_literal(origin.as_ref())
         );
         let count = "UPDATE `_tagflow_meta` SET `next_retired` = `next_retired` + 1 WHERE `id` = 1";
         self.transaction(async |session| {
@@ -173,18 +184,9 @@ impl Store {
     async fn finish_rename(&mut self, pending: &Pending) -> Result<(), SinkError> {
         let zone = self.zone;
         self.transaction(async |session| {
-            if let Some(retired) = &pending.retired {
-                let keep = format!(
-                    "INSERT INTO `_tagflow_retired` (`table_name`, `tag`, `retired_at`) \
-                     VALUES ({}, {}, UTC_TIMESTAMP(3))",
-                    quote_text(retired),
-                    quote_text(&pending.tag)
-                );
-                session.execute(keep, None).await?;
-            }
+            versions::end(session, &pending.tag, pending.retired.as_deref()).await?;
             if let Some(filled) = &pending.filled {
-                let forget = format!("DELETE FROM `_tagflow_progress` WHERE `table_name` = {}", quote_text(filled));
-                session.execute(forget, None).await?;
+                versions::forget_table(session, filled).await?;
             } else {
                 forget_tag(session, &pending.tag).await?;
             }
@@ -193,6 +195,11 @@ impl Store {
             }
             if let Some(progress) = &pending.progress {
                 write_progress(session, &[(progress, &pending.live)], zone).await?;
+            }
+            if let (Some(progress), Some(registration), Some(origin)) =
+                (&pending.progress, &pending.registration, &pending.origin)
+            {
+                versions::begin(session, progress, registration, origin).await?;
             }
             drop_pending(session, &pending.live).await
         })
@@ -203,7 +210,9 @@ impl Store {
     pub(super) async fn finish_renames(&mut self) -> Result<(), SinkError> {
         let session = self.session().await?;
         let rows = session
-            .texts("SELECT `live`, `filled`, `retired`, `tag`, `progress`, `registration` FROM `_tagflow_pending`")
+            .texts(
+                "SELECT `live`, `filled`, `retired`, `tag`, `progress`, `registration`, `origin` FROM `_tagflow_pending`",
+            )
             .await?;
         for row in rows {
             let pending = self.pending_from(row)?;
@@ -223,7 +232,7 @@ impl Store {
         let mut row = row.into_iter();
         let mut next = || row.next().flatten();
         let (live, filled, retired, tag) = (next(), next(), next(), next());
-        let (progress, registration) = (next(), next());
+        let (progress, registration, origin) = (next(), next(), next());
         Ok(Pending {
             live: live.unwrap_or_default(),
             filled,
@@ -231,6 +240,7 @@ impl Store {
             tag: tag.unwrap_or_default(),
             progress: progress.map(|text| serde_json::from_str(&text)).transpose().map_err(broken)?,
             registration: registration.map(|text| serde_json::from_str(&text)).transpose().map_err(broken)?,
+            origin: origin.map(|text| serde_json::from_str(&text)).transpose().map_err(broken)?,
         })
     }
 

@@ -33,6 +33,11 @@ pub(super) const META_TABLES: &str = "
     CREATE TABLE IF NOT EXISTS _tagflow_retired (
         table_name TEXT NOT NULL PRIMARY KEY, tag TEXT NOT NULL, retired_at TEXT NOT NULL
     ) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS _tagflow_versions (
+        tag TEXT NOT NULL, period INTEGER NOT NULL, version INTEGER NOT NULL, fingerprint TEXT NOT NULL,
+        git_commit TEXT, author TEXT, reason TEXT NOT NULL, files TEXT, live_from TEXT NOT NULL, live_until TEXT,
+        table_name TEXT, ended TEXT, complete_from TEXT, lost_records TEXT, PRIMARY KEY (tag, period)
+    ) WITHOUT ROWID;
 ";
 
 /// What makes the tables of an older layout those of this one: the layout that lacks it, and how it is added.

@@ -7,7 +7,8 @@ use chrono_tz::Tz;
 use rusqlite::{Transaction, params_from_iter};
 
 use super::layout::{quote_name, upsert_sql};
-use crate::sink::registry::{self, COLUMN_COLUMNS, PROGRESS_COLUMNS, TAG_COLUMNS, is_shadow};
+use super::versions;
+use crate::sink::registry::{self, COLUMN_COLUMNS, PROGRESS_COLUMNS, TAG_COLUMNS, is_live};
 use crate::sink::{TagProgress, TagRegistration};
 
 /// The progress of one table, and what the registry shows of it.
@@ -20,7 +21,7 @@ pub(super) fn write_progress(
     let row = registry::progress_row(progress, table);
     let sql = upsert_sql("_tagflow_progress", &PROGRESS_COLUMNS, "tag, table_name");
     transaction.prepare_cached(&sql)?.execute(params_from_iter(row))?;
-    if !is_shadow(table) {
+    if is_live(progress, table) {
         let [true_at, true_offsets, event_time] = registry::truth(progress, zone);
         transaction
             .prepare_cached(
@@ -63,7 +64,7 @@ pub(super) fn already_at(
 /// Renames the live table, where there is one, to a retired one.
 pub(super) fn set_aside(transaction: &Transaction<'_>, live: &str, tag: &str) -> Result<(), rusqlite::Error> {
     if !table_exists(transaction, live)? {
-        return Ok(());
+        return versions::end(transaction, tag, None);
     }
     let number: u64 = transaction.query_row(
         "UPDATE _tagflow_meta SET next_retired = next_retired + 1 WHERE id = 1 RETURNING next_retired - 1",
@@ -72,12 +73,7 @@ pub(super) fn set_aside(transaction: &Transaction<'_>, live: &str, tag: &str) ->
     )?;
     let retired = registry::retired_table(tag, number);
     rename(transaction, live, &retired)?;
-    transaction.execute(
-        "INSERT INTO _tagflow_retired (table_name, tag, retired_at) \
-         VALUES (?1, ?2, strftime('%Y-%m-%d %H:%M:%f', 'now'))",
-        [retired.as_str(), tag],
-    )?;
-    Ok(())
+    versions::end(transaction, tag, Some(&retired))
 }
 
 pub(super) fn rename(transaction: &Transaction<'_>, from: &str, to: &str) -> Result<(), rusqlite::Error> {

@@ -10,6 +10,7 @@
 
 mod layout;
 mod meta;
+mod versions;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,7 +26,8 @@ use super::cells::{Cell, CellReader, wall_time_text};
 use super::keys::{KeyLimit, fit_keys};
 use super::lease::{Claim, Ends, Holder, Opened, Owner, random_name};
 use super::read_back::{KeptRows, RawCell, table_from_cells, text_row, value_count};
-use super::registry::{self, COLUMN_COLUMNS, PROGRESS_COLUMNS, TAG_COLUMNS, Texts, is_shadow};
+use super::registry::{self, COLUMN_COLUMNS, PROGRESS_COLUMNS, TAG_COLUMNS, Texts, is_live};
+use super::versions::{Origin, VERSION_COLUMNS, Version, is_version_name, versions_from};
 use super::{
     CommitStats, Keep, Shown, Sink, SinkColumn, SinkError, TagChanges, TagProgress, TagRegistration, TagTable, TextRow,
 };
@@ -166,6 +168,13 @@ impl SqliteSink {
         Ok(value)
     }
 
+    /// Of every table, with its name.
+    fn committed_progress(&mut self) -> Result<Vec<(String, TagProgress)>, SinkError> {
+        let sql = format!("SELECT {} FROM _tagflow_progress ORDER BY tag, table_name", PROGRESS_COLUMNS.join(", "));
+        let rows = self.texts(&sql)?.into_iter().map(registry::progress_from);
+        rows.collect::<Result<_, _>>().map_err(|message| Store(&self.path).setup(message))
+    }
+
     fn texts(&mut self, sql: &str) -> Result<Vec<Texts>, SinkError> {
         let connection = self.connect()?;
         let rows = read_rows(connection, sql, &[]);
@@ -227,15 +236,8 @@ impl Sink for SqliteSink {
     }
 
     fn progress(&mut self) -> Result<Vec<TagProgress>, SinkError> {
-        let sql = format!("SELECT {} FROM _tagflow_progress ORDER BY tag, table_name", PROGRESS_COLUMNS.join(", "));
-        let mut progress = Vec::new();
-        for row in self.texts(&sql)? {
-            let (table, row) = registry::progress_from(row).map_err(|message| Store(&self.path).setup(message))?;
-            if !is_shadow(&table) {
-                progress.push(row);
-            }
-        }
-        Ok(progress)
+        let committed = self.committed_progress()?.into_iter();
+        Ok(committed.filter(|(table, progress)| is_live(progress, table)).map(|(_, progress)| progress).collect())
     }
 
     fn create_table(&mut self, table: &TagTable) -> Result<(), SinkError> {
@@ -281,6 +283,7 @@ impl Sink for SqliteSink {
         live: &str,
         progress: &TagProgress,
         registration: &TagRegistration,
+        origin: &Origin,
     ) -> Result<(), SinkError> {
         let zone = self.zone;
         self.transaction(|transaction, store| {
@@ -295,11 +298,10 @@ impl Sink for SqliteSink {
             }
             set_aside(transaction, live, &progress.tag).map_err(store.error(live))?;
             rename(transaction, filled, live).map_err(store.error(filled))?;
-            transaction
-                .execute("DELETE FROM _tagflow_progress WHERE table_name = ?1", [filled])
-                .map_err(store.error(None))?;
+            versions::forget_table(transaction, filled).map_err(store.error(None))?;
             write_registration(transaction, registration, zone).map_err(store.error(None))?;
-            write_progress(transaction, progress, live, zone).map_err(store.error(None))
+            write_progress(transaction, progress, live, zone).map_err(store.error(None))?;
+            versions::begin(transaction, progress, registration, origin).map_err(store.error(None))
         })
     }
 
@@ -313,6 +315,23 @@ impl Sink for SqliteSink {
                 transaction.execute(&forget, [tag]).map_err(store.error(None))?;
             }
             Ok(())
+        })
+    }
+
+    fn versions_aside(&mut self) -> Result<Vec<(String, TagProgress)>, SinkError> {
+        let committed = self.committed_progress()?.into_iter();
+        Ok(committed.filter(|(_, progress)| is_version_name(&progress.tag)).collect())
+    }
+
+    fn versions(&mut self) -> Result<Vec<Version>, SinkError> {
+        let sql = format!("SELECT {} FROM _tagflow_versions ORDER BY tag, period", VERSION_COLUMNS.join(", "));
+        let rows = self.texts(&sql)?;
+        versions_from(rows, self.zone).map_err(|message| Store(&self.path).setup(message))
+    }
+
+    fn give_version_up(&mut self, tag: &str, version: u64, reason: &str) -> Result<(), SinkError> {
+        self.transaction(|transaction, store| {
+            versions::give_up(transaction, tag, version, reason).map_err(store.error(None))
         })
     }
 
@@ -330,9 +349,7 @@ impl Sink for SqliteSink {
             for table in &due {
                 let drop = format!("DROP TABLE IF EXISTS {}", quote_name(table));
                 transaction.execute(&drop, []).map_err(store.error(table.as_str()))?;
-                transaction
-                    .execute("DELETE FROM _tagflow_retired WHERE table_name = ?1", [table])
-                    .map_err(store.error(None))?;
+                versions::forget_table(transaction, table).map_err(store.error(None))?;
             }
             Ok(due)
         })

@@ -54,7 +54,14 @@ fn view_of_another_program_follows_the_tag_over_a_swap() {
     other.execute_batch("CREATE VIEW flagged AS SELECT COUNT(*) AS users FROM flags").unwrap();
     sink.create_table(&filled).unwrap();
     sink.commit(&[changes(&filled, &rows, &none(&live, &rows), 1)]).unwrap();
-    sink.swap_table(&filled.table, "flags", &progress("flags", 1, 8), &contract::register("flags", 1)).unwrap();
+    sink.swap_table(
+        &filled.table,
+        "flags",
+        &progress("flags", 1, 8),
+        &contract::register("flags", 1),
+        &contract::origin(),
+    )
+    .unwrap();
     let users: i64 = other.query_row("SELECT users FROM flagged", [], |row| row.get(0)).unwrap();
     assert_eq!(users, 8);
 }
