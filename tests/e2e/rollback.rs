@@ -132,9 +132,8 @@ fn crash_at_any_step_of_going_back_leaves_both_versions_right() {
     fs::write(shop.path("tags/spent.sql"), spent("10 * SUM(amount)")).unwrap();
     until_version(&mut daemon, 2, &[1]);
     daemon.interrupt();
-    let mut sum = 5;
     let points = ["return.settled", "rename.begun", "rename.renamed", "rename.finished", "return.swapped"];
-    for (number, point) in points.into_iter().enumerate() {
+    for (number, point) in (0_i64..).zip(points) {
         let (live, kept) = if number % 2 == 0 { (1, 2) } else { (2, 1) };
         // Without a daemon it counts from the next start on.
         let (done, told) = roll_back(&shop);
@@ -142,8 +141,8 @@ fn crash_at_any_step_of_going_back_leaves_both_versions_right() {
         shop.environment = vec![("TAGFLOW_CRASH_AT".to_string(), point.to_string())];
         assert_eq!(shop.start().end(PATIENCE), -1, "it does not get to {point}: {}", shop.log());
         shop.environment.clear();
-        sum += 1;
         topic.write(0, &[order(1, 1)]);
+        let sum = 6 + number;
         let mut daemon = shop.start();
         until_version(&mut daemon, live, &[kept]);
         let of = |version: u64| vec![format!("1 {}", if version == 1 { sum } else { 10 * sum })];
