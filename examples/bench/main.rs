@@ -136,6 +136,7 @@ fn produce(brokers: &str, topic: &str, events: u64) -> Result<(), Failure> {
     let producer: ThreadedProducer<DefaultProducerContext> = ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .set("compression.type", "lz4")
+        .set("enable.idempotence", "true")
         .set("linger.ms", "50")
         .set("batch.num.messages", "50000")
         .set("queue.buffering.max.kbytes", "262144")

@@ -26,6 +26,7 @@ pub fn run(brokers: &str, store: &str, keys: u64) -> Result<(), Failure> {
     let producer: ThreadedProducer<DefaultProducerContext> = ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .set("compression.type", "lz4")
+        .set("enable.idempotence", "true")
         .set("linger.ms", "50")
         .create()?;
     let order = |user: i64| {

@@ -68,6 +68,7 @@ pub fn produce(
         let Some(kind) = ShopStream::named(name) else { continue };
         let mut client = ClientConfig::new();
         client.set("bootstrap.servers", brokers).set("linger.ms", "20").set("compression.type", "lz4");
+        client.set("enable.idempotence", "true");
         for (key, value) in properties {
             client.set(key, value.expose());
         }

@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rusqlite::Connection;
 use serde_json::{Value, json};
@@ -176,7 +175,7 @@ impl Orders {
         );
         let sql = "SELECT user_id, COUNT(*) AS orders, SUM(amount) AS spend FROM orders GROUP BY user_id";
         write("tags/spend.sql", sql.to_owned());
-        let producer = ClientConfig::new().set("bootstrap.servers", &brokers).create().unwrap();
+        let producer = crate::topic::producer(&brokers, &[]);
         Orders { folder, topic, producer, expected: BTreeMap::new(), written: 0 }
     }
 

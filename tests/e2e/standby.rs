@@ -33,8 +33,7 @@ impl Traffic {
         let (topic, store) = (topic.to_string(), shop.store.clone());
         let (one, other) = (Arc::clone(&stop), Arc::clone(&stop));
         let writer = std::thread::spawn(move || {
-            let producer: rdkafka::producer::BaseProducer =
-                rdkafka::ClientConfig::new().set("bootstrap.servers", crate::topic::brokers()).create().unwrap();
+            let producer = crate::topic::producer(&crate::topic::brokers(), &[]);
             let mut turns = 0;
             while !one.load(Ordering::SeqCst) {
                 let records: Vec<_> = (0..20).map(|user| (format!("{{\"user_id\": {user}}}"), None)).collect();

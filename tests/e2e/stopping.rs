@@ -100,8 +100,7 @@ fn silent_or_dead_broker_keeps_no_daemon_from_stopping() {
     let cluster = MockCluster::new(1).unwrap();
     cluster.create_topic("orders", 1, 1).unwrap();
     shop.kafka = cluster.bootstrap_servers();
-    let producer: rdkafka::producer::BaseProducer =
-        rdkafka::ClientConfig::new().set("bootstrap.servers", &shop.kafka).create().unwrap();
+    let producer = crate::topic::producer(&shop.kafka, &[]);
     send(&producer, "orders", 0, &orders(0..10));
     rdkafka::producer::Producer::flush(&producer, STOP).unwrap();
     let mut daemon = shop.start();

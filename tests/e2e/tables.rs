@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use mysql_async::prelude::Queryable;
-use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use crate::shop::{PATIENCE, Shop, environment, free_port};
@@ -44,7 +43,7 @@ impl World {
         let server = server.rsplit_once('/').unwrap().0.to_string();
         let id = format!("tables_{}_{}", std::process::id(), free_port());
         let kafka = environment("TAGFLOW_TEST_KAFKA");
-        let producer = ClientConfig::new().set("bootstrap.servers", &kafka).create().unwrap();
+        let producer = crate::topic::producer(&kafka, &[]);
         let folder = tempfile::tempdir().unwrap();
         for part in ["schemas", "tags", "data"] {
             fs::create_dir(folder.path().join(part)).unwrap();

@@ -52,12 +52,7 @@ impl Topic {
     }
 
     pub fn producer(&self, properties: &[(&str, &str)]) -> BaseProducer {
-        let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", &self.brokers);
-        for (name, value) in properties {
-            config.set(*name, *value);
-        }
-        config.create().unwrap()
+        producer(&self.brokers, properties)
     }
 
     /// Lets the records of a partition go before an offset, as retention does.
@@ -80,6 +75,17 @@ impl Drop for Topic {
         // A topic that is left behind harms no other test.
         let _ = block_on(self.admin.delete_topics(&[&self.name], &AdminOptions::new()));
     }
+}
+
+/// A producer of which every record arrives once and in order. A plain one sends a batch again, behind the next, when its
+/// partition had no leader yet.
+pub fn producer(brokers: &str, properties: &[(&str, &str)]) -> BaseProducer {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", brokers).set("enable.idempotence", "true");
+    for (name, value) in properties {
+        config.set(*name, *value);
+    }
+    config.create().unwrap()
 }
 
 pub fn send(producer: &BaseProducer, topic: &str, partition: i32, records: &[(String, Option<i64>)]) {
