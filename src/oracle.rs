@@ -14,7 +14,6 @@ use chrono::DateTime;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DataFusionError, JoinType, NullEquality};
 use datafusion::datasource::{MemTable, TableProvider, ViewTable, provider_as_source};
-use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::expr::Sort;
 use datafusion::logical_expr::{
@@ -66,7 +65,6 @@ pub async fn physical(
     // What is known never to be NULL differs between a plan before and after the clock's value is put in.
     state.config_mut().options_mut().execution.skip_physical_aggregate_schema_check = true;
     state.execution_props_mut().query_execution_start_time = Some(DateTime::from_timestamp_nanos(moment.clock));
-    let state = without_pushed_filters(state);
     // The plan is optimised; what is left is to put the clock's value in.
     let plan = Optimizer::with_rules(vec![Arc::new(SimplifyExpressions::new())]).optimize(plan, &state, |_, _| {})?;
     state.query_planner().create_physical_plan(&plan, &state).await
@@ -75,14 +73,6 @@ pub async fn physical(
 /// True for the table of a tag as a store has it, which is no stream.
 pub fn is_stored(scan: &TableScan) -> bool {
     scan.table_name.schema() == Some(TAGS)
-}
-
-/// Filters stay where the plan has them: DataFusion pushes `a.id IS NULL` above a RIGHT JOIN, whose sides it has swapped, to the
-/// column of that name of the other side.
-fn without_pushed_filters(state: SessionState) -> SessionState {
-    let rules = state.physical_optimizers().iter().filter(|rule| !rule.name().starts_with("FilterPushdown"));
-    let rules = rules.cloned().collect();
-    SessionStateBuilder::new_from_existing(state).with_physical_optimizer_rules(rules).build()
 }
 
 /// A sort with a limit is never weakened to what the window itself needs.

@@ -94,9 +94,8 @@ fn in_filter(filter: &Filter, config: &dyn OptimizerConfig) -> Result<Option<Log
     for conjunct in split_conjunction_owned(filter.predicate.clone()) {
         let inner = if let Expr::Not(inner) = &conjunct { inner } else { &conjunct };
         conjuncts.push(match inner {
-            Expr::InSubquery(within) if is_refused(within, &conjunct) => marking.value(conjunct, true)?,
-            Expr::Exists(exists) if !is_tied(&exists.subquery) => marking.value(conjunct, true)?,
-            Expr::InSubquery(_) | Expr::Exists(_) => conjunct,
+            Expr::InSubquery(within) if !is_tied_not_in(within, &conjunct) => conjunct,
+            Expr::Exists(exists) if is_tied(&exists.subquery) => conjunct,
             _ => marking.value(conjunct, true)?,
         });
     }
@@ -224,7 +223,7 @@ fn is_tied(subquery: &Subquery) -> bool {
 }
 
 /// True of NOT IN with a tied list.
-fn is_refused(within: &InSubquery, conjunct: &Expr) -> bool {
+fn is_tied_not_in(within: &InSubquery, conjunct: &Expr) -> bool {
     within.negated != matches!(conjunct, Expr::Not(_)) && is_tied(&within.subquery)
 }
 

@@ -10,6 +10,7 @@ use datafusion::execution::context::{SessionContext, SessionState};
 use datafusion::execution::{FunctionRegistry, SessionStateBuilder};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::optimizer::{Analyzer, Optimizer, OptimizerContext, OptimizerRule};
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::prelude::SessionConfig;
 
 use crate::catalog::Catalog;
@@ -24,7 +25,7 @@ use crate::plan::marks::Marks;
 use crate::plan::mixed_times::MixedTimes;
 use crate::plan::signed::SignedDifferences;
 use crate::plan::spans::Spans;
-use crate::plan::tied::refuse_windows;
+use crate::plan::tied;
 use crate::plan::unique::{self, UNIQUE, UniqueRule};
 use crate::plan::unnests::LateralUnnests;
 use crate::plan::watermark;
@@ -52,7 +53,11 @@ pub fn session_state(catalog: &Catalog, timezone: Tz) -> Result<SessionState, Da
     rules.insert(0, Arc::new(MixedTimes));
     rules.insert(0, Arc::new(LateralUnnests));
     rules.insert(0, Arc::new(Limits));
+    // Filters of batch answers stay where the plan has them: DataFusion pushes `a.id IS NULL` above a RIGHT JOIN, whose sides it
+    // has swapped, to the column of that name of the other side.
+    let physical = PhysicalOptimizer::new().rules.into_iter().filter(|rule| !rule.name().starts_with("FilterPushdown"));
     let builder = SessionStateBuilder::new().with_config(config).with_default_features();
+    let builder = builder.with_physical_optimizer_rules(physical.collect());
     let mut state = builder.with_analyzer_rules(rules).build();
     state.add_analyzer_rule(Arc::new(ZoneCasts));
     datafusion_functions_json::register_all(&mut state)?;
@@ -87,7 +92,7 @@ pub fn session_state(catalog: &Catalog, timezone: Tz) -> Result<SessionState, Da
 pub fn optimise(state: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
     let options = state.config().options();
     let analysed = state.analyzer().execute_and_check(plan, options, |_, _| {})?;
-    refuse_windows(&analysed)?;
+    tied::refuse(&analysed)?;
     let rules = Optimizer::new().rules.into_iter().filter(|rule| !OMITTED_RULES.contains(&rule.name()));
     let mut rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = rules.collect();
     let of_conditions =

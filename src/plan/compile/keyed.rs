@@ -139,8 +139,9 @@ impl Compiler<'_> {
         };
         let params = &function.params;
         let name = function.func.name();
-        let (_, field) = expr.to_field(schema)?;
-        let data_type = field.data_type().clone();
+        // A column may stand for a sub-query, which is no part of the schema.
+        let resolved = substitute(expr, schema, &relation.columns)?;
+        let data_type = resolved.get_type(&DFSchema::try_from(self.facts[relation.node].columns.as_ref().clone())?)?;
         let kind = match (name, params.distinct) {
             ("count", false) => AggregateFunction::Count,
             ("count", true) => AggregateFunction::CountDistinct,

@@ -34,6 +34,9 @@ pub(crate) fn of(text: &SqlText<'_>, plan: &FlowPlan, header: &TagHeader, timezo
             continue;
         }
         if is_population(join) {
+            if node.inputs.iter().any(|input| is_constant(plan, *input)) {
+                continue;
+            }
             if header.recompute_every.is_some() || node.inputs.iter().any(|input| reads_truncations(plan, *input)) {
                 continue;
             }
@@ -69,6 +72,13 @@ pub(crate) fn of(text: &SqlText<'_>, plan: &FlowPlan, header: &TagHeader, timezo
 /// True for a join by nothing but a constant.
 fn is_population(join: &JoinPlan) -> bool {
     join.left_keys.iter().all(|key| key.expr.is::<datafusion::physical_expr::expressions::Literal>())
+}
+
+/// True where the rows of a node are written in the query.
+fn is_constant(plan: &FlowPlan, node: NodeIndex) -> bool {
+    let node = &plan.nodes[node];
+    let is_changing = matches!(node.kind, NodeKind::Source { .. } | NodeKind::ClockRow { .. });
+    !is_changing && node.inputs.iter().all(|input| is_constant(plan, *input))
 }
 
 /// True for the offset of the newest TRUNCATE of a table (see [`crate::plan::changes`]): nothing else reads the table's

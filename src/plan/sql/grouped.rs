@@ -1,11 +1,12 @@
-//! GROUP BY of a table's key alone: the key tells the rest of the table's row, so whatever else of it is selected is grouped by
-//! too, as PostgreSQL and MySQL have it.
+//! GROUP BY of a table's key alone, or of what a join holds equal to it: the key tells the rest of the table's row, so whatever
+//! else of it is selected is grouped by too, as PostgreSQL and MySQL have it.
 
 use std::ops::ControlFlow;
 
 use datafusion::execution::context::SessionState;
 use datafusion::sql::sqlparser::ast::{
-    Expr, Function, GroupByExpr, Ident, Select, SelectItem, SelectItemQualifiedWildcardKind, Visit, Visitor,
+    BinaryOperator, Expr, Function, GroupByExpr, Ident, JoinConstraint, JoinOperator, Select, SelectItem,
+    SelectItemQualifiedWildcardKind, Visit, Visitor,
 };
 
 use crate::plan::sql::relations::{Relation, declared, respell};
@@ -18,10 +19,7 @@ pub(crate) fn with_told(select: &mut Select, relations: &[Relation], state: &Ses
         return;
     }
     let grouped: Vec<Place> = keys.iter().filter_map(|key| place(by_position(key, select), relations)).collect();
-    let is_told = |relation: usize| {
-        let key = &relations[relation].columns.key;
-        !key.is_empty() && key.iter().all(|column| grouped.contains(&(relation, column.clone())))
-    };
+    let known = with_equal(grouped.clone(), select, relations);
     let mut used = Used { relations, state, inside: 0, places: Vec::new() };
     for item in &select.projection {
         used.item(item);
@@ -30,7 +28,7 @@ pub(crate) fn with_told(select: &mut Select, relations: &[Relation], state: &Ses
     let _ = select.qualify.visit(&mut used);
     let mut added: Vec<Place> = Vec::new();
     for place in used.places {
-        if is_told(place.0) && !grouped.contains(&place) && !added.contains(&place) {
+        if is_told(place.0, relations, &known) && !grouped.contains(&place) && !added.contains(&place) {
             added.push(place);
         }
     }
@@ -50,6 +48,99 @@ pub(crate) fn with_told(select: &mut Select, relations: &[Relation], state: &Ses
 
 /// Number of a relation, and its column.
 type Place = (usize, String);
+
+/// True where the key of a relation is among the places.
+fn is_told(relation: usize, relations: &[Relation], known: &[Place]) -> bool {
+    let key = &relations[relation].columns.key;
+    !key.is_empty() && key.iter().all(|column| known.contains(&(relation, column.clone())))
+}
+
+/// The places, with those that joins and conditions hold equal to them and those of the rows that they tell.
+fn with_equal(mut known: Vec<Place>, select: &Select, relations: &[Relation]) -> Vec<Place> {
+    let equalities = Equalities::of(select, relations);
+    loop {
+        let before = known.len();
+        for (from, to) in &equalities.0 {
+            if from.iter().all(|place| known.contains(place)) {
+                known.extend(to.iter().filter(|place| !known.contains(place)).cloned().collect::<Vec<_>>());
+            }
+        }
+        for (number, relation) in relations.iter().enumerate() {
+            if !is_told(number, relations, &known) {
+                continue;
+            }
+            let columns = relation.columns.names.iter().map(|column| (number, column.clone()));
+            known.extend(columns.filter(|place| !known.contains(place)).collect::<Vec<_>>());
+        }
+        if known.len() == before {
+            return known;
+        }
+    }
+}
+
+/// Who knows the places on the left knows those on the right.
+struct Equalities(Vec<(Vec<Place>, Vec<Place>)>);
+
+impl Equalities {
+    fn of(select: &Select, relations: &[Relation]) -> Self {
+        let mut equalities = Equalities(Vec::new());
+        let conditions = |condition: &Expr| {
+            let mut found = Vec::new();
+            let is_all = equal_places(condition, relations, &mut found);
+            (found, is_all)
+        };
+        if let Some(condition) = &select.selection {
+            equalities.both_ways(conditions(condition).0);
+        }
+        for join in select.from.iter().flat_map(|from| &from.joins) {
+            match &join.join_operator {
+                JoinOperator::Join(JoinConstraint::On(condition))
+                | JoinOperator::Inner(JoinConstraint::On(condition)) => {
+                    equalities.both_ways(conditions(condition).0);
+                }
+                JoinOperator::Left(JoinConstraint::On(condition))
+                | JoinOperator::LeftOuter(JoinConstraint::On(condition)) => {
+                    // By a further condition a row may have no partner where its equal has one.
+                    if let (found, true) = conditions(condition) {
+                        equalities.one_way(found);
+                    }
+                }
+                _ => {}
+            }
+        }
+        equalities
+    }
+
+    fn both_ways(&mut self, equal: Vec<(Place, Place)>) {
+        for (one, other) in equal {
+            self.0.push((vec![one.clone()], vec![other.clone()]));
+            self.0.push((vec![other], vec![one]));
+        }
+    }
+
+    /// From the relations on the left of a join to the one on its right, which comes later.
+    fn one_way(&mut self, equal: Vec<(Place, Place)>) {
+        let ordered = equal.into_iter().map(|(one, other)| if one.0 < other.0 { (one, other) } else { (other, one) });
+        self.0.push(ordered.unzip());
+    }
+}
+
+/// Collects the columns that a condition holds equal; true where it does nothing else.
+fn equal_places(condition: &Expr, relations: &[Relation], found: &mut Vec<(Place, Place)>) -> bool {
+    match condition {
+        Expr::Nested(inner) => equal_places(inner, relations, found),
+        Expr::BinaryOp { left, op: BinaryOperator::And, right } => {
+            let is_left_all = equal_places(left, relations, found);
+            equal_places(right, relations, found) && is_left_all
+        }
+        Expr::BinaryOp { left, op: BinaryOperator::Eq, right } => {
+            let both = place(left, relations).zip(place(right, relations));
+            found.extend(both.clone());
+            both.is_some()
+        }
+        _ => false,
+    }
+}
 
 /// The column that an expression is.
 pub(crate) fn place(expr: &Expr, relations: &[Relation]) -> Option<Place> {

@@ -341,7 +341,7 @@ impl QueryPlanner {
         series::write_out(&mut query);
         let mut problems = unsupported::find(sql, &query, &self.state);
         problems.extend(similar::write_out(sql, &mut query));
-        quantified::write_out(&mut query);
+        quantified::write_out(&mut query, &self.state);
         problems.extend(names::resolve(sql, &mut query, &self.tables, &self.state).problems);
         problems.sort_by_key(|problem| problem.span.as_ref().map(|span| span.start));
         // A window in FROM is written out with its column several times.

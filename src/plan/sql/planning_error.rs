@@ -7,8 +7,9 @@ use datafusion::sql::sqlparser::tokenizer::{Location, Span};
 
 use crate::diagnostic::{Diagnostic, nearest};
 use crate::plan::codes;
+use crate::plan::sql::quantified::OF_LIST;
 use crate::plan::sql::text::SqlText;
-use crate::plan::tied::TIED_WINDOW;
+use crate::plan::tied::{FAR_TIE, TIED_WINDOW};
 use crate::plan::wording::{sql_message, without_prefix};
 
 /// Where DataFusion says that it is.
@@ -28,6 +29,13 @@ pub(crate) fn diagnostic(text: &SqlText<'_>, error: &DataFusionError, place: Opt
         match schema_error.as_ref() {
             SchemaError::FieldNotFound { field, valid_fields } => {
                 let known: Vec<&str> = valid_fields.iter().map(|field| field.name()).collect();
+                if known.contains(&OF_LIST) {
+                    let message =
+                        "a list of ANY or ALL that is tied to the row must be a plain SELECT … FROM … WHERE …";
+                    let help = "aggregate it in place of ANY or ALL, `>= (SELECT MAX(…) …)`, or tie a list with GROUP BY by IN";
+                    let place = text.find_word(&["all", "any", "some"]).unwrap_or_else(|| at(&[]));
+                    return text.error(codes::SUBQUERY, place, message).help(help);
+                }
                 let diagnostic = text.error(
                     codes::UNKNOWN_COLUMN,
                     at(&[field.name()]),
@@ -129,6 +137,16 @@ fn in_other_words(message: &str) -> Option<(&'static str, String, &'static str)>
         let help = "number the rows for all at once, PARTITION BY user_id, in a sub-query in FROM, and join it by the equality";
         let words = "a LIMIT or a window function of a sub-query that is tied to the row does not stream";
         return Some((codes::SUBQUERY, words.to_string(), help));
+    }
+    if said(FAR_TIE) {
+        let help = "name a column of the sub-query between that is held equal to it, `o.user_id` in place of `u.user_id`, or join \
+                    the tables of both in one sub-query";
+        let words = "a sub-query in a sub-query is tied to the row around both";
+        return Some((codes::SUBQUERY, words.to_string(), help));
+    }
+    if said("unary operator '-' only supports") {
+        let help = "write `0 - n`; ranks are whole numbers without a sign";
+        return Some((codes::TYPES, "`-` stands before what has no negative".to_string(), help));
     }
     if said("months are no length of time") {
         let help = "compare with days or hours: INTERVAL '30' DAY";

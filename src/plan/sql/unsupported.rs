@@ -166,6 +166,24 @@ impl Search<'_> {
         }
     }
 
+    /// `(a, b) IN (SELECT c, d FROM …)`.
+    fn tuple_in(&mut self, tuple: &Expr, values: &[Expr], list: &Query, negated: bool) {
+        let of_list = match list.body.as_ref() {
+            SetExpr::Select(select) => select.projection.iter().map(ToString::to_string).collect(),
+            _ => Vec::new(),
+        };
+        let equal = values.iter().enumerate().map(|(at, value)| {
+            let of_list = of_list.get(at).map_or("…", String::as_str);
+            format!("{of_list} = {value}")
+        });
+        let equal = equal.collect::<Vec<_>>().join(" AND ");
+        let not = if negated { "NOT " } else { "" };
+        let help = format!(
+            "write `{not}EXISTS (SELECT 1 FROM … WHERE {equal})`, names of both sides with their tables before them"
+        );
+        self.refuse_at(codes::SUBQUERY, self.text.expr(tuple), "IN of a sub-query takes one column", help);
+    }
+
     /// Paths where keys stand: they would be looked for as keys, and never be found.
     fn json_arrow(&mut self, json: &Expr, op: &BinaryOperator, path: &Expr) {
         let Some(path_text) = foreign::literal(path) else { return };
@@ -230,7 +248,7 @@ impl Visitor for Search<'_> {
         }
         for join in select.from.iter().flat_map(|from| &from.joins) {
             if matches!(join.relation, TableFactor::UNNEST { .. }) && !keeps_pairs(&join.join_operator) {
-                let message = "this join with UNNEST does not stream";
+                let message = "this join with the elements of a list does not stream";
                 let help = "write CROSS JOIN UNNEST(items) AS t(item), or LEFT JOIN … ON TRUE to keep rows without elements; \
                             conditions belong into WHERE";
                 self.refuse(codes::TABLE_FUNCTION, &join.relation, message, help);
@@ -329,6 +347,11 @@ impl Visitor for Search<'_> {
                 self.substring(value, from, substring_for.as_deref());
             }
             Expr::Exists { .. } => self.is_exists = true,
+            Expr::InSubquery { expr: tuple, subquery, negated } => {
+                if let Expr::Tuple(values) = tuple.as_ref() {
+                    self.tuple_in(tuple, values, subquery, *negated);
+                }
+            }
             Expr::BinaryOp {
                 op:
                     op @ (BinaryOperator::Arrow
@@ -384,7 +407,7 @@ impl Visitor for Search<'_> {
 }
 
 /// True for a join of every row with all its elements.
-fn keeps_pairs(operator: &JoinOperator) -> bool {
+pub(crate) fn keeps_pairs(operator: &JoinOperator) -> bool {
     let is_true = |constraint: &JoinConstraint| match constraint {
         JoinConstraint::None => true,
         JoinConstraint::On(Expr::Value(value)) => value.value == Value::Boolean(true),
