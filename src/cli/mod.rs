@@ -2,6 +2,7 @@
 //! 3: another daemon writes the store.
 
 pub mod accept;
+pub mod backfill;
 pub mod check;
 pub mod checkpoint;
 pub mod dead_letters;
@@ -95,6 +96,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Let a less complete new version of a tag replace the one that runs.
     Accept(accept::AcceptArgs),
+    /// Fill tags again from history beside what runs.
+    Backfill(backfill::BackfillArgs),
     /// List and check the checkpoints of the state, or go back to an older one.
     Checkpoint(checkpoint::CheckpointArgs),
     /// Look at records that could not be taken, take them out, or replay them.
@@ -169,6 +172,7 @@ pub fn main() -> u8 {
         Command::Explain(args) => explain::run(&args, &mut out),
         Command::Status(args) => status::run(&args, &mut out),
         Command::Accept(args) => accept::run(&args, &mut out),
+        Command::Backfill(args) => backfill::run(&args, &mut out),
         Command::Resume(args) => resume::run(&args, &mut out),
         Command::Rollback(args) => rollback::run(&args, &mut out),
         Command::History(args) => history::run(&args, &mut out),

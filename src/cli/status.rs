@@ -10,7 +10,7 @@ use comfy_table::{CellAlignment, Table, presets};
 
 use crate::cli::{Format, OK, ProjectArgs, complain, print};
 use crate::config::ServeConfig;
-use crate::engine::status::{RolledBack, Status, TagState, TagStatus};
+use crate::engine::status::{FillStatus, RolledBack, Status, TagState, TagStatus};
 use crate::project;
 
 /// Arguments of `tagflow status`.
@@ -106,6 +106,19 @@ pub(super) fn who_listens(serve: &ServeConfig) -> String {
     }
 }
 
+fn describe_fill(fill: &FillStatus) -> String {
+    let left = fill.seconds_left.map(|seconds| Duration::from_secs(seconds.ceil() as u64));
+    let left = left.map_or(String::new(), |left| format!(", about {} left", humantime::format_duration(left)));
+    let held = if fill.is_held { "; it waits for the running tags" } else { "" };
+    format!(
+        "filling {}: {} rows read, {} to go, {:.0} rows/s{left}{held}\n",
+        fill.tags.join(", "),
+        fill.rows,
+        fill.lag,
+        fill.rows_per_second
+    )
+}
+
 fn describe_rollback(tag: &TagStatus) -> String {
     let Some(RolledBack { version, by }) = &tag.rolled_back else { return String::new() };
     let by = by.as_ref().map_or(String::new(), |user| format!(" by {user}"));
@@ -124,11 +137,12 @@ fn describe_spilled(bytes: u64) -> String {
 /// For people: a line of figures, a table of tags, then what is wrong.
 pub fn describe(status: &Status) -> String {
     let mut text = format!(
-        "{:?} · epoch {} · {:.0} events/s · lag {} · state {}{} in {} keys · last commit {} ms\n",
+        "{:?} · epoch {} · {:.0} events/s · lag {} ({:.1} s) · state {}{} in {} keys · last commit {} ms\n",
         status.phase,
         status.epoch,
         status.events_per_second,
         status.lag,
+        status.delay_millis as f64 / 1e3,
         ByteSize(status.state_bytes),
         describe_spilled(status.spilled_bytes),
         status.state_rows,
@@ -138,7 +152,7 @@ pub fn describe(status: &Status) -> String {
         text.push_str(&format!("waiting for another daemon: {holder}\n"));
     }
     if let Some(fill) = &status.fill {
-        text.push_str(&format!("filling {}: {} rows read, {} to go\n", fill.tags.join(", "), fill.rows, fill.lag));
+        text.push_str(&describe_fill(fill));
     }
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_header(["tag", "state", "rows", "changes/s", "keys", "memory", ""]);

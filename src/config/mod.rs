@@ -179,6 +179,8 @@ pub struct EngineConfig {
     pub shards: usize,
     /// How long a retired table is kept (default 7 days).
     pub grace_period: Duration,
+    /// While running tags are further behind than this, fills wait for them (default 5 s).
+    pub fill_lag: Duration,
     /// How long the daemon's right to write lasts unless it is renewed (default 6 s).
     pub lease: Duration,
     /// The most bytes of state of a tag whose header does not say (default none).

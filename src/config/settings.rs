@@ -21,6 +21,7 @@ const ENGINE_KEYS: &[&str] = &[
     "epoch_rows",
     "shards",
     "grace_period",
+    "fill_lag",
     "lease",
     "state_limit",
     "memory_limit",
@@ -56,6 +57,7 @@ pub(super) fn read_engine(
     let flush_interval = duration("flush_interval", moment, Duration::from_millis(500));
     let epoch_interval = duration("epoch_interval", moment, Duration::from_millis(100));
     let grace_period = duration("grace_period", Duration::ZERO, Duration::from_secs(7 * 24 * 3600));
+    let fill_lag = duration("fill_lag", Duration::from_millis(100), Duration::from_secs(5));
     let lease = duration("lease", Duration::from_secs(1), Duration::from_secs(6));
     let mut number = |key, range: std::ops::RangeInclusive<i64>, default: usize| {
         layered(below, above, |section| walk.integer(section, key, range.clone()))
@@ -85,6 +87,7 @@ pub(super) fn read_engine(
         epoch_rows,
         shards,
         grace_period,
+        fill_lag,
         lease,
         state_limit,
         memory_limit,

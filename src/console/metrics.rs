@@ -9,7 +9,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use crate::engine::status::{Status, TagState};
+use crate::engine::status::{FillStatus, Status, TagState};
 
 type Number = Gauge<f64, AtomicU64>;
 type Labels = Vec<(&'static str, String)>;
@@ -27,6 +27,15 @@ pub(super) fn encode(status: &Status) -> Result<String, Error> {
     number("events", "events taken since the start", status.events as f64);
     number("events_per_second", "events taken a second, lately", status.events_per_second);
     number("lag_records", "records known to wait at the sources", status.lag as f64);
+    let delay = "how long the oldest known record has waited that is not in the store";
+    number("delay_seconds", delay, status.delay_millis as f64 / 1e3);
+    let fill = |value: fn(&FillStatus) -> f64| status.fill.as_ref().map_or(0.0, value);
+    number("fill_rows", "rows that the fill under way has read", fill(|fill| fill.rows as f64));
+    number("fill_lag_records", "records that the fill under way has to go", fill(|fill| fill.lag as f64));
+    number("fill_held", "1 while a fill waits for running tags", fill(|fill| f64::from(fill.is_held)));
+    let kept = status.kept.iter().map(|kept| kept.state_bytes).sum::<u64>();
+    number("kept_versions", "versions before that are kept up to date", status.kept.len() as f64);
+    number("kept_state_bytes", "bytes that they use, shared ones in full", kept as f64);
     number("state_rows", "keys and rows kept by all operators", status.state_rows as f64);
     number("state_bytes", "bytes in memory of all operators", status.state_bytes as f64);
     number("spilled_bytes", "bytes of operators that are out of memory", status.spilled_bytes as f64);

@@ -22,12 +22,17 @@ use crate::engine::labels::OutsideLabels;
 use crate::engine::letters::keep_left_out;
 use crate::engine::memory::{MemoryPlan, pending};
 use crate::engine::sizes::StateSizes;
+use crate::engine::status::Rate;
 use crate::engine::store::StoreThread;
 use crate::plan::flow::Reach;
 use crate::sink::CommitStats;
 
-/// Keys that may wait before they are written to the tables that are being filled.
+/// Keys that may wait before they are written to the tables that are being filled; fewer where the store must serve running
+/// tags in between.
 const PENDING_KEYS: usize = 200_000;
+const PENDING_KEYS_BESIDE: usize = 50_000;
+/// Of its time a fill gets at least this part, however far running tags are behind.
+const LEAST_SHARE: u32 = 10;
 /// Bytes of the rows that may wait likewise.
 const PENDING_BYTES: usize = 128 << 20;
 
@@ -50,6 +55,8 @@ pub struct FillRequest {
     pub clock: Clock,
     /// Watermarks to begin with.
     pub watermarks: Watermarks,
+    /// No tag runs that could be held up.
+    pub is_alone: bool,
     /// What it may take of the memory; `None` without a limit.
     pub memory: Option<MemoryPlan>,
 }
@@ -117,8 +124,11 @@ pub struct Fill {
     pub troubled_since: Option<Instant>,
     /// The clock of its epochs.
     pub clock: Clock,
+    /// Rows a second, lately.
+    pub rate: Rate,
     meetings: Sender<Meeting>,
     cancelled: Arc<AtomicBool>,
+    held: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -128,6 +138,7 @@ impl Fill {
         let (sender, events) = channel();
         let (meetings, meeting) = channel();
         let cancelled = Arc::new(AtomicBool::new(false));
+        let held = Arc::new(AtomicBool::new(false));
         let tags = request.tags.clone();
         let clock = request.clock;
         let run = Run {
@@ -135,6 +146,7 @@ impl Fill {
             events: sender,
             meeting,
             cancelled: Arc::clone(&cancelled),
+            held: Arc::clone(&held),
             rows: 0,
             beginnings: Offsets::default(),
             sizes: StateSizes::default(),
@@ -148,8 +160,10 @@ impl Fill {
             troubles: Vec::new(),
             troubled_since: None,
             clock,
+            rate: Rate::default(),
             meetings,
             cancelled,
+            held,
             thread: Some(thread),
         })
     }
@@ -163,6 +177,16 @@ impl Fill {
             self.troubled_since.get_or_insert_with(Instant::now);
         }
         (self.rows, self.lag, self.troubles) = (rows, lag, troubles);
+    }
+
+    /// Lets it wait, or go on.
+    pub fn hold(&self, is_held: bool) {
+        self.held.store(is_held, Ordering::SeqCst);
+    }
+
+    /// True while it waits for running tags.
+    pub fn is_held(&self) -> bool {
+        self.held.load(Ordering::SeqCst)
     }
 
     /// Says where to meet.
@@ -187,6 +211,7 @@ struct Run {
     events: Sender<FillEvent>,
     meeting: Receiver<Meeting>,
     cancelled: Arc<AtomicBool>,
+    held: Arc<AtomicBool>,
     rows: u64,
     /// The first records taken of partitions whose first ever are gone or not asked for.
     beginnings: Offsets,
@@ -244,7 +269,9 @@ impl Run {
         let clock = self.request.clock;
         // The running tags wait where they meet the fill, so it goes on until little is left between them.
         while !intake.is_caught_up() || intake.lag() > self.request.epoch_rows as i64 {
+            let begun = Instant::now();
             self.epoch(&mut dataflow, &mut intake, clock)?;
+            self.wait_while_held(begun.elapsed());
             dataflow.look_ahead(|stream| intake.awaited(stream));
         }
         let complete_from = self.completeness(&intake, clock);
@@ -313,10 +340,19 @@ impl Run {
         let troubles = intake.troubles.iter().map(|(stream, message)| format!("stream `{stream}`: {message}"));
         self.tell(FillEvent::Progress { rows: self.rows, lag: intake.lag(), troubles: troubles.collect() });
         let most_bytes = pending(self.request.memory.as_ref(), PENDING_BYTES);
-        if dataflow.pending_keys() > PENDING_KEYS || dataflow.pending_bytes() > most_bytes {
+        let most_keys = if self.request.is_alone { PENDING_KEYS } else { PENDING_KEYS_BESIDE };
+        if dataflow.pending_keys() > most_keys || dataflow.pending_bytes() > most_bytes {
             self.write(dataflow)?;
         }
         Ok(())
+    }
+
+    /// Waits for running tags that are behind, and not for ever: `worked` is how long the last epoch took.
+    fn wait_while_held(&self, worked: Duration) {
+        let until = Instant::now() + worked * (LEAST_SHARE - 1);
+        while self.held.load(Ordering::SeqCst) && !self.is_cancelled() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// True where nothing is read this time: the process is at its limit, or state cannot leave.

@@ -8,6 +8,7 @@ pub mod checkpoint;
 pub mod culprit;
 pub mod daemon;
 pub mod dataflow;
+pub mod delay;
 pub mod desired;
 pub mod fill;
 pub mod intake;

@@ -151,6 +151,15 @@ pub struct FillStatus {
     pub rows: u64,
     /// Records known to wait.
     pub lag: i64,
+    /// Rows a second, lately.
+    #[serde(default)]
+    pub rows_per_second: f64,
+    /// How long it takes still, at that speed; `None` as long as nothing is known of it.
+    #[serde(default)]
+    pub seconds_left: Option<f64>,
+    /// It waits for running tags that are further behind than `fill_lag`.
+    #[serde(default)]
+    pub is_held: bool,
 }
 
 /// All of it.
@@ -180,6 +189,9 @@ pub struct Status {
     pub events_per_second: f64,
     /// Records known to wait.
     pub lag: i64,
+    /// How long the oldest record has waited that is known to be there and is not in the store, milliseconds.
+    #[serde(default)]
+    pub delay_millis: u64,
     /// Up to when each stream is known, in event time, milliseconds since the Unix epoch.
     pub watermarks: BTreeMap<String, i64>,
     /// Partitions of all streams.

@@ -6,7 +6,6 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::expected::THRESHOLDS;
 use crate::run::Run;
 use crate::schedule::Edit;
 
@@ -32,18 +31,23 @@ pub fn crash_at_each(run: &mut Run<'_>) -> Result<(), String> {
     named_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut points);
     assert!(points.len() > 10, "the source is read wrongly: {points:?}");
     run.recover()?;
-    let mut before = None;
+    // Each version is one that the tag never had before, so that it is filled.
+    let mut fresh = (1..).map(|number| 9 * number + 1);
     for point in &points {
+        let mut next = fresh.next().expect("there is no end of them");
+        if point.starts_with("return.") {
+            // The version that runs is the one that the tag goes back to.
+            let live = run.threshold;
+            run.edit(Edit::Over(next));
+            run.recover()?;
+            next = live;
+        }
         run.note(&format!("crash at {point}"));
         run.daemon.kill();
         run.daemon.start_until(Some(point));
         // A change of a tag leads through a fill, a meeting and a rename, or back to its version before; a tag comes or
         // goes.
-        let live = run.threshold;
-        let is_new = |threshold: &i64| *threshold != live && Some(*threshold) != before;
-        let next = before.filter(|_| point.starts_with("return.")).or(THRESHOLDS.into_iter().find(is_new));
-        run.edit(Edit::Over(next.expect("there are four")));
-        before = Some(live);
+        run.edit(Edit::Over(next));
         run.edit(Edit::Extra);
         let begun = Instant::now();
         let status = loop {

@@ -331,22 +331,22 @@ impl Expected for Worth {
     }
 }
 
+/// By user, the amounts of all orders.
 #[derive(Default)]
-struct Over(BTreeMap<i64, BTreeMap<i64, i64>>);
+struct Over(BTreeMap<i64, Vec<i64>>);
 
 impl Expected for Over {
     fn order(&mut self, _: i32, order: &Order) {
-        for threshold in THRESHOLDS {
-            if order.amount >= threshold * 100 {
-                *self.0.entry(threshold).or_default().entry(order.user_id).or_default() += 1;
-            }
-        }
+        self.0.entry(order.user_id).or_default().push(order.amount);
     }
 
     fn rows(&mut self, moment: &Moment) -> Rows {
-        let threshold = THRESHOLDS.into_iter().find(|threshold| over_sql(*threshold).trim() == moment.sql.trim());
+        let said = moment.sql.split(' ').find_map(|word| word.parse::<i64>().ok());
+        let threshold = said.filter(|threshold| over_sql(*threshold).trim() == moment.sql.trim());
         let threshold = threshold.unwrap_or_else(|| panic!("the registry shows a query of nobody: {}", moment.sql));
-        self.0.get(&threshold).map(|users| per_user(users, i64::to_string)).unwrap_or_default()
+        let count = |amounts: &Vec<i64>| amounts.iter().filter(|amount| **amount >= threshold * 100).count() as i64;
+        let users = self.0.iter().map(|(user, amounts)| (*user, count(amounts))).filter(|(_, orders)| *orders > 0);
+        per_user(&users.collect(), i64::to_string)
     }
 }
 

@@ -11,6 +11,7 @@ mod console;
 mod daemon;
 mod dead_letters;
 mod docs_page;
+mod fills;
 mod kafka_cluster;
 mod kafka_faults;
 mod kafka_source;

@@ -91,6 +91,7 @@ fn engine() -> Shape {
         key("epoch_rows", Shape::Whole(1, 100_000_000), "the most events taken at once (131072)"),
         key("shards", Shape::Whole(0, 1024), "how many parts of the keys are stepped in parallel (one a core)"),
         key("grace_period", Shape::Duration, "how long retired tables stay (7d)"),
+        key("fill_lag", Shape::Duration, "while running tags are further behind, fills wait for them (5s)"),
         key("lease", Shape::Duration, "how long a dead daemon keeps the store from others (6s)"),
         key("state_limit", Shape::Bytes, "the most state of a tag that says nothing of its own (none)"),
         key("memory_limit", Shape::Bytes, "the most memory; state beyond a third of it goes to disk (none)"),

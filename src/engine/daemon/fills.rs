@@ -107,6 +107,7 @@ impl Daemon {
             epoch_rows: self.config.engine.epoch_rows,
             clock: wall_clock().max(self.dataflow.clock),
             watermarks,
+            is_alone: self.running.is_empty(),
             memory: self.memory.clone(),
         };
         let fill =
@@ -252,6 +253,7 @@ impl Daemon {
                     }
                     self.aside.remove(tag);
                     self.attempts.remove(tag);
+                    self.end_backfill(tag);
                     filled.dataflow.redirect(tag, Arc::clone(&planned.table));
                     self.complete_from.insert(tag.clone(), complete_from);
                     self.lost.remove(tag);
@@ -272,8 +274,8 @@ impl Daemon {
         crash_point("join.swapped");
         self.dataflow.absorb(filled.dataflow)?;
         crash_point("join.absorbed");
-        self.fill = None;
-        info!(?tags, epoch = self.dataflow.epoch, "the filled tags follow now");
+        let rows = self.fill.take().map_or(0, |fill| fill.rows);
+        info!(?tags, rows, epoch = self.dataflow.epoch, "the filled tags follow now");
         self.restart_intake(None)?;
         self.hasten_checkpoint();
         self.reconcile()

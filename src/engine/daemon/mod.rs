@@ -10,12 +10,13 @@ mod error;
 mod fills;
 mod losses;
 mod memory;
+mod pace;
 mod report;
 mod restore;
 mod tags;
 mod versions;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -25,12 +26,14 @@ use tracing::{error, warn};
 
 pub use self::claim::OtherDaemon;
 pub use self::error::DaemonError;
+pub use self::pace::BACKFILLS;
 pub use self::tags::RESUMED;
 use crate::config::Config;
 use crate::crash_point::crash_point;
 use crate::delta::{Clock, Lost, Offsets};
 use crate::engine::checkpoint::Checkpoints;
 use crate::engine::dataflow::Dataflow;
+use crate::engine::delay::Delay;
 use crate::engine::desired::{Desired, PlannedTag, reads};
 use crate::engine::fill::{Fill, Filled, Meeting};
 use crate::engine::intake::{Intake, Queue, World};
@@ -127,6 +130,11 @@ struct Daemon {
     /// The next epoch takes watermarks further, whether or not anything arrives.
     watermarks_move: bool,
     in_flight: Option<InFlight>,
+    /// Records that were taken by the time of the last commit.
+    committed_records: i64,
+    delay: Delay,
+    /// Tags to be filled again although they run.
+    backfills: BTreeSet<String>,
     fill: Option<Fill>,
     meeting: Option<Meeting>,
     meeting_since: Instant,
@@ -226,6 +234,9 @@ impl Daemon {
             intake,
             watermarks_move: false,
             in_flight: None,
+            committed_records: 0,
+            delay: Delay::default(),
+            backfills: BTreeSet::new(),
             fill: None,
             meeting: None,
             meeting_since: Instant::now(),
@@ -270,6 +281,7 @@ impl Daemon {
             self.epoch()?;
             self.follow_losses()?;
             self.follow_store()?;
+            self.follow_delay();
             self.follow_fill()?;
             self.follow_reloads()?;
             if self.last_flush.elapsed() >= self.config.engine.flush_interval {
@@ -348,6 +360,7 @@ impl Daemon {
         self.intake = Intake::start(&self.world, &Default::default(), &Offsets::default(), None)?;
         self.intake = Intake::start(&self.world, &reads, &self.dataflow.offsets, until)?;
         self.last_intake = Instant::now();
+        self.delay.forget();
         Ok(())
     }
 
@@ -368,6 +381,7 @@ impl Daemon {
         if !changes.is_empty() {
             crash_point("flush.drained");
             self.committed_epoch = self.dataflow.epoch;
+            self.committed_records = self.taken();
             self.in_flight = Some(self.store.commit(changes));
         }
     }
@@ -396,6 +410,7 @@ impl Daemon {
             status.commits += 1;
             status.written += committed.stats.upserted + committed.stats.deleted;
         });
+        self.delay.settle(self.committed_records);
         self.faults(committed.faults);
         self.tell_committed();
     }

@@ -93,11 +93,18 @@ impl Daemon {
             .chain(self.memory_trouble())
             .chain(more_troubles.iter().cloned())
             .collect();
-        let fill = self.fill.as_ref().map(|fill| FillStatus {
-            tags: fill.tags.keys().cloned().collect(),
-            rows: fill.rows,
-            lag: fill.lag,
+        let fill = self.fill.as_mut().map(|fill| {
+            let rows_per_second = fill.rate.update(fill.rows, seconds);
+            FillStatus {
+                tags: fill.tags.keys().cloned().collect(),
+                rows: fill.rows,
+                lag: fill.lag,
+                rows_per_second,
+                seconds_left: (fill.rows > 0 && rows_per_second >= 1.0).then(|| fill.lag as f64 / rows_per_second),
+                is_held: fill.is_held(),
+            }
         });
+        let delay = self.delay.of(Instant::now());
         let streams = self.desired.project.catalog.streams.keys();
         let letters = self.world.context.dead_letters.counts(streams);
         let dropped = self.dataflow.graph.dropped();
@@ -122,6 +129,7 @@ impl Daemon {
             status.events = events;
             status.events_per_second = rate;
             status.lag = lag;
+            status.delay_millis = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
             status.partitions = partitions;
             status.watermarks.extend(watermarks);
             status.fill = fill;

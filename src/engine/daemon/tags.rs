@@ -93,6 +93,7 @@ impl Daemon {
         let is_needed = |name: &String, wanted: &PlannedTag| {
             let fingerprint = &wanted.plan.fingerprint;
             let runs = self.running.get(name).is_some_and(|running| running.plan.fingerprint == *fingerprint);
+            let runs = runs && !self.backfills.contains(name);
             let may_run = self.aside.get(name).is_none_or(|aside| self.is_due(name, aside));
             !runs && may_run
         };
@@ -151,6 +152,7 @@ impl Daemon {
             self.restart_intake(None)?;
         }
         self.resume();
+        self.look_for_backfills();
         if self.fill.is_some() {
             return self.rotate_fills();
         }
