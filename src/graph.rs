@@ -13,6 +13,10 @@ use crate::tag::{self, FOLDER_FILE};
 #[derive(Debug, Clone, Default)]
 pub struct Graph {
     users: BTreeMap<String, BTreeSet<PathBuf>>,
+    /// What each file makes use of.
+    uses: BTreeMap<PathBuf, BTreeSet<String>>,
+    /// All files, those that schemas name among them, by what they are called.
+    files: BTreeMap<String, BTreeSet<PathBuf>>,
 }
 
 impl Graph {
@@ -20,20 +24,29 @@ impl Graph {
     pub fn of(project: &Project) -> Graph {
         let mut graph = Graph::default();
         for (file, text) in &project.sources {
+            graph.add(file);
             if file.extension().is_some_and(|extension| extension == "sql") {
                 let found = mentions(file, text);
                 let calls = found.functions.into_iter().map(|name| format!("{name}()"));
-                for name in found.relations.into_iter().chain(calls) {
-                    graph.users.entry(name).or_default().insert(file.clone());
-                }
+                found.relations.into_iter().chain(calls).for_each(|name| graph.note(file, name));
             } else {
-                let named = files_named(&BTreeMap::from([(file.clone(), text.clone())]));
-                for attached in named {
-                    graph.users.entry(called(&attached)).or_default().insert(file.clone());
+                for attached in files_named(&BTreeMap::from([(file.clone(), text.clone())])) {
+                    graph.add(&attached);
+                    graph.note(file, called(&attached));
                 }
             }
         }
         graph
+    }
+
+    fn add(&mut self, file: &Path) {
+        self.files.entry(called(file)).or_default().insert(file.to_path_buf());
+    }
+
+    /// A file makes use of what is called so.
+    fn note(&mut self, file: &Path, name: String) {
+        self.users.entry(name.clone()).or_default().insert(file.to_path_buf());
+        self.uses.entry(file.to_path_buf()).or_default().insert(name);
     }
 
     /// The files that make use of a file directly.
@@ -42,15 +55,14 @@ impl Graph {
         users.map(PathBuf::as_path).filter(|user| *user != file).collect()
     }
 
-    /// The files of which a file makes use, directly or through others, and the file itself; `files` are all that the
-    /// project has.
-    pub fn made_of<'f>(&self, file: &Path, files: impl Iterator<Item = &'f Path>) -> BTreeSet<PathBuf> {
-        let users: Vec<(&Path, BTreeSet<&Path>)> = files.map(|used| (used, self.readers_of(used))).collect();
+    /// The files of which a file makes use, directly or through others, and the file itself.
+    pub fn made_of(&self, file: &Path) -> BTreeSet<PathBuf> {
         let mut reached = BTreeSet::from([file.to_path_buf()]);
         let mut next = vec![file.to_path_buf()];
         while let Some(user) = next.pop() {
-            let used = users.iter().filter(|(_, users)| users.contains(user.as_path()));
-            next.extend(used.map(|(used, _)| used.to_path_buf()).filter(|used| reached.insert(used.clone())));
+            let names = self.uses.get(&user).into_iter().flatten();
+            let used = names.filter_map(|name| self.files.get(name)).flatten();
+            next.extend(used.filter(|used| reached.insert((*used).clone())).cloned());
         }
         reached
     }

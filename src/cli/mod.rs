@@ -1,5 +1,5 @@
 //! The command line: one file per command. Exit code 0: done; 1: the project or the daemon has errors; 2: wrong usage;
-//! 3: another daemon writes the store.
+//! 3: another daemon writes the store; 4: there is something to do, where that was asked for.
 
 pub mod accept;
 pub mod backfill;
@@ -10,11 +10,13 @@ pub mod demo;
 pub mod docs;
 pub mod explain;
 pub mod fmt;
+mod git;
 pub mod history;
 pub mod init;
 pub mod lsp;
 pub mod man;
 pub mod new;
+pub mod plan;
 pub mod produce;
 pub mod query;
 pub mod resume;
@@ -49,6 +51,8 @@ pub const FAILED: u8 = 1;
 pub const USAGE: u8 = 2;
 /// Another daemon writes the store.
 pub const OTHER_DAEMON: u8 = 3;
+/// There is something to do, where that was asked for.
+pub const CHANGES: u8 = 4;
 
 /// SQL tag files become live tag tables.
 #[derive(Debug, Parser)]
@@ -76,6 +80,8 @@ enum Command {
     Run(run::RunArgs),
     /// Find every problem of every file; needs no Kafka and no database.
     Check(check::CheckArgs),
+    /// Tell what a change of the files would do: which tags are filled anew and why, and with --data whose values change.
+    Plan(plan::PlanArgs),
     /// Answer a query once, over topics, files and tables of tags; or show the rows of a tag that is not running yet.
     Query(query::QueryArgs),
     /// Run the tests beside the tags, by streaming and by batch.
@@ -162,6 +168,7 @@ pub fn main() -> u8 {
         Command::Demo(args) => demo::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(&args, &mut out),
+        Command::Plan(args) => plan::run(&args, &mut out),
         Command::Query(args) => query::run(&args, &mut out),
         Command::Test(args) => test::run(&args, &mut out),
         Command::Docs(args) => docs::run(&args, &mut out),
@@ -192,7 +199,7 @@ fn init_log(cli: &Cli) {
     let level = match (cli.quiet, cli.verbose, &cli.command) {
         (true, ..) => "error",
         // The screen of the demo is no place for a log, and what a query meets is told by its error.
-        (_, 0, Command::Demo(_) | Command::Query(_)) => "error",
+        (_, 0, Command::Demo(_) | Command::Query(_) | Command::Plan(_)) => "error",
         (_, 0, _) => "info",
         (_, 1, _) => "debug",
         _ => "trace",
@@ -208,6 +215,26 @@ fn init_log(cli: &Cli) {
 /// Colours are for terminals, and not where `NO_COLOR` is set.
 pub fn use_colour(is_terminal: bool) -> bool {
     is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// So many of them.
+fn plural(count: usize, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+}
+
+/// Text in a colour of the terminal.
+fn paint(text: &str, code: u8, colour: bool) -> String {
+    if colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_string() }
+}
+
+/// What a variable holds; where it is not set something sound, for whom nothing depends on it.
+fn variable_or_stand_in(name: &str) -> Option<String> {
+    let stand_in = || match name {
+        name if name.contains("REGISTRY") => "http://localhost:8081",
+        name if name.contains("URL") => "mysql://nobody@localhost:3306/nowhere",
+        _ => "not-set",
+    };
+    Some(std::env::var(name).unwrap_or_else(|_| stand_in().to_string()))
 }
 
 /// Reads and plans a project; all problems of all files.

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 use crate::delta::{Clock, Offsets, Watermarks};
+use crate::engine::changes::complete_from;
 use crate::engine::dataflow::{Dataflow, TagFault};
 use crate::engine::desired::{PlannedTag, reads};
 use crate::engine::intake::{Intake, Reads, World};
@@ -24,7 +25,6 @@ use crate::engine::memory::{MemoryPlan, pending};
 use crate::engine::sizes::StateSizes;
 use crate::engine::status::Rate;
 use crate::engine::store::StoreThread;
-use crate::plan::flow::Reach;
 use crate::sink::CommitStats;
 
 /// Keys that may wait before they are written to the tables that are being filled; fewer where the store must serve running
@@ -126,6 +126,8 @@ pub struct Fill {
     pub clock: Clock,
     /// Rows a second, lately.
     pub rate: Rate,
+    /// When it has begun.
+    pub begun: Instant,
     meetings: Sender<Meeting>,
     cancelled: Arc<AtomicBool>,
     held: Arc<AtomicBool>,
@@ -161,6 +163,7 @@ impl Fill {
             troubled_since: None,
             clock,
             rate: Rate::default(),
+            begun: Instant::now(),
             meetings,
             cancelled,
             held,
@@ -429,11 +432,8 @@ impl Run {
             let partitions = intake.partitions.iter().filter(|(partition, _)| reads.contains_key(&partition.stream));
             // What `start` leaves out counts as little as what the broker has dropped.
             let cut = partitions.filter(|(partition, _)| self.beginnings.next(partition).is_some());
-            let from = cut.map(|(_, state)| state.first_timestamp.unwrap_or(clock / 1_000_000)).max()?;
-            match tag.plan.reach {
-                Reach::Within(reach) if from.saturating_mul(1_000_000) <= clock - reach => None,
-                _ => Some(from),
-            }
+            let cut = cut.map(|(_, state)| state.first_timestamp.unwrap_or(clock / 1_000_000));
+            complete_from(&tag.plan, cut, clock)
         };
         self.request.tags.iter().map(|(name, tag)| (name.clone(), incomplete_from(tag))).collect()
     }

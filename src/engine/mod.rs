@@ -4,6 +4,7 @@
 //! Threads: the epoch loop is one, each source has its own, the store has one, a fill has one, the reloader has one.
 //! They meet in bounded channels; there is no other shared state but the status.
 
+pub mod changes;
 pub mod checkpoint;
 pub mod culprit;
 pub mod daemon;
@@ -11,6 +12,7 @@ pub mod dataflow;
 pub mod delay;
 pub mod desired;
 pub mod fill;
+pub mod history;
 pub mod intake;
 pub mod labels;
 pub mod letters;
@@ -21,6 +23,7 @@ pub mod query;
 pub mod reload;
 pub mod replays;
 pub mod rollbacks;
+pub mod running;
 pub mod scratch;
 pub mod sizes;
 pub mod state_dir;

@@ -48,8 +48,13 @@ pub fn change_json<T: Serialize + DeserializeOwned + Default>(
     lock.lock()?;
     let mut said: T = read_json(state_dir, file)?;
     change(&mut said);
+    write_whole(state_dir, file, &serde_json::to_vec(&said)?)
+}
+
+/// Puts bytes in the place of what a file of a state directory held: whoever reads it reads all of it.
+pub fn write_whole(state_dir: &Path, file: &str, bytes: &[u8]) -> io::Result<()> {
     let unfinished = state_dir.join(format!("{file}.unfinished"));
-    fs::write(&unfinished, serde_json::to_vec(&said)?)?;
+    fs::write(&unfinished, bytes)?;
     fs::File::open(&unfinished)?.sync_all()?;
     fs::rename(&unfinished, state_dir.join(file))
 }

@@ -16,8 +16,10 @@ pub type Texts = BTreeMap<PathBuf, String>;
 /// The text of every file that a tag is made of: its own, and those of the streams, views, functions and tags that it uses.
 pub fn files_of(project: &Project, graph: &Graph, tag: &str) -> Texts {
     let Some(definition) = project.tags.get(tag) else { return Texts::new() };
-    let files = graph.made_of(&definition.file, project.sources.keys().map(PathBuf::as_path));
-    let texts = files.into_iter().filter_map(|file| Some((file.clone(), project.sources.get(&file)?.clone())));
+    let texts = graph
+        .made_of(&definition.file)
+        .into_iter()
+        .filter_map(|file| Some((file.clone(), project.sources.get(&file)?.clone())));
     texts.collect()
 }
 

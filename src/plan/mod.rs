@@ -8,6 +8,7 @@ mod casts;
 pub mod changes;
 pub mod clock;
 pub mod codes;
+pub mod columns;
 pub mod compile;
 pub mod counted_sets;
 pub mod exact;

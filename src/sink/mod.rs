@@ -334,6 +334,14 @@ pub enum SinkError {
         /// What the server says.
         message: String,
     },
+    /// No daemon has written this store yet.
+    #[error("store {store}: {message}; `tagflow run` makes the _tagflow_* tables")]
+    Unused {
+        /// The store without its password.
+        store: String,
+        /// What the driver says.
+        message: String,
+    },
     /// The store is not usable as it is set up (wrong password, missing right, no such database).
     #[error("store {store}: {message}")]
     Setup {

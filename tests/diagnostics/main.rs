@@ -6,6 +6,7 @@ mod fixes;
 mod layout;
 mod lints;
 mod memory;
+mod plan;
 mod projects;
 mod promises;
 mod since;

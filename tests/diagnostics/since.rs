@@ -7,16 +7,16 @@ use std::process::Command;
 use crate::promises::run_check;
 use crate::sql::ORDERS;
 
-const HALF: &str = "SELECT user_id, MAX(quantity / 2) AS half FROM orders GROUP BY user_id";
+pub(crate) const HALF: &str = "SELECT user_id, MAX(quantity / 2) AS half FROM orders GROUP BY user_id";
 
-fn git(root: &Path, arguments: &[&str]) {
+pub(crate) fn git(root: &Path, arguments: &[&str]) {
     let who = ["-c", "user.name=test", "-c", "user.email=test@example.com", "-c", "commit.gpgsign=false"];
     let output = Command::new("git").current_dir(root).args(who).args(arguments).output().unwrap();
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// A project in a folder of a repository, with a warning in every tag, on a branch off `main`.
-fn shop() -> tempfile::TempDir {
+pub(crate) fn shop() -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();
     let files = [
         ("tagflow.toml", super::SETTINGS),

@@ -26,6 +26,7 @@ mod names;
 mod new_files;
 mod object_store;
 mod on_error;
+mod plan;
 mod proxy;
 mod query;
 mod replay;

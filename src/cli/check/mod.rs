@@ -12,7 +12,7 @@ use clap::ValueEnum;
 
 use self::codes::Codes;
 use self::since::Touched;
-use crate::cli::{FAILED, OK, ProjectArgs, USAGE, complain, load_over, print, use_colour};
+use crate::cli::{FAILED, OK, ProjectArgs, USAGE, complain, load_over, plural, print, use_colour};
 use crate::diagnostic::{Explanation, hold_back, render_github, render_human, render_json, render_junit, render_sarif};
 use crate::engine::desired::{Desired, is_sound};
 use crate::live;
@@ -116,10 +116,6 @@ pub fn run(args: &CheckArgs, out: &mut dyn Write) -> u8 {
 /// What is no part of the report.
 fn say(message: String) {
     let _ = writeln!(std::io::stderr(), "{message}");
-}
-
-fn plural(number: usize, noun: &str) -> String {
-    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }
 
 fn report(args: &CheckArgs, loaded: &Loaded, desired: Option<&Desired>) -> String {

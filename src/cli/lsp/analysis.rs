@@ -8,6 +8,7 @@ use datafusion::logical_expr::Documentation;
 
 use crate::catalog::{MARKS, SYSTEM_COLUMNS};
 use crate::cli::schemas::Keys;
+use crate::cli::variable_or_stand_in;
 use crate::diagnostic::{Diagnostic, hold_back};
 use crate::engine::desired::{Desired, plan_project};
 use crate::plan::sql::QueryPlanner;
@@ -56,7 +57,7 @@ pub(super) struct Function {
 
 /// Loads and plans the project with these texts over its files.
 pub(super) fn analyse(root: &Path, profile: Option<&str>, texts: &BTreeMap<PathBuf, String>) -> Analysis {
-    let mut loaded = project::load_all(root, profile, texts, &in_editor);
+    let mut loaded = project::load_all(root, profile, texts, &variable_or_stand_in);
     let mut analysis = Analysis { sources: std::mem::take(&mut loaded.sources), ..Analysis::default() };
     analysis.diagnostics = std::mem::take(&mut loaded.diagnostics);
     let Some(project) = &loaded.project else {
@@ -73,16 +74,6 @@ pub(super) fn analyse(root: &Path, profile: Option<&str>, texts: &BTreeMap<PathB
         ("entity", project.config.entities.keys().cloned().collect()),
     ]);
     analysis
-}
-
-/// An editor has not the daemon's environment, and that is no problem of the file: what is not set is something sound.
-fn in_editor(name: &str) -> Option<String> {
-    let stand_in = || match name {
-        name if name.contains("REGISTRY") => "http://localhost:8081",
-        name if name.contains("URL") => "mysql://editor@localhost:3306/editor",
-        _ => "editor",
-    };
-    Some(std::env::var(name).unwrap_or_else(|_| stand_in().to_string()))
 }
 
 impl Analysis {

@@ -21,7 +21,7 @@ use crate::project::{self, Loaded, Project};
 use crate::tag::Status;
 
 /// Plans are walked recursively, also deep ones.
-const STACK: usize = 256 << 20;
+pub(super) const STACK: usize = 256 << 20;
 /// What a shell says of a command that Ctrl-C has ended.
 const INTERRUPTED: u8 = 130;
 /// Rows of a tag that are shown unless said otherwise.
@@ -259,12 +259,12 @@ fn offset_of(project: &Project, place: &str, offset: &str) -> Option<(Partition,
 }
 
 /// A bar on a terminal that says how many records were read.
-struct Progress {
+pub(super) struct Progress {
     bar: ProgressBar,
 }
 
 impl Progress {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let bar = ProgressBar::new_spinner();
         let is_terminal = std::io::stderr().is_terminal();
         bar.set_draw_target(if is_terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() });
@@ -273,13 +273,13 @@ impl Progress {
         Progress { bar }
     }
 
-    fn teller(&self) -> Arc<dyn Fn(u64) + Send + Sync> {
+    pub(super) fn teller(&self) -> Arc<dyn Fn(u64) + Send + Sync> {
         let bar = self.bar.clone();
         Arc::new(move |records| bar.inc(records))
     }
 
     /// So many records are there to be read.
-    fn expect(&self, records: u64) {
+    pub(super) fn expect(&self, records: u64) {
         let style = "{bar:30} {human_pos} of about {human_len} records, {per_sec}, {eta}";
         if let Ok(style) = ProgressStyle::with_template(style) {
             self.bar.set_style(style);
@@ -287,7 +287,7 @@ impl Progress {
         self.bar.set_length(records);
     }
 
-    fn clear(&self) {
+    pub(super) fn clear(&self) {
         self.bar.finish_and_clear();
     }
 }

@@ -6,6 +6,7 @@ use chrono::DateTime;
 use comfy_table::{Cell as Shown, Color, Table, presets};
 
 use super::{Ran, Report, TagCoverage};
+use crate::cli::{paint, plural};
 use crate::diagnostic::position;
 use crate::engine::verify::{Cell, Difference};
 use crate::tag_test::{Failure, Suite, What};
@@ -179,14 +180,6 @@ fn shown(cell: &Cell) -> String {
     }
 }
 
-pub(super) fn plural(count: usize, noun: &str) -> String {
-    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
-}
-
 fn indent(text: &str) -> String {
     text.lines().map(|line| format!("    {line}\n")).collect()
-}
-
-fn paint(text: &str, code: u8, colour: bool) -> String {
-    if colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_string() }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::Ran;
-use super::human::plural;
+use crate::cli::plural;
 use crate::engine::desired::Desired;
 use crate::tag_test::{Outcome, Recorded, Suite, TagTest, record};
 

@@ -11,10 +11,12 @@ use super::{Aside, Daemon, DaemonError, shards, wall_clock};
 use crate::catalog::Stream;
 use crate::crash_point::crash_point;
 use crate::delta::{Offsets, Watermarks};
+use crate::engine::changes::waits_for_accept;
 use crate::engine::dataflow::{TagFault, of_streams};
 use crate::engine::desired::{PlannedTag, reads, streams};
 use crate::engine::fill::{Fill, FillEvent, FillRequest, Filled, Meeting};
 use crate::engine::intake::Arrived;
+use crate::engine::running::FillSpeed;
 use crate::engine::status::TagState;
 use crate::engine::store::StoreError;
 use crate::graph::Graph;
@@ -154,6 +156,9 @@ impl Daemon {
 
     /// Both go to the later of the two offsets in every partition, and there meet.
     pub(super) fn agree_on_meeting(&mut self, filled: Offsets, watermarks: Watermarks) -> Result<(), DaemonError> {
+        if let Some(fill) = &self.fill {
+            self.known.fill = FillSpeed::of(fill.rows, fill.begun.elapsed(), fill.tags.len()).or(self.known.fill);
+        }
         self.leave_moved_streams()?;
         let mut offsets = self.dataflow.offsets.clone();
         for (partition, next) in &filled.0 {
@@ -228,9 +233,11 @@ impl Daemon {
             };
             let complete_from = filled.complete_from.get(tag).copied().flatten();
             let fingerprint = &planned.plan.fingerprint;
-            let replaces_complete = self.complete_from.get(tag) == Some(&None) && self.versions.contains_key(tag);
-            let accepted = self.is_accepted(tag, fingerprint);
-            if let (Some(from), true, false) = (complete_from, replaces_complete, accepted) {
+            let shown = self.versions.get(tag).map(|_| self.complete_from.get(tag).copied().flatten());
+            if let Some(from) = complete_from
+                && waits_for_accept(complete_from, shown)
+                && !self.is_accepted(tag, fingerprint)
+            {
                 let reason = format!(
                     "history begins at {}, later than the SQL asks; `tagflow accept {tag}` lets it replace the complete version",
                     display_millis(from)

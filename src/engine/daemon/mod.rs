@@ -17,7 +17,7 @@ mod tags;
 mod versions;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -40,6 +40,7 @@ use crate::engine::intake::{Intake, Queue, World};
 use crate::engine::letters::keep_left_out;
 use crate::engine::memory::MemoryPlan;
 use crate::engine::reload::Reloader;
+use crate::engine::running::Running;
 use crate::engine::sizes::StateSizes;
 use crate::engine::status::{Phase, Rate, SharedStatus, TagState, update};
 use crate::engine::stop::Stop;
@@ -88,6 +89,15 @@ fn shards(config: &Config) -> usize {
     if config.engine.shards == 0 { rayon::current_num_threads() } else { config.engine.shards }
 }
 
+/// What the daemon before has noted; one that cannot be read is written anew.
+fn kept_running(state_dir: &Path) -> Running {
+    let kept = Running::kept_in(state_dir).unwrap_or_else(|error| {
+        warn!(%error, "what has run here cannot be read");
+        None
+    });
+    kept.unwrap_or_default()
+}
+
 /// Runs until told to stop.
 pub fn run(options: DaemonOptions) -> Result<(), DaemonError> {
     let config = options.desired.project.config.clone();
@@ -126,6 +136,8 @@ struct Daemon {
     kept: BTreeMap<String, versions::Kept>,
     /// Versions that follow no more, with the reason, of which the store does not know yet.
     given_up: Vec<(String, u64, String)>,
+    /// What the state directory says of the tags that run.
+    known: Running,
     intake: Intake,
     /// The next epoch takes watermarks further, whether or not anything arrives.
     watermarks_move: bool,
@@ -231,6 +243,7 @@ impl Daemon {
             last_versions: BTreeMap::new(),
             kept: BTreeMap::new(),
             given_up: Vec::new(),
+            known: kept_running(&config.engine.state_dir),
             intake,
             watermarks_move: false,
             in_flight: None,
@@ -274,6 +287,7 @@ impl Daemon {
     fn follow(&mut self) -> Result<(), DaemonError> {
         update(&self.status, |status| status.phase = Phase::Running);
         self.restart_intake(None)?;
+        self.describe_anew()?;
         self.reconcile()?;
         while !self.stopping() {
             self.store.check_lease()?;

@@ -11,6 +11,7 @@ use tracing::{error, info, warn};
 use super::versions::Replaced;
 use super::{Aside, Daemon, DaemonError, FIRST_RETRY, LAST_RETRY, STREAM_RETRY};
 use crate::diagnostic::Diagnostic;
+use crate::engine::changes::{Change, change_of, too_many_gone};
 use crate::engine::dataflow::TagFault;
 use crate::engine::desired::{PlannedTag, git_commit};
 use crate::engine::labels::OutsideLabels;
@@ -25,7 +26,7 @@ pub const RESUMED: &str = "resumed";
 impl Daemon {
     /// Most tags vanish at once when a folder is not mounted, seldom because it is meant.
     pub(super) fn too_many_gone(&self, gone: usize, of: usize) -> Option<String> {
-        (gone > 3 && gone * 2 > of && !self.accept_removals).then(|| {
+        (too_many_gone(gone, of) && !self.accept_removals).then(|| {
             format!(
                 "{gone} of {of} tags have vanished at once; nothing is removed. Restart with --accept-removals if it is meant"
             )
@@ -67,6 +68,7 @@ impl Daemon {
 
     /// Makes what runs what should run: takes out what is gone, fills what is new or changed.
     pub(super) fn reconcile(&mut self) -> Result<(), DaemonError> {
+        self.keep_known();
         self.aside.retain(|tag, aside| {
             self.desired.tags.get(tag).is_some_and(|wanted| {
                 wanted.plan.fingerprint == aside.fingerprint && wanted.state_limit == aside.state_limit
@@ -91,14 +93,33 @@ impl Daemon {
     /// Tags that should run and do not, without those that another try is not due for.
     pub(super) fn needed(&self) -> BTreeMap<String, PlannedTag> {
         let is_needed = |name: &String, wanted: &PlannedTag| {
-            let fingerprint = &wanted.plan.fingerprint;
-            let runs = self.running.get(name).is_some_and(|running| running.plan.fingerprint == *fingerprint);
+            let runs = matches!(self.change_of(wanted), Change::Described | Change::Unchanged);
             let runs = runs && !self.backfills.contains(name);
             let may_run = self.aside.get(name).is_none_or(|aside| self.is_due(name, aside));
             !runs && may_run
         };
         let needed = self.desired.tags.iter().filter(|(name, wanted)| is_needed(name, wanted));
         needed.map(|(name, wanted)| (name.clone(), wanted.clone())).collect()
+    }
+
+    /// What becomes of a tag of the project.
+    fn change_of(&self, wanted: &PlannedTag) -> Change {
+        let running = self.running.get(&wanted.definition.name);
+        change_of(running.map(|running| (running.plan.fingerprint.as_str(), &running.registration)), wanted)
+    }
+
+    /// Notes the files that the running tags were planned from, for `tagflow plan`.
+    fn keep_known(&mut self) {
+        let has_table = |tag: &str| self.versions.contains_key(tag);
+        let known = self.known.followed(&self.desired, self.running.values(), has_table);
+        if known == self.known {
+            return;
+        }
+        // What is told of changes is poorer without it, and nothing else.
+        match known.keep_in(&self.config.engine.state_dir) {
+            Ok(()) => self.known = known,
+            Err(error) => warn!(%error, "what runs cannot be noted in the state directory"),
+        }
     }
 
     /// True for a tag that was set aside and may be tried again.
@@ -232,15 +253,8 @@ impl Daemon {
             return Ok(());
         }
         self.vanished = gone;
-        let metadata: Vec<PlannedTag> = desired
-            .tags
-            .iter()
-            .filter_map(|(name, wanted)| {
-                let running = self.running.get(name)?;
-                let same = running.plan.fingerprint == wanted.plan.fingerprint;
-                (same && running.registration != wanted.registration).then(|| wanted.clone())
-            })
-            .collect();
+        let metadata: Vec<PlannedTag> =
+            desired.tags.values().filter(|wanted| self.change_of(wanted) == Change::Described).cloned().collect();
         self.desired = desired;
         self.forget_rollbacks();
         for wanted in metadata {
@@ -248,6 +262,17 @@ impl Daemon {
         }
         self.follow_on_lost()?;
         self.reconcile()
+    }
+
+    /// Tells readers what was written into files while no daemon ran.
+    pub(super) fn describe_anew(&mut self) -> Result<(), DaemonError> {
+        for told in self.store.call("read registry", |sink| sink.registrations())? {
+            let Some(running) = self.running.get(&told.tag).cloned() else { continue };
+            if change_of(Some((&running.plan.fingerprint, &told)), &running) == Change::Described {
+                self.update_metadata(&running)?;
+            }
+        }
+        Ok(())
     }
 
     /// A comment, a title, another folder: state and table stay.

@@ -188,6 +188,23 @@ impl Query {
     }
 }
 
+/// Where streams end by now, so that several queries read the same records.
+///
+/// # Errors
+/// When one cannot be read.
+pub fn ends_now<'s>(
+    project: &Project,
+    streams: impl Iterator<Item = &'s Arc<Stream>>,
+    folder: &Path,
+) -> Result<Offsets, QueryError> {
+    let mut all = Offsets::default();
+    for stream in streams {
+        let found = ends(&world(&project.config, stream, folder), stream, &Bounds::default())?;
+        found.end.0.iter().for_each(|(partition, end)| all.advance(partition, *end));
+    }
+    Ok(all)
+}
+
 /// The session with as much memory as the project's settings say.
 fn with_pool(state: SessionState, memory_limit: Option<u64>) -> Result<SessionState, DataFusionError> {
     let pool: Arc<dyn MemoryPool> = match memory_limit {
@@ -214,7 +231,7 @@ fn streams_of(plan: &LogicalPlan, project: &Project) -> Result<BTreeMap<String, 
 }
 
 /// A world beside the daemon's: what is read leaves no trace in its state. The generator's history is that of the state.
-fn world(config: &Config, stream: &Stream, folder: &Path) -> World {
+pub(crate) fn world(config: &Config, stream: &Stream, folder: &Path) -> World {
     let wall_clock: WallClock = Arc::new(|| chrono::Utc::now().timestamp_millis());
     let engine = &config.engine;
     let is_generated = matches!(config.connections.get(&stream.connection), Some(Connection::Generator(_)));

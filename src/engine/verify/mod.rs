@@ -16,8 +16,7 @@ use arrow::datatypes::{Int32Type, Int64Type, SchemaRef};
 use arrow::error::ArrowError;
 
 pub use self::compare::{Cell, Comparison, Difference, StoredRows, answer_rows, stored_rows, unlike};
-pub use self::sample::Sample;
-use self::sample::Share;
+pub use self::sample::{Sample, Share, entity_column};
 use crate::catalog::{Start, Stream};
 use crate::config::EngineConfig;
 use crate::delta::{Moment, Offsets, Partition};
@@ -109,7 +108,7 @@ pub fn verify(
     for planned in desired.tags.values() {
         let tag = &planned.definition.name;
         tell(Step::Table(tag));
-        let share = Share { column: sample::entity_column(planned, desired), sample: options.sample, rows: 0 };
+        let share = Share { column: entity_column(planned, desired), sample: options.sample, rows: 0 };
         match read_shown(planned, share, store) {
             Ok((shown, share)) => {
                 let beginnings = histories.remove(&(tag.clone(), shown.progress.fingerprint.clone()));

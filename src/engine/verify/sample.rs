@@ -40,17 +40,18 @@ impl FromStr for Sample {
 
 /// The sample of one table.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Share {
-    pub(super) sample: Sample,
+pub struct Share {
+    /// How many.
+    pub sample: Sample,
     /// The column of the entity's key.
-    pub(super) column: usize,
+    pub column: usize,
     /// The rows of the table.
-    pub(super) rows: u64,
+    pub rows: u64,
 }
 
 impl Share {
     /// Those rows, with the table's columns in their order, that are compared.
-    pub(super) fn of(&self, rows: RecordBatch) -> Result<RecordBatch, ArrowError> {
+    pub fn of(&self, rows: RecordBatch) -> Result<RecordBatch, ArrowError> {
         let part = match self.sample {
             Sample::Whole => return Ok(rows),
             Sample::Part(part) => part,
@@ -75,7 +76,7 @@ fn fraction(text: &str) -> f64 {
 }
 
 /// The column of a tag's table that is its entity's key.
-pub(super) fn entity_column(planned: &PlannedTag, desired: &Desired) -> usize {
+pub fn entity_column(planned: &PlannedTag, desired: &Desired) -> usize {
     let entity = desired.project.config.entities.get(&planned.definition.entity);
     let is_key = |name: &str| entity.is_some_and(|entity| entity.key.eq_ignore_ascii_case(name));
     planned.table.key.iter().position(|column| is_key(&column.name)).unwrap_or_default()

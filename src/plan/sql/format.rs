@@ -128,6 +128,18 @@ fn settled(sql: &str, tokens: &[Token]) -> Result<String, String> {
     Err("no layout of it is stable".to_string())
 }
 
+/// True for texts that are the same query whatever their headers, comments and layout.
+pub fn is_same_query(one: &str, other: &str) -> bool {
+    let meant = |text: &str| -> Result<Vec<Token>, String> {
+        let is_said = |token: &Token| !matches!(token, Token::Whitespace(_));
+        Ok(tokens(text)?.into_iter().filter(is_said).collect())
+    };
+    match (meant(one), meant(other)) {
+        (Ok(one), Ok(other)) => one == other,
+        _ => one == other,
+    }
+}
+
 /// The tokens and comments, with words that are not quoted in lower case: the case of those says nothing.
 fn tokens(sql: &str) -> Result<Vec<Token>, String> {
     let tokens = Tokenizer::new(&Bound::default(), sql).tokenize();

@@ -158,7 +158,7 @@ impl Server {
                 },
             },
             (Error::Server(server), None) if server.code == 1146 => {
-                self.setup(format!("{message}; `tagflow run` makes the _tagflow_* tables"))
+                SinkError::Unused { store: self.name.clone(), message }
             }
             (Error::Server(_), None) => self.setup(message),
             (Error::Io(IoError::Tls(_)), _) => self.setup(format!("{message}; {TLS_HINT}")),

@@ -81,10 +81,7 @@ impl Store<'_> {
                 ) => SinkError::Setup { store, message },
                 _ => match table {
                     Some(table) => SinkError::Table { table, message },
-                    None if message.contains("no such table") => SinkError::Setup {
-                        store,
-                        message: format!("{message}; `tagflow run` makes the _tagflow_* tables"),
-                    },
+                    None if message.contains("no such table") => SinkError::Unused { store, message },
                     None => SinkError::Setup { store, message },
                 },
             }
