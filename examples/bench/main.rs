@@ -219,6 +219,7 @@ fn world(desired: &Desired) -> World {
         queue: Queue::unlimited(),
         context: SourceContext {
             timezone: config.timezone,
+            root: config.root.clone(),
             dead_letters: Arc::new(DeadLetters::new(letters, 1 << 20, Arc::clone(&wall_clock))),
             tables: Arc::new(Tables::new(&config.engine.state_dir)),
             state_dir: config.engine.state_dir.clone(),

@@ -9,6 +9,7 @@ use arrow::datatypes::DataType;
 use toml::de::{DeTable, DeValue};
 
 use super::columns::read_columns;
+use super::history::read_history;
 use super::kind::{check_connection, check_key_formats, read_file_format, read_kind, read_table};
 use super::record_schema::{Attached, check_fields, read_avro, read_protobuf};
 use super::{Catalog, Column, EventTime, Format, Kind, OnLost, Start, Stream, Unique, View};
@@ -33,6 +34,7 @@ const KEYS: &[&str] = &[
     "framing",
     "time",
     "start",
+    "history",
     "key",
     "truncates",
     "unique",
@@ -42,7 +44,6 @@ const KEYS: &[&str] = &[
 ];
 const FILE_KEYS: &[&str] = &["title", "kind", "connection", "path", "format", "key", "columns"];
 const MYSQL_KEYS: &[&str] = &["title", "kind", "connection", "table", "key", "changes", "resync", "columns"];
-const LATER_KEYS: &[&str] = &["history"];
 
 /// Reads every schema file among `sources` (text by path below the root), and adds what is wrong to `diagnostics`.
 /// `attached` are the files that they name. Gives the streams and views that are sound.
@@ -171,7 +172,7 @@ fn read_stream(
             Some(Kind::Mysql { .. }) => MYSQL_KEYS,
             _ => KEYS,
         };
-        walk.check_keys_with_later(&section, keys, LATER_KEYS);
+        walk.check_keys(&section, keys);
         let connection = read_connection(&mut walk, &section, outline);
         let origin = connection.as_ref().map_or(Origin::Unknown, |(_, origin)| *origin);
         let (format, topic) = match kind.as_ref().unwrap_or(&Kind::Records) {
@@ -212,6 +213,7 @@ fn read_stream(
         let time = read_time(&mut walk, &section, &columns);
         let unique = read_unique(&mut walk, &section, is_table, &columns);
         let start = read_start(&mut walk, &section);
+        let history = read_history(&mut walk, &section, origin, is_table, start);
         let on_lost = read_on_lost(&mut walk, &section, origin);
         Some(Stream {
             name: name.to_owned(),
@@ -223,6 +225,7 @@ fn read_stream(
             kind: kind?,
             timezone: outline.timezone,
             start: start?,
+            history,
             time,
             key,
             truncates,

@@ -5,6 +5,7 @@
 
 mod avro;
 mod columns;
+mod history;
 mod kind;
 mod load;
 mod protobuf;
@@ -138,6 +139,8 @@ pub struct Stream {
     pub timezone: Tz,
     /// Where reading starts when there is no checkpoint.
     pub start: Start,
+    /// Parquet files with records that the topic may not have any more: a pattern below the project's root.
+    pub history: Option<String>,
     /// The event time and how late events may be.
     pub time: Option<EventTime>,
     /// The primary key of the table whose changes the records are; empty for events.

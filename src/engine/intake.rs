@@ -82,6 +82,7 @@ impl World {
             queue: Queue::unlimited(),
             context: SourceContext {
                 timezone: config.timezone,
+                root: config.root.clone(),
                 dead_letters: Arc::new(DeadLetters::new(folder, engine.dead_letters, Arc::clone(&wall_clock))),
                 tables: Arc::new(Tables::new(&engine.state_dir)),
                 state_dir: engine.state_dir.clone(),

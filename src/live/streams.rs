@@ -61,6 +61,7 @@ impl<'a> Asked<'a> {
         });
         let context = SourceContext {
             timezone: project.config.timezone,
+            root: project.config.root.clone(),
             dead_letters: Arc::new(DeadLetters::new(&folder, LETTERS, Arc::clone(&wall_clock))),
             tables: Arc::new(Tables::new(&folder)),
             state_dir: folder,

@@ -162,6 +162,8 @@ pub type WallClock = Arc<dyn Fn() -> i64 + Send + Sync>;
 pub struct SourceContext {
     /// The project's zone.
     pub timezone: Tz,
+    /// The project's folder, below which files of history lie.
+    pub root: PathBuf,
     /// Where records go that do not decode.
     pub dead_letters: Arc<DeadLetters>,
     /// The logs of tables outside.
@@ -293,12 +295,14 @@ mod tests {
             key: vec![],
             truncates: false,
             on_lost: Default::default(),
+            history: None,
             unique: None,
             columns: vec![column],
         };
         let wall_clock: WallClock = Arc::new(|| 0);
         let context = SourceContext {
             timezone: chrono_tz::UTC,
+            root: "nowhere".into(),
             dead_letters: Arc::new(DeadLetters::new("nowhere", 1 << 20, wall_clock.clone())),
             tables: Arc::new(Tables::new(std::path::Path::new("nowhere"))),
             state_dir: "nowhere".into(),

@@ -48,6 +48,7 @@ impl RowReader {
             time: None,
             key: Vec::new(),
             truncates: false,
+            history: None,
             unique: None,
             on_lost: OnLost::Stop,
             columns,

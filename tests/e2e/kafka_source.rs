@@ -51,6 +51,7 @@ impl Topic {
             key: vec![],
             truncates: false,
             on_lost: Default::default(),
+            history: None,
             unique: None,
             columns: vec![id],
         };
@@ -91,6 +92,7 @@ fn read(dir: &Path, brokers: String, request: ReadRequest, properties: &[(&str, 
     let dead_letters = Arc::new(DeadLetters::new(dir.join("dead-letters"), 1 << 20, wall_clock.clone()));
     let context = SourceContext {
         timezone: chrono_tz::Asia::Shanghai,
+        root: "nowhere".into(),
         dead_letters: dead_letters.clone(),
         tables: Arc::new(Tables::new(dir)),
         state_dir: dir.to_path_buf(),

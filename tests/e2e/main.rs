@@ -12,6 +12,7 @@ mod daemon;
 mod dead_letters;
 mod docs_page;
 mod fills;
+mod history;
 mod kafka_cluster;
 mod kafka_faults;
 mod kafka_source;

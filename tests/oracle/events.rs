@@ -48,6 +48,7 @@ fn stream(name: &str, time: &str, lateness: u64, timezone: Tz, columns: Vec<Colu
         key: vec![],
         truncates: false,
         on_lost: Default::default(),
+        history: None,
         unique: None,
         columns,
     })

@@ -45,6 +45,11 @@ pub(crate) fn stream() -> Object {
         key("changes", table(changes), "kind = \"mysql\": asks for changed rows between two looks at all of it"),
         key("resync", Shape::Duration, "kind = \"mysql\": how often the whole table is read (10m)"),
         key("on_error", Shape::Word(MISFITS), "what becomes of values that do not fit (dead_letter)"),
+        key(
+            "history",
+            Shape::Text,
+            "Parquet files with what the topic may not have any more: archive/orders/*.parquet",
+        ),
         key("on_lost", Shape::Word(&["stop", "skip"]), "when retention took records that were not read yet (stop)"),
         required(
             "columns",

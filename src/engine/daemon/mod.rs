@@ -204,6 +204,7 @@ impl Daemon {
             queue: memory.as_ref().map_or_else(Queue::unlimited, |memory| Queue::within(memory.reading())),
             context: SourceContext {
                 timezone: config.timezone,
+                root: config.root.clone(),
                 dead_letters: Arc::new(DeadLetters::new(
                     config.engine.state_dir.join(dead_letter::FOLDER),
                     config.engine.dead_letters,

@@ -243,6 +243,7 @@ pub(crate) fn world(config: &Config, stream: &Stream, folder: &Path) -> World {
         }),
         context: SourceContext {
             timezone: config.timezone,
+            root: config.root.clone(),
             dead_letters: Arc::new(DeadLetters::new(folder, engine.dead_letters, Arc::clone(&wall_clock))),
             tables: Arc::new(Tables::new(folder)),
             state_dir: if is_generated { engine.state_dir.clone() } else { folder.to_path_buf() },

@@ -38,6 +38,7 @@ pub(super) fn stream(format: Format, columns: Vec<Column>) -> Stream {
         key: vec![],
         truncates: false,
         on_lost: Default::default(),
+        history: None,
         unique: None,
         columns,
     }

@@ -43,6 +43,7 @@ fn stream(topic: &str, format: Format) -> Stream {
         key: vec![],
         truncates: false,
         on_lost: Default::default(),
+        history: None,
         unique: None,
         columns: vec![column("id", DataType::Int64), column("name", DataType::Utf8)],
     }
@@ -54,6 +55,7 @@ fn read_from(dir: &Path, stream: Stream, follow: bool, from: &[(i32, i64)], unti
     let dead_letters = Arc::new(DeadLetters::new(dir.join(".dead-letters"), 1 << 20, wall_clock.clone()));
     let context = SourceContext {
         timezone: chrono_tz::UTC,
+        root: "nowhere".into(),
         dead_letters: dead_letters.clone(),
         tables: Arc::new(Tables::new(dir)),
         state_dir: dir.join(".state"),

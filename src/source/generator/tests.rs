@@ -115,6 +115,7 @@ fn context(state_dir: &Path, now: i64) -> SourceContext {
     let wall_clock: crate::source::WallClock = Arc::new(move || now);
     SourceContext {
         timezone: chrono_tz::Asia::Shanghai,
+        root: "nowhere".into(),
         dead_letters: Arc::new(DeadLetters::new(state_dir.join("dead-letters"), 1 << 20, wall_clock.clone())),
         tables: Arc::new(Tables::new(state_dir)),
         state_dir: state_dir.to_path_buf(),
@@ -147,6 +148,7 @@ fn request(topic: &str, from: &[(i32, i64)], until: Option<i64>) -> ReadRequest 
         key: vec![],
         truncates: false,
         on_lost: Default::default(),
+        history: None,
         unique: None,
         columns: vec![order_id],
     };

@@ -1,6 +1,7 @@
 //! Watches a topic: finds its partitions, decides where each starts, and tells when the cluster does not answer.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Sender, channel};
@@ -12,10 +13,11 @@ use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::Offset;
 
+use super::history::{History, Wanted};
 use super::identity::{Identity, topic_id};
 use super::reader::{Assignment, Reader};
 use super::{Consumer, Fault, Role, Shared, explain, fault_of, reader_count};
-use crate::catalog::Start;
+use crate::catalog::{OnLost, Start};
 use crate::delta::Partition;
 use crate::source::emit::Stopped;
 use crate::source::{SourceEvent, spawn};
@@ -41,6 +43,8 @@ pub(super) struct Coordinator {
     shared: Arc<Shared>,
     watcher: Consumer,
     identity: Identity,
+    /// What files have of the topic's past.
+    history: Arc<History>,
     /// Made when their first partition turns up.
     readers: Vec<Option<Sender<Assignment>>>,
     threads: Vec<JoinHandle<()>>,
@@ -81,6 +85,7 @@ impl Coordinator {
             shared,
             watcher,
             identity,
+            history: Arc::default(),
             readers,
             threads: Vec::new(),
             known: BTreeMap::new(),
@@ -108,6 +113,10 @@ impl Coordinator {
     fn watch(&mut self) -> Result<(), Stopped> {
         if self.shared.is_bounded() && self.is_read() {
             return self.shared.emitter.finished();
+        }
+        if let Some(pattern) = &self.shared.request.stream.history {
+            let found = History::find(&self.shared.context.root, pattern);
+            self.history = Arc::new(found.map_err(|message| self.shared.emitter.failed(message))?);
         }
         loop {
             let pause = match self.refresh() {
@@ -298,6 +307,9 @@ impl Coordinator {
         let topic = shared.topic();
         let (beginning, end) =
             self.watcher.fetch_watermarks(topic, number, ANSWER).map_err(|error| self.setback(&error))?;
+        let oldest = beginning;
+        let files = self.history.range(number);
+        let beginning = files.as_ref().map_or(beginning, |files| files.start.min(beginning));
         let next = match (shared.request.from.get(&number), start) {
             (Some(next), _) => *next,
             (None, Offset::Offset(offset)) => offset,
@@ -306,10 +318,26 @@ impl Coordinator {
         };
         let until = shared.request.until.as_ref().and_then(|until| until.get(&number).copied());
         let is_read = until.is_some_and(|until| next >= until);
+        // A reader that goes on reads files only where the topic has nothing left.
+        let goes_on = shared.request.from.contains_key(&number) && next >= oldest;
+        let files = files.filter(|files| !is_read && !goes_on && files.contains(&next));
+        let files = files.map(|files| next..until.map_or(files.end, |until| files.end.min(until)));
+        // A stream that goes on behind what is lost is incomplete from the topic's beginning on, rather than in between.
+        let is_gap = |files: &Range<i64>| files.end < oldest && until.is_none_or(|until| until > files.end);
+        let skips = until.is_none() && shared.request.stream.on_lost == OnLost::Skip;
+        let (files, next) = match files {
+            Some(files) if skips && is_gap(&files) => (None, oldest),
+            files => (files, next),
+        };
+        // Where the topic is read from: behind the files, if they are read at all.
+        let of_topic = files.as_ref().map_or(next, |files| files.end);
         // What is read already may be gone; nobody asks for it.
-        let next = if is_read { next } else { shared.beginning_at(number, next, beginning, end)? };
+        let is_topic_read = until.is_some_and(|until| of_topic >= until);
+        let of_topic = if is_topic_read { of_topic } else { shared.beginning_at(number, of_topic, oldest, end)? };
+        let next = if files.is_some() { next } else { of_topic };
         let partition = Arc::new(Partition { stream: shared.request.stream.name.clone(), number });
-        shared.emitter.send(SourceEvent::Partition { partition, beginning, end, next })?;
+        let told = Arc::clone(&partition);
+        shared.emitter.send(SourceEvent::Partition { partition: told, beginning, end: end.max(of_topic), next })?;
         if is_read {
             self.known.insert(number, next);
             // One that was known to be read was never counted.
@@ -318,26 +346,64 @@ impl Coordinator {
             }
             return Ok(());
         }
-        self.assign(Assignment { number, next, end, until })?;
+        let assignment = Assignment { number, next: of_topic, end, until };
+        match files {
+            Some(offsets) => self.read_files(partition, offsets, assignment)?,
+            None => self.assign(assignment)?,
+        }
         self.known.insert(number, next);
         Ok(())
     }
 
+    /// Reads the past of a partition out of files, and then lets its reader go on behind them.
+    fn read_files(
+        &mut self,
+        partition: Arc<Partition>,
+        offsets: Range<i64>,
+        assignment: Assignment,
+    ) -> Result<(), Setback> {
+        let (shared, history) = (self.shared.clone(), self.history.clone());
+        let reader = self.reader_of(assignment.number)?;
+        let body = move || {
+            let request = &shared.request;
+            let end = assignment.end.max(offsets.end);
+            let wanted = Wanted { stream: &request.stream, columns: &request.columns, partition, offsets, end };
+            let given = history.read(&wanted, |batch| shared.emitter.batch(batch));
+            given.map_err(|message| shared.emitter.failed(message))??;
+            if assignment.until.is_none_or(|until| assignment.next < until) {
+                // A reader that is gone has stopped the stream.
+                let _ = reader.send(assignment);
+            } else if shared.finish_one() {
+                shared.emitter.finished()?;
+            }
+            Ok(())
+        };
+        let thread = spawn(&self.shared.emitter, "files", body);
+        self.threads.push(thread.map_err(|error| Setback::Trouble(error.to_string()))?);
+        Ok(())
+    }
+
     fn assign(&mut self, assignment: Assignment) -> Result<(), Setback> {
-        let place = assignment.number as usize % self.readers.len();
-        if self.readers[place].is_none() {
+        // A reader that is gone has stopped the stream, which the next wait notices.
+        let _ = self.reader_of(assignment.number)?.send(assignment);
+        Ok(())
+    }
+
+    /// The reader of a partition.
+    fn reader_of(&mut self, number: i32) -> Result<Sender<Assignment>, Setback> {
+        let place = number as usize % self.readers.len();
+        if let Some(reader) = &self.readers[place] {
+            return Ok(reader.clone());
+        }
+        {
             let (sender, assignments) = channel();
             let consumer = self.shared.consumer(Role::Reader).map_err(|error| self.setback(&error))?;
             let reader = Reader::new(self.shared.clone(), consumer, assignments);
             let thread = spawn(&self.shared.emitter, "read", move || reader.run());
             self.threads.push(thread.map_err(|error| Setback::Trouble(error.to_string()))?);
-            self.readers[place] = Some(sender);
+            self.readers[place] = Some(sender.clone());
+            Ok(sender)
         }
-        if let Some(reader) = &self.readers[place] {
-            // A reader that is gone has stopped the stream, which the next wait notices.
-            let _ = reader.send(assignment);
-        }
-        Ok(())
     }
 
     fn setback(&self, error: &KafkaError) -> Setback {

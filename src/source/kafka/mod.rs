@@ -11,6 +11,7 @@
 //! always. Partitions are assigned, never subscribed to; no offset is ever committed.
 
 mod coordinator;
+mod history;
 mod identity;
 mod reader;
 mod sample;

@@ -41,12 +41,14 @@ fn start_reading(
         key: vec![],
         truncates: false,
         on_lost: Default::default(),
+        history: None,
         unique: None,
         columns: vec![column],
     };
     let wall_clock: WallClock = Arc::new(|| 0);
     let context = SourceContext {
         timezone: chrono_tz::UTC,
+        root: "nowhere".into(),
         dead_letters: Arc::new(DeadLetters::new(dir, 1 << 20, wall_clock.clone())),
         tables: Arc::new(Tables::new(dir)),
         state_dir: dir.to_path_buf(),

@@ -34,6 +34,7 @@ fn context(folder: &Path) -> SourceContext {
     let wall_clock: WallClock = Arc::new(|| 7);
     SourceContext {
         timezone: chrono_tz::UTC,
+        root: "nowhere".into(),
         dead_letters: Arc::new(DeadLetters::new(folder.join("dead-letters"), 1 << 20, wall_clock.clone())),
         tables: Arc::new(Tables::new(folder)),
         state_dir: folder.to_path_buf(),
@@ -82,6 +83,7 @@ impl World {
             key: vec!["id".into()],
             truncates: false,
             on_lost: Default::default(),
+            history: None,
             unique: None,
             columns: vec![
                 column("id", DataType::Int64),

@@ -1,0 +1,429 @@
+//! Records that retention has taken, out of Parquet files that hold them with their partitions and offsets.
+//!
+//! Enters: a pattern of files, a partition, a range of offsets. Leaves: batches as a reader of the topic gives them, in the
+//! order of offsets, each record once, however often and in whatever order files hold it. Where the files end the topic
+//! goes on, to the record: offsets say so.
+
+use std::fs::File;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray, new_null_array};
+use arrow::compute::{
+    CastOptions, can_cast_types, cast_with_options, concat_batches, filter_record_batch, sort_to_indices,
+    take_record_batch,
+};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, TimestampMillisecondType};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::file::statistics::Statistics;
+
+use crate::catalog::{Stream, place_of_name};
+use crate::delta::Partition;
+use crate::inside::leads_outside;
+use crate::source::SourceBatch;
+
+/// Most rows of a batch.
+const BATCH_ROWS: usize = 16_384;
+const PARTITION: &str = "_partition";
+const OFFSET: &str = "_offset";
+
+/// The files of a stream, as they were when reading began.
+#[derive(Debug, Default)]
+pub(super) struct History {
+    /// By partition, then by their first offsets.
+    pieces: Vec<Piece>,
+}
+
+/// The records of one partition in one row group of a file.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Piece {
+    partition: i32,
+    first: i64,
+    /// The offset behind the last.
+    next: i64,
+    file: PathBuf,
+    row_group: usize,
+}
+
+impl History {
+    /// Looks at all files that a pattern below `root` means.
+    pub(super) fn find(root: &Path, pattern: &str) -> Result<Self, String> {
+        let whole = root.join(pattern);
+        let whole = whole.to_str().ok_or_else(|| format!("{} is not UTF-8", whole.display()))?;
+        let found = glob::glob(whole).map_err(|error| format!("history {pattern:?}: {error}"))?;
+        let mut pieces = Vec::new();
+        for file in found {
+            let file = file.map_err(|error| format!("history: {error}"))?;
+            if leads_outside(root, &file) {
+                return Err(format!("history: a symbolic link leads from {} out of the project", file.display()));
+            }
+            pieces.extend(pieces_of(&file).map_err(|error| format!("history: {}: {error}", file.display()))?);
+        }
+        pieces.sort_unstable();
+        Ok(History { pieces })
+    }
+
+    /// The offsets of a partition that the files reach over.
+    pub(super) fn range(&self, partition: i32) -> Option<Range<i64>> {
+        let own = || self.pieces.iter().filter(|piece| piece.partition == partition);
+        Some(own().map(|piece| piece.first).min()?..own().map(|piece| piece.next).max()?)
+    }
+
+    /// Gives the records of a range, in the stream's columns of these indices; an error says which file is at fault.
+    pub(super) fn read<E>(
+        &self,
+        request: &Wanted<'_>,
+        mut give: impl FnMut(SourceBatch) -> Result<(), E>,
+    ) -> Result<Result<(), E>, String> {
+        let own = self.pieces.iter().filter(|piece| {
+            piece.partition == request.partition.number
+                && piece.first < request.offsets.end
+                && piece.next > request.offsets.start
+        });
+        let own: Vec<&Piece> = own.collect();
+        let mut rest = own.as_slice();
+        while let Some(first) = rest.first() {
+            // Pieces that overlap are put in order together.
+            let mut next = first.next;
+            let apart = rest.iter().position(|piece| {
+                let is_apart = piece.first >= next;
+                next = next.max(piece.next);
+                is_apart
+            });
+            let (together, others) = rest.split_at(apart.unwrap_or(rest.len()));
+            rest = others;
+            let rows: Result<Vec<RecordBatch>, String> = together.iter().map(|piece| request.rows(piece)).collect();
+            let rows = request.in_order(&rows?)?;
+            for from in (0..rows.num_rows()).step_by(BATCH_ROWS) {
+                let batch = rows.slice(from, BATCH_ROWS.min(rows.num_rows() - from));
+                if let Err(stopped) = give(request.batch(&batch)) {
+                    return Ok(Err(stopped));
+                }
+            }
+        }
+        Ok(Ok(()))
+    }
+}
+
+/// What is asked of the files.
+#[derive(Debug)]
+pub(super) struct Wanted<'r> {
+    pub(super) stream: &'r Stream,
+    /// Indices into the stream's schema.
+    pub(super) columns: &'r [usize],
+    pub(super) partition: Arc<Partition>,
+    pub(super) offsets: Range<i64>,
+    /// The end of the partition as it is known, for the lag.
+    pub(super) end: i64,
+}
+
+impl Wanted<'_> {
+    /// The rows of a piece in the wanted columns, and behind them their offsets and times.
+    fn rows(&self, piece: &Piece) -> Result<RecordBatch, String> {
+        let told = |error: String| format!("history: {}: {error}", piece.file.display());
+        self.read(piece).map_err(told)
+    }
+
+    fn read(&self, piece: &Piece) -> Result<RecordBatch, String> {
+        let file = File::open(&piece.file).map_err(|error| error.to_string())?;
+        let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| error.to_string())?;
+        let names: Vec<String> = builder.schema().fields().iter().map(|field| field.name().clone()).collect();
+        let place = |name: &str| place_of_name(names.iter().map(String::as_str), name);
+        let schema = self.stream.schema();
+        let wanted = self.columns.iter().map(|index| schema.field(*index).name().as_str());
+        let read: Vec<usize> = wanted.chain([PARTITION, OFFSET, "_timestamp"]).filter_map(place).collect();
+        let mask = ProjectionMask::roots(builder.parquet_schema(), read);
+        let reader = builder.with_row_groups(vec![piece.row_group]).with_projection(mask).build();
+        let mut batches = Vec::new();
+        for batch in reader.map_err(|error| error.to_string())? {
+            let batch = batch.map_err(|error| error.to_string())?;
+            batches.push(self.wanted_of(&batch)?);
+        }
+        concat_batches(&self.row_schema(), &batches).map_err(|error| error.to_string())
+    }
+
+    /// The wanted columns, all nullable, then offset and time.
+    fn row_schema(&self) -> Arc<Schema> {
+        let schema = self.stream.schema();
+        let of = |field: &Field| Field::new(field.name(), field.data_type().clone(), true);
+        let wanted = self.columns.iter().map(|index| of(schema.field(*index)));
+        let added = [OFFSET, "_timestamp"].map(|name| {
+            let field = schema.field_with_name(name).expect("every stream has it");
+            Field::new(format!(" {name}"), field.data_type().clone(), true)
+        });
+        Arc::new(Schema::new(wanted.chain(added).collect::<Vec<_>>()))
+    }
+
+    fn wanted_of(&self, batch: &RecordBatch) -> Result<RecordBatch, String> {
+        let (partitions, offsets) = (whole_numbers(batch, PARTITION)?, whole_numbers(batch, OFFSET)?);
+        let (partitions, offsets) = (partitions.as_primitive::<Int64Type>(), offsets.as_primitive::<Int64Type>());
+        let number = i64::from(self.partition.number);
+        let own = |row: usize| partitions.value(row) == number && self.offsets.contains(&offsets.value(row));
+        let own: BooleanArray = (0..batch.num_rows()).map(|row| Some(own(row))).collect();
+        let batch = filter_record_batch(batch, &own).map_err(|error| error.to_string())?;
+        let schema = self.row_schema();
+        let columns = schema.fields().iter().enumerate().map(|(position, field)| {
+            let name = field.name().trim_start();
+            let is_needed =
+                self.columns.get(position).is_some_and(|index| !self.stream.schema().field(*index).is_nullable());
+            self.column(&batch, name, field.data_type(), is_needed)
+        });
+        let columns: Vec<ArrayRef> = columns.collect::<Result<_, _>>()?;
+        RecordBatch::try_new(schema, columns).map_err(|error| error.to_string())
+    }
+
+    fn column(
+        &self,
+        batch: &RecordBatch,
+        name: &str,
+        data_type: &DataType,
+        is_needed: bool,
+    ) -> Result<ArrayRef, String> {
+        let schema = batch.schema();
+        let names = schema.fields().iter().map(|field| field.name().as_str());
+        let Some(place) = place_of_name(names, name) else {
+            return match name {
+                "_topic" => {
+                    let topic = std::iter::repeat_n(Some(self.stream.topic.as_str()), batch.num_rows());
+                    Ok(Arc::new(topic.collect::<StringArray>()))
+                }
+                _ if is_needed => Err(format!("it has no column {name:?}")),
+                _ => Ok(new_null_array(data_type, batch.num_rows())),
+            };
+        };
+        let column = batch.column(place);
+        let found = column.data_type();
+        if !holds(data_type, found) {
+            return Err(format!("column {name:?} is {found}, and {data_type} in the schema"));
+        }
+        let strict = CastOptions { safe: false, ..CastOptions::default() };
+        let cast = cast_with_options(column, data_type, &strict);
+        let cast = cast.map_err(|error| format!("column {name:?} does not fit the schema: {error}"))?;
+        match is_needed && cast.null_count() > 0 {
+            true => Err(format!("column {name:?} is NOT NULL, and has NULLs")),
+            false => Ok(cast),
+        }
+    }
+
+    /// Rows of one or several pieces by their offsets, each offset once.
+    fn in_order(&self, rows: &[RecordBatch]) -> Result<RecordBatch, String> {
+        let failed = |error: arrow::error::ArrowError| error.to_string();
+        let rows = concat_batches(&self.row_schema(), rows).map_err(failed)?;
+        let order = sort_to_indices(rows.column(self.columns.len()), None, None).map_err(failed)?;
+        let rows = take_record_batch(&rows, &order).map_err(failed)?;
+        let offsets = rows.column(self.columns.len()).as_primitive::<Int64Type>();
+        let is_first = |row: usize| row == 0 || offsets.value(row) != offsets.value(row - 1);
+        let firsts: BooleanArray = (0..rows.num_rows()).map(|row| Some(is_first(row))).collect();
+        filter_record_batch(&rows, &firsts).map_err(failed)
+    }
+
+    fn batch(&self, rows: &RecordBatch) -> SourceBatch {
+        let offsets = rows.column(self.columns.len()).as_primitive::<Int64Type>().values().to_vec();
+        let times = rows.column(self.columns.len() + 1).as_primitive::<TimestampMillisecondType>();
+        let schema = self.stream.schema();
+        let fields = Schema::new(self.columns.iter().map(|index| schema.field(*index).clone()).collect::<Vec<_>>());
+        let columns = rows.columns()[..self.columns.len()].to_vec();
+        let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+        SourceBatch {
+            partition: Arc::clone(&self.partition),
+            batch: RecordBatch::try_new_with_options(Arc::new(fields), columns, &options)
+                .expect("columns were cast to these fields, and NULLs looked for"),
+            next_offset: offsets.last().map_or(self.offsets.start, |last| last + 1),
+            offsets,
+            end_offset: self.end,
+            newest_timestamp: arrow::compute::max(times),
+            raw_bytes: rows.get_array_memory_size(),
+        }
+    }
+}
+
+/// True where a column takes values of another type as they are; a value that is too large for it is an error of its own.
+fn holds(column: &DataType, found: &DataType) -> bool {
+    let is_text = |found: &DataType| match found {
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => true,
+        // Text of writers that do not say that it is some.
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => true,
+        _ => false,
+    };
+    match (column, found) {
+        (DataType::Dictionary(..) | DataType::List(_) | DataType::Struct(_), _) => can_cast_types(found, column),
+        (_, DataType::Dictionary(_, values)) => holds(column, values),
+        (DataType::Utf8, found) => is_text(found),
+        (DataType::Float64, DataType::Float32) => true,
+        (DataType::Decimal128(_, scale), DataType::Decimal128(_, of)) => scale >= of,
+        (DataType::Decimal128(..) | DataType::Float64, found) if found.is_integer() => true,
+        // A cast would take wall time for that of UTC.
+        (DataType::Timestamp(_, zone), DataType::Timestamp(_, of)) => zone.is_some() == of.is_some(),
+        (column, found) => column == found || column.is_integer() && found.is_integer(),
+    }
+}
+
+/// A column of whole numbers, none of which is missing.
+fn whole_numbers(batch: &RecordBatch, name: &str) -> Result<ArrayRef, String> {
+    let column = batch.column_by_name(name).ok_or_else(|| format!("it has no column {name:?}"))?;
+    let strict = CastOptions { safe: false, ..CastOptions::default() };
+    let numbers = cast_with_options(column, &DataType::Int64, &strict);
+    let numbers = numbers.map_err(|error| format!("column {name:?} holds no whole numbers: {error}"))?;
+    if numbers.null_count() > 0 { Err(format!("column {name:?} has NULLs")) } else { Ok(numbers) }
+}
+
+/// The partitions of each row group with their ranges of offsets: out of its statistics where these tell, else out of its rows.
+fn pieces_of(path: &Path) -> Result<Vec<Piece>, String> {
+    let open = || {
+        let file = File::open(path).map_err(|error| error.to_string())?;
+        ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| format!("no whole Parquet file: {error}"))
+    };
+    let builder = open()?;
+    let names: Vec<String> = builder.schema().fields().iter().map(|field| field.name().clone()).collect();
+    let place =
+        |name: &str| names.iter().position(|known| known == name).ok_or_else(|| format!("it has no column {name:?}"));
+    let (partition, offset) = (place(PARTITION)?, place(OFFSET)?);
+    let mut pieces = Vec::new();
+    for row_group in 0..builder.metadata().num_row_groups() {
+        let columns = builder.metadata().row_group(row_group).columns();
+        let range = |place: usize| {
+            columns
+                .iter()
+                .find(|column| column.column_path().string() == names[place])
+                .and_then(|column| bounds(column.statistics()?))
+        };
+        let piece = |partition: i32, first, last: i64| Piece {
+            partition,
+            first,
+            next: last + 1,
+            file: path.to_path_buf(),
+            row_group,
+        };
+        match (range(partition), range(offset)) {
+            (Some((number, same)), Some((first, last))) if number == same => {
+                pieces.push(piece(i32::try_from(number).map_err(|error| error.to_string())?, first, last));
+            }
+            _ => {
+                let mask = ProjectionMask::roots(builder.parquet_schema(), [partition, offset]);
+                let reader = open()?.with_row_groups(vec![row_group]).with_projection(mask).build();
+                let mut ranges: std::collections::BTreeMap<i64, (i64, i64)> = Default::default();
+                for batch in reader.map_err(|error| error.to_string())? {
+                    let batch = batch.map_err(|error| error.to_string())?;
+                    let (numbers, offsets) = (whole_numbers(&batch, PARTITION)?, whole_numbers(&batch, OFFSET)?);
+                    let numbers = numbers.as_primitive::<Int64Type>().values().iter();
+                    for (number, offset) in numbers.zip(offsets.as_primitive::<Int64Type>().values()) {
+                        let known = ranges.entry(*number).or_insert((*offset, *offset));
+                        *known = (known.0.min(*offset), known.1.max(*offset));
+                    }
+                }
+                for (number, (first, last)) in ranges {
+                    pieces.push(piece(i32::try_from(number).map_err(|error| error.to_string())?, first, last));
+                }
+            }
+        }
+    }
+    Ok(pieces)
+}
+
+fn bounds(statistics: &Statistics) -> Option<(i64, i64)> {
+    match statistics {
+        Statistics::Int32(values) => Some((i64::from(*values.min_opt()?), i64::from(*values.max_opt()?))),
+        Statistics::Int64(values) => Some((*values.min_opt()?, *values.max_opt()?)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::fs;
+
+    use arrow::array::{Int32Array, Int64Array};
+    use parquet::arrow::ArrowWriter;
+
+    use super::*;
+    use crate::catalog;
+
+    /// A file of records: partition, offset, amount.
+    fn write(path: &Path, records: &[(i32, i64, i64)]) {
+        let column = |of: fn(&(i32, i64, i64)) -> i64| Arc::new(records.iter().map(of).collect::<Int64Array>());
+        let partitions: Int32Array = records.iter().map(|record| record.0).collect();
+        let columns: [(&str, ArrayRef); 3] = [
+            ("_partition", Arc::new(partitions)),
+            ("_offset", column(|record| record.1)),
+            ("amount", column(|record| record.2)),
+        ];
+        let batch = RecordBatch::try_from_iter(columns).unwrap();
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let mut writer = ArrowWriter::try_new(File::create(path).unwrap(), batch.schema(), None).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+    }
+
+    fn stream(amount: &str) -> Arc<Stream> {
+        let settings = "timezone = \"UTC\"\n[entity.user]\nkey = \"user_id\"\ntype = \"BIGINT\"\n\
+                        [connection.shop]\ntype = \"kafka\"\nbrokers = \"k:1\"\n[store]\nurl = \"sqlite:x\"\n";
+        let schema = format!(
+            "connection = \"shop\"\ntopic = \"t\"\nformat = \"json\"\nhistory = \"a/*.parquet\"\n[columns]\n\
+             amount = \"{amount}\"\nnote = \"VARCHAR\"\n"
+        );
+        let files = [("tagflow.toml", settings.to_string()), ("schemas/orders.toml", schema)];
+        let contents = files.map(|(file, text)| (PathBuf::from(file), text.into_bytes())).into();
+        let loaded = crate::project::load_from_memory(&contents, &|_| None);
+        assert!(loaded.diagnostics.is_empty(), "{:?}", loaded.diagnostics);
+        let streams: catalog::Catalog = loaded.project.unwrap().catalog;
+        Arc::clone(&streams.streams["orders"])
+    }
+
+    fn read(history: &History, stream: &Stream, offsets: Range<i64>) -> Result<Vec<(i64, Option<i64>)>, String> {
+        let columns: Vec<usize> =
+            ["amount", "note", "_topic"].iter().map(|name| stream.schema().index_of(name).unwrap()).collect();
+        let partition = Arc::new(Partition { stream: "orders".to_string(), number: 1 });
+        let wanted = Wanted { stream, columns: &columns, partition, offsets, end: 99 };
+        let mut found = Vec::new();
+        let given = history.read::<Infallible>(&wanted, |batch| {
+            let amounts = batch.batch.column(0).as_primitive::<Int64Type>();
+            assert_eq!(batch.batch.column(1).null_count(), batch.offsets.len(), "a column that the files lack");
+            assert_eq!(batch.batch.column(2).as_string::<i32>().value(0), "t");
+            assert_eq!(batch.next_offset, batch.offsets.last().unwrap() + 1);
+            found.extend(batch.offsets.iter().copied().zip(amounts.iter()));
+            Ok(())
+        })?;
+        given.unwrap();
+        Ok(found)
+    }
+
+    #[test]
+    fn records_come_by_their_offsets_and_once_however_files_hold_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join("a").join(name);
+        // Two partitions in one file, out of order; a range twice; a file that is none of the pattern's.
+        write(&at("one.parquet"), &[(1, 4, 40), (0, 7, 1), (1, 2, 20), (1, 3, 30)]);
+        write(&at("two.parquet"), &[(1, 3, 30), (1, 4, 40), (1, 5, 50)]);
+        write(&at("three.parquet"), &[(1, 8, 80)]);
+        write(&at("other.txt"), &[(1, 1, 10)]);
+        let history = History::find(folder.path(), "a/*.parquet").unwrap();
+        assert_eq!((history.range(0), history.range(1), history.range(2)), (Some(7..8), Some(2..9), None));
+        let stream = stream("BIGINT");
+        let all = [(2, Some(20)), (3, Some(30)), (4, Some(40)), (5, Some(50)), (8, Some(80))];
+        assert_eq!(read(&history, &stream, 0..9).unwrap(), all);
+        assert_eq!(read(&history, &stream, 3..8).unwrap(), all[1..4]);
+        assert_eq!(read(&history, &stream, 6..8).unwrap(), []);
+    }
+
+    #[test]
+    fn files_that_do_not_fit_are_named_with_the_reason() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a/one.parquet");
+        write(&file, &[(1, 4, 40)]);
+        let history = History::find(folder.path(), "a/*.parquet").unwrap();
+        for (amount, says) in [("TIMESTAMP(3)", "Timestamp(ms)"), ("VARCHAR", "Utf8"), ("DATE", "Date32")] {
+            let error = read(&history, &stream(amount), 0..9).unwrap_err();
+            let reason = format!("column \"amount\" is Int64, and {says} in the schema");
+            assert_eq!(error, format!("history: {}: {reason}", file.display()));
+        }
+        write(&file, &[(1, 4, 1 << 40)]);
+        let error = read(&history, &stream("INT"), 0..9).unwrap_err();
+        assert!(error.contains("column \"amount\" does not fit the schema: "), "{error}");
+        fs::write(&file, "no Parquet at all").unwrap();
+        let error = History::find(folder.path(), "a/*.parquet").unwrap_err();
+        assert!(error.contains("one.parquet: no whole Parquet file: "), "{error}");
+    }
+}
