@@ -27,6 +27,12 @@ pub const ALL: &[(&str, &str)] = &[
         "SELECT user_id, CASE WHEN SUM(amount) > 1000 THEN 'gold' WHEN SUM(amount) > 300 THEN 'silver' ELSE 'none' END AS level, \
          SUM(amount) / NULLIF(COUNT(*), 0) AS per_order FROM orders GROUP BY user_id",
     ),
+    (
+        "ordered_by_what_is_held_equal",
+        "SELECT user_id, MIN(q) AS q, STRING_AGG(page, ',' ORDER BY page) AS pages FROM (SELECT user_id, page, CASE WHEN page NOT IN \
+         (SELECT category FROM orders WHERE category IS NOT NULL) THEN 'cart' ELSE 'item' END AS q FROM page_views) v \
+         WHERE q = page GROUP BY user_id",
+    ),
     ("having", "SELECT user_id FROM orders GROUP BY user_id HAVING COUNT(*) BETWEEN 2 AND 5 AND SUM(amount) > 100"),
     ("distinct_users", "SELECT DISTINCT user_id FROM orders WHERE status = 'refunded'"),
     ("guarded_division", "SELECT user_id, SUM(100 / quantity) AS x FROM orders WHERE quantity <> 0 GROUP BY user_id"),
