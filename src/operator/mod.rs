@@ -19,6 +19,7 @@ pub mod join;
 pub mod map;
 pub mod partitions;
 pub mod punctual;
+pub mod row_map;
 pub mod rows;
 pub mod seed;
 pub mod sound;

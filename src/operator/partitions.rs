@@ -204,7 +204,7 @@ impl Partitions {
     pub fn size(&self) -> (usize, usize) {
         let cold: ColdSize = self.cold().into_iter().map(Cold::size).sum();
         let partitions = self.shards.iter().flat_map(|shard| &shard.partitions);
-        let of_partition = |(key, kept): (&Key, &Kept)| rows::heap_bytes(key.len()) + rows::multiset_bytes(&kept.rows);
+        let of_partition = |(key, kept): (&Key, &Kept)| rows::heap_bytes(key.len()) + kept.rows.bytes();
         let bytes: usize = partitions.map(of_partition).sum();
         let of_shard = |shard: &Shard| shard.partitions.allocation_size() + shard.changed.bytes();
         let beside: usize = self.shards.iter().map(of_shard).sum();

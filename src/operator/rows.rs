@@ -1,6 +1,5 @@
 //! Rows as bytes (the order-preserving row format of arrow) and the shards that keys fall into.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, Int64Array, LargeBinaryArray, RecordBatch};
@@ -11,9 +10,10 @@ use hashbrown::HashMap;
 
 use crate::delta::{Clock, Delta};
 use crate::operator::OperatorError;
+use crate::operator::row_map::RowMap;
 
 /// Encoded rows in their order, with their weights.
-pub type Multiset = BTreeMap<Box<[u8]>, i64>;
+pub type Multiset = RowMap<i64>;
 
 /// Entries of a node of a tree.
 const NODE: usize = 11;
@@ -36,11 +36,6 @@ pub fn nodes_bytes(entries: usize, entry: usize) -> usize {
         few if few <= NODE => node,
         many => many * node / 7,
     }
-}
-
-/// Bytes of a multiset on the heap, estimated.
-pub fn multiset_bytes(rows: &Multiset) -> usize {
-    tree_bytes::<i64>(rows.len()) + rows.keys().map(|row| heap_bytes(row.len())).sum::<usize>()
 }
 
 /// Adds `weight` to a row; a row of weight zero is not kept.

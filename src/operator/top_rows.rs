@@ -199,10 +199,10 @@ impl FirstRows {
 
     /// True for a row that is behind as many as can be first, whatever comes.
     fn never_has(&self, partition: &Partition, row: &[u8]) -> bool {
-        if self.by != Ranking::RowNumber || partition.last_key_value().is_none_or(|(last, _)| last.as_ref() > row) {
+        if self.by != Ranking::RowNumber || partition.last().is_none_or(|last| last.as_ref() > row) {
             return false;
         }
-        let kept = || partition.values().map(|weight| weight.unsigned_abs()).sum::<u64>();
+        let kept = || partition.iter().map(|(_, weight)| weight.unsigned_abs()).sum::<u64>();
         partition.len() as u64 >= self.most || kept() >= self.most
     }
 
@@ -231,10 +231,8 @@ impl FirstRows {
             }
         };
         let Some(last) = last else { return };
-        if partition.last_key_value().is_some_and(|(row, _)| *row > last) {
-            let mut behind = partition.split_off(&last);
-            partition.extend(behind.remove_entry(&last));
-            behind.keys().for_each(|row| note(row));
+        if partition.last().is_some_and(|row| *row > last) {
+            partition.split_behind(&last).iter().for_each(|row| note(row));
         }
     }
 }

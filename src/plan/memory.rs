@@ -24,10 +24,8 @@ pub struct Memory {
     pub kept: Option<u64>,
 }
 
-/// Of an entry of a tree beside its bytes: its box, and its part of a node.
+/// Of a row beside its bytes: its box, and its place among the rows of its key.
 const ENTRY: u64 = 64;
-/// Of a tree with few entries: one node.
-const TREE: u64 = 300;
 /// Of a key beside its bytes: its box, its place in a table, the head of its rows.
 const KEY: u64 = 64;
 
@@ -44,7 +42,7 @@ impl Memory {
         let rows = |bytes: u64, key: Option<&[Scalar]>| Memory {
             per: "row",
             bytes: bytes + ENTRY,
-            further: key.map(|key| ("key", KEY + TREE + widths(key))),
+            further: key.map(|key| ("key", KEY + widths(key))),
             kept: None,
         };
         let memory = match &node.kind {
@@ -146,9 +144,7 @@ fn state(call: &AggregateCall, append_only: bool) -> (u64, u64) {
         AggregateFunction::Count => (0, 0),
         AggregateFunction::Sum | AggregateFunction::Avg => (filled(sum), 0),
         AggregateFunction::Min | AggregateFunction::Max if append_only => (filled(16) + value, 0),
-        AggregateFunction::Min | AggregateFunction::Max | AggregateFunction::Collected => {
-            (filled(24) + TREE, value + ENTRY)
-        }
+        AggregateFunction::Min | AggregateFunction::Max | AggregateFunction::Collected => (filled(24), value + ENTRY),
         AggregateFunction::CountDistinct => (filled(8), value + 16 + filled(32)),
     };
     (filled(8) + fixed, values)

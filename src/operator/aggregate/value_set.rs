@@ -137,7 +137,7 @@ pub struct Multisets {
 impl Multisets {
     /// Makes room for that many slots.
     pub fn grow(&mut self, slots: usize) {
-        self.by_slot.resize(slots, Multiset::new());
+        self.by_slot.resize(slots, Multiset::default());
     }
 
     /// Adds `weight` occurrences.
@@ -194,7 +194,7 @@ impl Multisets {
 
     /// Bytes in use, estimated.
     pub fn bytes(&self) -> usize {
-        self.by_slot.capacity() * 24 + self.by_slot.iter().map(rows::multiset_bytes).sum::<usize>()
+        self.by_slot.capacity() * size_of::<Multiset>() + self.by_slot.iter().map(Multiset::bytes).sum::<usize>()
     }
 }
 
@@ -259,8 +259,8 @@ impl Extreme {
     pub fn get(&self, slot: usize) -> Option<&[u8]> {
         match &self.values {
             Values::Best(best) => best[slot].as_deref(),
-            Values::All(all) if self.largest => all.of(slot).last_key_value().map(|(value, _)| value.as_ref()),
-            Values::All(all) => all.of(slot).first_key_value().map(|(value, _)| value.as_ref()),
+            Values::All(all) if self.largest => all.of(slot).last().map(AsRef::as_ref),
+            Values::All(all) => all.of(slot).first().map(AsRef::as_ref),
         }
     }
 

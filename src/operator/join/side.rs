@@ -1,6 +1,5 @@
 //! One input of a join: its keys and rows as bytes, and what is kept of them.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch};
@@ -9,6 +8,7 @@ use arrow::row::{RowConverter, Rows as EncodedRows};
 use rayon::prelude::*;
 
 use crate::delta::Delta;
+use crate::operator::row_map::RowMap;
 use crate::operator::state::{binary_column, find_parts, primitive_column};
 use crate::operator::{OperatorError, StatePart, map, rows};
 use crate::plan::flow::Scalar;
@@ -26,7 +26,7 @@ pub(super) struct Entry {
 }
 
 /// Rows of one key and input.
-pub(super) type Rows = BTreeMap<Bytes, Entry>;
+pub(super) type Rows = RowMap<Entry>;
 
 /// Rows of one key.
 #[derive(Debug, Clone, Default)]
@@ -53,10 +53,7 @@ impl KeyRows {
 
     /// Bytes on the heap.
     pub fn bytes(&self) -> usize {
-        let of_rows = |side: &Rows| {
-            rows::tree_bytes::<Entry>(side.len()) + side.keys().map(|row| rows::heap_bytes(row.len())).sum::<usize>()
-        };
-        of_rows(&self.left) + of_rows(&self.right)
+        self.left.bytes() + self.right.bytes()
     }
 }
 
