@@ -148,10 +148,8 @@ impl Drop for Cluster {
 
 /// Starts soon rather than runs fast.
 fn java(class: &str) -> Command {
-    let jars = std::env::var("TAGFLOW_KAFKA_JARS")
-        .map_or_else(|_| Path::new(&std::env::var("HOME").unwrap()).join(".cache/tagflow/kafka-4.1.0"), PathBuf::from);
     let mut command = Command::new("java");
-    command.args(["-Xmx256m", "-XX:TieredStopAtLevel=1", "-cp"]).arg(jars.join("*")).arg(class);
+    command.args(["-Xmx256m", "-XX:TieredStopAtLevel=1", "-cp"]).arg(jars().join("*")).arg(class);
     command
 }
 
@@ -160,4 +158,10 @@ fn run(command: &mut Command) -> String {
     let told = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{command:?}: {told}");
     told
+}
+
+/// Where `scripts/services` keeps Kafka.
+pub fn jars() -> PathBuf {
+    std::env::var("TAGFLOW_KAFKA_JARS")
+        .map_or_else(|_| Path::new(&std::env::var("HOME").unwrap()).join(".cache/tagflow/kafka-4.1.0"), PathBuf::from)
 }

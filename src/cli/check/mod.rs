@@ -135,7 +135,8 @@ fn report(args: &CheckArgs, loaded: &Loaded, desired: Option<&Desired>) -> Strin
 /// What is said where nothing is wrong.
 fn praise(desired: &Desired) -> String {
     let project = &desired.project;
-    let (tags, streams, views) = (project.tags.len(), project.catalog.streams.len(), project.catalog.views.len());
-    let running = desired.tags.len();
-    format!("{tags} tags ({running} to run), {streams} streams, {views} views: no problems\n")
+    let tags = plural(project.tags.len(), "tag");
+    let streams = plural(project.catalog.streams.len(), "stream");
+    let views = plural(project.catalog.views.len(), "view");
+    format!("{tags} ({} to run), {streams}, {views}: no problems\n", desired.tags.len())
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-/// Numbers from `from` up to `to`, and how many; the first and the last also hold what lies further out.
+/// Numbers from `from` up to `to`, or all alike, and how many; the first and the last also hold what lies further out.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Bin {
     pub(super) from: f64,
@@ -15,8 +15,12 @@ pub(super) fn histogram(mut values: Vec<f64>, most: usize) -> Vec<Bin> {
     values.retain(|value| value.is_finite());
     values.sort_by(f64::total_cmp);
     let at = |part: f64| values.get((part * (values.len().max(1) - 1) as f64).round() as usize).copied();
-    let (Some(low), Some(high)) = (at(0.02), at(0.98)) else { return Vec::new() };
-    let step = round_up((high - low).max(f64::MIN_POSITIVE) / (most - 1) as f64);
+    let bounds = |part: f64| Some((at(part)?, at(1.0 - part)?));
+    let Some((low, high)) = bounds(0.02).filter(|(low, high)| low < high).or(bounds(0.0)) else { return Vec::new() };
+    if low == high {
+        return vec![Bin { from: low, to: low, rows: values.len() }];
+    }
+    let step = round_up((high - low) / (most - 1) as f64);
     let first = (low / step).floor();
     let place = |value: f64| ((value / step).floor() - first).clamp(0.0, (most - 1) as f64) as usize;
     let mut bins: Vec<Bin> = Vec::new();
@@ -40,7 +44,10 @@ fn round_up(step: f64) -> f64 {
 /// A line a bin: from where to where, a bar, how many.
 pub(super) fn bars(bins: &[Bin], width: usize) -> Vec<String> {
     let most = bins.iter().map(|bin| bin.rows).max().unwrap_or_default().max(1);
-    let label = |bin: &Bin| format!("{} … {}", signed(bin.from), signed(bin.to));
+    let label = |bin: &Bin| match bin.from == bin.to {
+        true => signed(bin.from),
+        false => format!("{} … {}", signed(bin.from), signed(bin.to)),
+    };
     let wide = bins.iter().map(|bin| label(bin).chars().count()).max().unwrap_or_default();
     let bar = |bin: &Bin| {
         // What is there is seen, however little it is.
@@ -69,7 +76,9 @@ mod tests {
         assert!(bins.len() <= 9 && bins.iter().all(|bin| bin.to - bin.from == 50.0), "{bins:?}");
         assert_eq!(bins.iter().map(|bin| bin.rows).sum::<usize>(), 202, "all but what is no number");
         assert_eq!(histogram(Vec::new(), 9), []);
-        assert_eq!(histogram(vec![3.0, 3.0], 9).iter().map(|bin| bin.rows).sum::<usize>(), 2);
+        assert_eq!(histogram(vec![3.0, 3.0], 9), [Bin { from: 3.0, to: 3.0, rows: 2 }]);
+        let far = histogram([vec![1.0; 500], vec![9.0]].concat(), 9);
+        assert_eq!((far[0].rows, far[far.len() - 1].rows), (500, 1), "{far:?}");
     }
 
     #[test]

@@ -11,12 +11,17 @@ use super::plan::{Fate, Plan, TagPlan};
 /// What the jobs of `tagflow init` find their own comment by.
 const MARK: &str = "<!-- tagflow plan -->";
 
+/// Comments are cut by GitHub beyond 65,536 characters.
+const LONGEST: usize = 60_000;
+/// The most tags of the table.
+const ROWS: usize = 200;
+
 /// Everything.
 pub(super) fn describe(plan: &Plan, grace: Duration) -> String {
     let mut text = format!("{MARK}\n### Tags: {}\n\n", summary(plan));
     if plan.has_changes() {
         text.push_str("| tag | kind | what happens |\n|---|---|---|\n");
-        for tag in &plan.tags {
+        for tag in plan.tags.iter().take(ROWS) {
             let (sign, tag_name) = (sign(tag.fate), code(&tag.tag));
             text.push_str(&format!("| {sign} {tag_name} | {} | {} |\n", tag.kind, cell(&fate_words(tag, grace))));
         }
@@ -28,8 +33,17 @@ pub(super) fn describe(plan: &Plan, grace: Duration) -> String {
     for remark in &plan.remarks {
         text.push_str(&format!("> ⚠️ {}\n\n", cell(remark)));
     }
-    for tag in &plan.tags {
-        text.push_str(&of_tag(tag));
+    let mut left_out = plan.tags.len().saturating_sub(ROWS);
+    for (told, tag) in plan.tags.iter().enumerate().take(ROWS) {
+        let more = of_tag(tag);
+        if text.len() + more.len() > LONGEST {
+            left_out = plan.tags.len() - told;
+            break;
+        }
+        text.push_str(&more);
+    }
+    if left_out > 0 {
+        text.push_str(&format!("Of {left_out} more `tagflow plan` tells the details.\n\n"));
     }
     text.push_str(&format!("<sub>Compared with {}.</sub>\n", cell(&plan.compared_with)));
     text
