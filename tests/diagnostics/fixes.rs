@@ -75,7 +75,7 @@ fn a_star_is_written_out_as_the_columns_that_it_brings() {
     let root = shop(&[("schemas/users.toml", table), ("tags/a.sql", "SELECT * FROM users\nWHERE city = 'x'\n")]);
     let (code, text) = run_check(root.path(), &["--fix"]);
     assert_eq!(read(root.path(), "tags/a.sql"), "SELECT user_id, \"Order\", city FROM users\nWHERE city = 'x'\n");
-    assert_eq!((code, text.as_str()), (0, "1 tags (1 to run), 2 streams, 0 views: no problems\n"));
+    assert_eq!((code, text.as_str()), (0, "1 tag (1 to run), 2 streams, 0 views: no problems\n"));
 }
 
 #[test]
