@@ -373,8 +373,9 @@ mod tests {
         let shanghai = chrono_tz::Asia::Shanghai;
         assert_eq!(time_of("1970-01-02", shanghai), Ok(16 * 3_600_000));
         assert_eq!(time_of("1970-01-01T00:00:01Z", shanghai), Ok(1000));
-        let hours_ago = chrono::Utc::now().timestamp_millis() - time_of("2h", shanghai).unwrap();
-        assert!((7_200_000..7_260_000).contains(&hours_ago), "{hours_ago}");
+        let now = || chrono::Utc::now().timestamp_millis();
+        let (before, at, after) = (now(), time_of("2h", shanghai).unwrap(), now());
+        assert!((before..=after).contains(&(at + 7_200_000)), "{before} {at} {after}");
         assert_eq!(
             time_of("yesterday", shanghai),
             Err("`yesterday` is no time: write 2026-01-31, 2026-01-31T08:00:00Z, or 2h for two hours ago".to_string())
