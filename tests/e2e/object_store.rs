@@ -202,10 +202,11 @@ fn damaged_objects_are_told_and_passed_over_and_one_goes_back_to_an_older_checkp
     daemon.kill();
     let _ = fs::remove_file(&newer);
 
-    let oldest = epochs(&shop).last().unwrap().to_string();
-    let output = shop.output(&["checkpoint", "restore", &oldest]);
+    // Whether the damaged ones are among those that are kept depends on how many were taken since.
+    let oldest = epochs(&shop).into_iter().rfind(|epoch| !known[..2].contains(epoch)).unwrap();
+    let output = shop.output(&["checkpoint", "restore", &oldest.to_string()]);
     assert!(output.status.success(), "{output:?}");
-    assert_eq!(epochs(&shop).len(), 1);
+    assert_eq!(epochs(&shop).first(), Some(&oldest));
     let mut daemon = shop.start();
     daemon.until_quiet(TAGS.len());
     work(&shop, &mut daemon, 7..8);
