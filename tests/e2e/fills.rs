@@ -10,13 +10,14 @@ use tagflow::engine::status::{TagState, TagStatus};
 use crate::shop::Shop;
 use crate::topic::{PATIENCE, Topic, send};
 
-fn order(user: i64, amount: i64) -> (String, Option<i64>) {
+pub fn order(user: i64, amount: i64) -> (String, Option<i64>) {
     (format!("{{\"user_id\":{user},\"amount\":{amount}}}"), None)
 }
 
-fn shop(name: &str, topic: &Topic) -> Shop {
+/// What each user spent, over a topic of which the schema says something more.
+pub fn shop_with(name: &str, topic: &Topic, more: &str) -> Shop {
     let schema = format!(
-        "connection = \"shop\"\ntopic = \"{}\"\nformat = \"json\"\n[columns]\nuser_id = \"BIGINT NOT NULL\"\n\
+        "connection = \"shop\"\ntopic = \"{}\"\nformat = \"json\"\n{more}[columns]\nuser_id = \"BIGINT NOT NULL\"\n\
          amount = \"BIGINT\"\n",
         topic.name
     );
@@ -24,7 +25,11 @@ fn shop(name: &str, topic: &Topic) -> Shop {
     Shop::of(name, &[("schemas/orders.toml", schema), ("tags/spent.sql", spent.to_string())])
 }
 
-fn rows(shop: &Shop, table: &str) -> Vec<String> {
+fn shop(name: &str, topic: &Topic) -> Shop {
+    shop_with(name, topic, "")
+}
+
+pub fn rows(shop: &Shop, table: &str) -> Vec<String> {
     shop.registry(&format!("SELECT CONCAT(user_id, ' ', v) FROM {table} ORDER BY 1"))
 }
 

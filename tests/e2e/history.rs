@@ -8,12 +8,9 @@ use arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch};
 use parquet::arrow::ArrowWriter;
 use tagflow::engine::status::TagState;
 
+use crate::fills::{order, rows, shop_with};
 use crate::shop::Shop;
 use crate::topic::Topic;
-
-fn order(user: i64, amount: i64) -> (String, Option<i64>) {
-    (format!("{{\"user_id\":{user},\"amount\":{amount}}}"), None)
-}
 
 /// The records of these offsets of partition 0, each of user `offset % 3` with an amount of 1.
 fn write(path: &Path, offsets: impl Iterator<Item = i64>) {
@@ -32,17 +29,7 @@ fn write(path: &Path, offsets: impl Iterator<Item = i64>) {
 }
 
 fn shop(name: &str, topic: &Topic) -> Shop {
-    let schema = format!(
-        "connection = \"shop\"\ntopic = \"{}\"\nformat = \"json\"\nhistory = \"archive/orders/*.parquet\"\n[columns]\n\
-         user_id = \"BIGINT NOT NULL\"\namount = \"BIGINT\"\n",
-        topic.name
-    );
-    let spent = "SELECT user_id, SUM(amount) AS v FROM orders GROUP BY user_id";
-    Shop::of(name, &[("schemas/orders.toml", schema), ("tags/spent.sql", spent.to_string())])
-}
-
-fn rows(shop: &Shop, table: &str) -> Vec<String> {
-    shop.registry(&format!("SELECT CONCAT(user_id, ' ', v) FROM {table} ORDER BY 1"))
+    shop_with(name, topic, "history = \"archive/orders/*.parquet\"\n")
 }
 
 #[test]
