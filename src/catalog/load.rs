@@ -9,7 +9,7 @@ use arrow::datatypes::DataType;
 use toml::de::{DeTable, DeValue};
 
 use super::columns::read_columns;
-use super::history::read_history;
+use super::history::{check_archives, read_archive, read_history};
 use super::kind::{check_connection, check_key_formats, read_file_format, read_kind, read_table};
 use super::record_schema::{Attached, check_fields, read_avro, read_protobuf};
 use super::{Catalog, Column, EventTime, Format, Kind, OnLost, Start, Stream, Unique, View};
@@ -35,6 +35,7 @@ const KEYS: &[&str] = &[
     "time",
     "start",
     "history",
+    "archive",
     "key",
     "truncates",
     "unique",
@@ -89,6 +90,7 @@ pub(crate) fn load(
             catalog.streams.extend(stream.map(|stream| (name, Arc::new(stream))));
         }
     }
+    check_archives(&catalog.streams, sources, diagnostics);
     catalog
 }
 
@@ -214,6 +216,7 @@ fn read_stream(
         let unique = read_unique(&mut walk, &section, is_table, &columns);
         let start = read_start(&mut walk, &section);
         let history = read_history(&mut walk, &section, origin, is_table, start);
+        let archive = read_archive(&mut walk, &section, origin, is_table, start, &columns);
         let on_lost = read_on_lost(&mut walk, &section, origin);
         Some(Stream {
             name: name.to_owned(),
@@ -226,6 +229,7 @@ fn read_stream(
             timezone: outline.timezone,
             start: start?,
             history,
+            archive,
             time,
             key,
             truncates,

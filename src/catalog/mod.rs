@@ -141,6 +141,8 @@ pub struct Stream {
     pub start: Start,
     /// Parquet files with records that the topic may not have any more: a pattern below the project's root.
     pub history: Option<String>,
+    /// Where the daemon keeps the stream's records, which are its history then.
+    pub archive: Option<Archive>,
     /// The event time and how late events may be.
     pub time: Option<EventTime>,
     /// The primary key of the table whose changes the records are; empty for events.
@@ -153,6 +155,17 @@ pub struct Stream {
     pub on_lost: OnLost,
     /// The declared columns in order. System columns (`_offset` …) are not among them: see [`SYSTEM_COLUMNS`].
     pub columns: Vec<Column>,
+}
+
+/// A folder in which the daemon keeps a stream's records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Archive {
+    /// The folder, below the project's root.
+    pub path: PathBuf,
+    /// How long records wait at most before they are in a file that counts.
+    pub every: Duration,
+    /// Bytes at which a file ends.
+    pub size: u64,
 }
 
 /// Where a stream is first read from.
@@ -260,6 +273,11 @@ impl Stream {
     pub fn of_key(&self) -> Stream {
         let column = |name: &String| self.columns.iter().find(|column| column.name == *name).cloned();
         Stream { columns: self.key.iter().filter_map(column).collect(), time: None, unique: None, ..self.clone() }
+    }
+
+    /// The same stream without its files: the records that the topic holds.
+    pub fn of_topic(&self) -> Stream {
+        Stream { history: None, archive: None, ..self.clone() }
     }
 
     /// The arrow schema that SQL sees: declared columns, then the system columns.

@@ -10,7 +10,7 @@ use comfy_table::{CellAlignment, Table, presets};
 
 use crate::cli::{Format, OK, ProjectArgs, complain, print};
 use crate::config::ServeConfig;
-use crate::engine::status::{FillStatus, RolledBack, Status, TagState, TagStatus};
+use crate::engine::status::{ArchiveStatus, FillStatus, RolledBack, Status, TagState, TagStatus};
 use crate::project;
 
 /// Arguments of `tagflow status`.
@@ -130,6 +130,16 @@ fn describe_rollback(tag: &TagStatus) -> String {
     }
 }
 
+fn describe_archive(archive: &ArchiveStatus) -> String {
+    let newest = archive.newest_timestamp.map_or(String::new(), |newest| format!(", the newest of {}", time(newest)));
+    let ArchiveStatus { stream, path, records, lag, lost, .. } = archive;
+    let lost = match lost {
+        0 => String::new(),
+        lost => format!("! {lost} records of {stream} were gone before they were archived\n"),
+    };
+    format!("{records} records of {stream} are in {path}{newest}; {lag} wait\n{lost}")
+}
+
 fn describe_spilled(bytes: u64) -> String {
     if bytes == 0 { String::new() } else { format!(" and {} on disk", ByteSize(bytes)) }
 }
@@ -190,6 +200,9 @@ pub fn describe(status: &Status) -> String {
             kept.rows,
             time(kept.until)
         ));
+    }
+    for archive in &status.archives {
+        text.push_str(&describe_archive(archive));
     }
     for (stream, put) in &status.dead_letters {
         let kept = status.letters_kept.get(stream).copied().unwrap_or_default();

@@ -9,7 +9,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use crate::engine::status::{FillStatus, Status, TagState};
+use crate::engine::status::{ArchiveStatus, FillStatus, Status, TagState};
 
 type Number = Gauge<f64, AtomicU64>;
 type Labels = Vec<(&'static str, String)>;
@@ -116,6 +116,22 @@ pub(super) fn encode(status: &Status) -> Result<String, Error> {
     family("too_late_records", "records too late to tell whether they were sent again", streams(&status.too_late));
     let lost = "records that were gone before they were read, of streams that went on; to be alerted of";
     family("lost_records", lost, streams(&status.lost));
+    let archives = |value: fn(&ArchiveStatus) -> f64| -> Vec<(Labels, f64)> {
+        let labels = |archive: &ArchiveStatus| vec![("stream", archive.stream.clone())];
+        status.archives.iter().map(|archive| (labels(archive), value(archive))).collect()
+    };
+    family("archive_records", "records in a stream's archive", archives(|archive| archive.records as f64));
+    family("archive_lag_records", "records known to wait for the archive", archives(|archive| archive.lag as f64));
+    family(
+        "archive_newest_seconds",
+        "broker time of the newest record in the archive, seconds since the Unix epoch",
+        archives(|archive| archive.newest_timestamp.unwrap_or(0) as f64 / 1e3),
+    );
+    let failing = "1 while records cannot be archived; to be alerted of, before retention takes them";
+    family("archive_failing", failing, archives(|archive| f64::from(archive.trouble.is_some())));
+    family("archive_errors", "how often records could not be archived", archives(|archive| archive.errors as f64));
+    let lost = "records that were gone before they were archived; to be alerted of";
+    family("archive_lost_records", lost, archives(|archive| archive.lost as f64));
     let mut text = String::new();
     encode_text(&mut text, &registry)?;
     Ok(text)

@@ -1,9 +1,11 @@
 //! Composes: the epoch loop, checkpoints, reload, fills, supervision.
 //!
 //! Enters: a planned project, its connections and its store. Leaves: committed tag tables and a status.
-//! Threads: the epoch loop is one, each source has its own, the store has one, a fill has one, the reloader has one.
+//! Threads: the epoch loop is one, each source has its own, the store has one, a fill has one, the reloader has one,
+//! and each archive.
 //! They meet in bounded channels; there is no other shared state but the status.
 
+pub mod archiver;
 pub mod changes;
 pub mod checkpoint;
 pub mod culprit;

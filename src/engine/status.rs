@@ -162,6 +162,29 @@ pub struct FillStatus {
     pub is_held: bool,
 }
 
+/// The archive of a stream.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct ArchiveStatus {
+    /// The stream.
+    pub stream: String,
+    /// Its folder, below the project's.
+    pub path: String,
+    /// The next offset of each partition that is not in it.
+    pub next: BTreeMap<i32, i64>,
+    /// Records in it since it was begun.
+    pub records: u64,
+    /// Records of the topic that are known and are not in it yet.
+    pub lag: i64,
+    /// Broker time of the newest record in it, milliseconds since the Unix epoch.
+    pub newest_timestamp: Option<i64>,
+    /// Records that were gone before they were archived, since the start.
+    pub lost: u64,
+    /// How often it could not be written or its topic not be read, since the start.
+    pub errors: u64,
+    /// Why it is not written now.
+    pub trouble: Option<String>,
+}
+
 /// All of it.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Status {
@@ -250,6 +273,9 @@ pub struct Status {
     /// Records that were gone before they were read, of streams that went on, by stream, since the start.
     #[serde(default)]
     pub lost: BTreeMap<String, u64>,
+    /// Archives of streams that have one.
+    #[serde(default)]
+    pub archives: Vec<ArchiveStatus>,
     /// Passing faults of sources and store.
     pub troubles: Vec<String>,
     /// What is wrong in the project's files, if the last reload was not accepted.

@@ -9,6 +9,7 @@
 //! [`SourceEvent::Trouble`] until [`SourceEvent::Recovered`]. Threads wait on the bounded channel, so a slow engine
 //! slows reading and memory stays bounded. The clock is read for pacing only, never for what a record becomes.
 
+pub(crate) mod archive;
 mod batch;
 pub mod dead_letter;
 pub mod decode;
@@ -36,6 +37,7 @@ use crate::delta::{Lost, Partition};
 pub use self::dead_letter::DeadLetters;
 pub use self::emit::SourceHandle;
 pub(crate) use self::file::lines::{Line, LineReader};
+pub(crate) use self::kafka::known_topic_id;
 pub use self::kafka::{KnownTopic, known_topics, remember_topics};
 pub use self::registry::Registries;
 pub use self::table::Tables;
@@ -296,6 +298,7 @@ mod tests {
             truncates: false,
             on_lost: Default::default(),
             history: None,
+            archive: None,
             unique: None,
             columns: vec![column],
         };

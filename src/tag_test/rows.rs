@@ -49,6 +49,7 @@ impl RowReader {
             key: Vec::new(),
             truncates: false,
             history: None,
+            archive: None,
             unique: None,
             on_lost: OnLost::Stop,
             columns,

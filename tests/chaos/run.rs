@@ -169,7 +169,8 @@ fn write_project(project: &Path, topics: &Topics, url: &str) {
     let stream =
         |topic: &str, rest: &str| format!("connection = \"shop\"\ntopic = \"{topic}\"\nformat = \"json\"\n{rest}");
     let orders = format!(
-        "time = {{ column = \"order_time\", lateness = \"{LATENESS_MS}ms\", idle = \"2s\" }}\n[columns]\n\
+        "time = {{ column = \"order_time\", lateness = \"{LATENESS_MS}ms\", idle = \"2s\" }}\n\
+         archive = {{ path = \"archive/orders\", every = \"2s\" }}\n[columns]\n\
          order_id = \"BIGINT NOT NULL\"\nuser_id = \"BIGINT NOT NULL\"\namount = \"DECIMAL(12,2)\"\npoints = \"BIGINT\"\ncategory = \"VARCHAR\"\n\
          order_time = {{ type = \"TIMESTAMP(3) WITH TIME ZONE\", format = \"epoch_ms\" }}\n"
     );

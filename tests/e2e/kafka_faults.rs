@@ -12,23 +12,9 @@ use crate::kafka_source::{Reading, order};
 use crate::topic::{PATIENCE, Topic, send};
 
 impl Topic {
-    fn delete(&self) {
-        for outcome in block_on(self.admin.delete_topics(&[&self.name], &AdminOptions::new())).unwrap() {
-            outcome.unwrap();
-        }
-    }
-
     /// Deletes the topic and makes it anew, with as many records.
     fn make_again(&self, records: i64) {
-        self.delete();
-        let topic = NewTopic::new(&self.name, 1, TopicReplication::Fixed(1));
-        let made = || block_on(self.admin.create_topics([&topic], &AdminOptions::new())).unwrap().remove(0);
-        let begun = std::time::Instant::now();
-        // The old one may still be on its way out.
-        while made().is_err() {
-            assert!(begun.elapsed() < PATIENCE, "the topic cannot be made again");
-            std::thread::sleep(std::time::Duration::from_millis(50));
-        }
+        self.create_again();
         self.write_ids(0, 1000..1000 + records);
     }
 

@@ -52,6 +52,7 @@ impl Topic {
             truncates: false,
             on_lost: Default::default(),
             history: None,
+            archive: None,
             unique: None,
             columns: vec![id],
         };

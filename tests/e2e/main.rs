@@ -1,5 +1,6 @@
 //! End to end, against a real Kafka and a real MariaDB: `make test` starts both and says where they are.
 
+mod archive;
 mod avro;
 mod broker;
 mod catching_up;

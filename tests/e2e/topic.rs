@@ -1,6 +1,6 @@
 //! Topics of the real broker, each of one test.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures::executor::block_on;
 use rdkafka::ClientConfig;
@@ -49,6 +49,25 @@ impl Topic {
         let topic = Topic::named(test);
         topic.create(partitions);
         topic
+    }
+
+    pub fn delete(&self) {
+        for outcome in block_on(self.admin.delete_topics(&[&self.name], &AdminOptions::new())).unwrap() {
+            outcome.unwrap();
+        }
+    }
+
+    /// Deletes the topic and makes it anew, with one partition.
+    pub fn create_again(&self) {
+        self.delete();
+        let topic = NewTopic::new(&self.name, 1, TopicReplication::Fixed(1));
+        let made = || block_on(self.admin.create_topics([&topic], &AdminOptions::new())).unwrap().remove(0);
+        let begun = Instant::now();
+        // The old one may still be on its way out.
+        while made().is_err() {
+            assert!(begun.elapsed() < PATIENCE, "the topic cannot be made again");
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     pub fn producer(&self, properties: &[(&str, &str)]) -> BaseProducer {

@@ -49,6 +49,7 @@ fn stream(name: &str, time: &str, lateness: u64, timezone: Tz, columns: Vec<Colu
         truncates: false,
         on_lost: Default::default(),
         history: None,
+        archive: None,
         unique: None,
         columns,
     })

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -123,7 +124,9 @@ fn replay(desired: &Desired, place: &Place, name: &str, selection: &Selection) -
         letters.iter().for_each(|_| outcome.stay("the table is read again by itself"));
         return Ok(outcome);
     }
-    let there = records_there(&desired.project.config, &streams, name)?;
+    // Files have no record that did not decode.
+    let of_topic = Reads::from([(name.to_string(), (Arc::new(stream.of_topic()), columns.clone()))]);
+    let there = records_there(&desired.project.config, &of_topic, name)?;
     let columns: Vec<usize> = columns.into_iter().collect();
     let mut decoder = decoder(desired, &stream, &columns)?;
     let mut fit = std::collections::HashSet::new();

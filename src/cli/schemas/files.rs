@@ -19,6 +19,11 @@ pub(crate) fn stream() -> Object {
         required("column", Shape::Text, "the DATETIME or TIMESTAMP that says when a row was written"),
         key("every", Shape::Duration, "how often it is asked for (5s)"),
     ];
+    let archive = vec![
+        required("path", Shape::Text, "the folder, below the project's"),
+        key("every", Shape::Duration, "how long records wait at most before a file counts (10m)"),
+        key("size", Shape::Bytes, "bytes at which a file ends (64MiB)"),
+    ];
     let column = vec![
         required("type", Shape::Text, "the SQL type, and NOT NULL where a record without it is a dead letter"),
         key("path", Shape::Text, "where it is in the record: \"$.item.category\""),
@@ -49,6 +54,11 @@ pub(crate) fn stream() -> Object {
             "history",
             Shape::Text,
             "Parquet files with what the topic may not have any more: archive/orders/*.parquet",
+        ),
+        key(
+            "archive",
+            Shape::Either(vec![Shape::Text, table(archive)]),
+            "a folder in which the daemon keeps all records, as the stream's history: archive/orders",
         ),
         key("on_lost", Shape::Word(&["stop", "skip"]), "when retention took records that were not read yet (stop)"),
         required(

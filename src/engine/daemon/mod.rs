@@ -4,6 +4,7 @@
 //! Everything that the loop decides on comes through it: arrivals, the clock, outcomes of the store, of fills and of
 //! reloads. The order of the commit protocol is in `ARCHITECTURE.md`.
 
+mod archives;
 mod checkpoints;
 mod claim;
 mod error;
@@ -123,6 +124,7 @@ struct Daemon {
     /// The state directory's name.
     state_name: String,
     checkpointing: Option<checkpoints::Checkpointing>,
+    archives: archives::Archives,
     dataflow: Dataflow,
     /// The tags that run, as they were planned when they joined.
     running: BTreeMap<String, PlannedTag>,
@@ -233,6 +235,7 @@ impl Daemon {
             checkpoints: Checkpoints::open(&config.engine, &stop)?,
             state_name: String::new(),
             checkpointing: None,
+            archives: archives::Archives::default(),
             dataflow: Dataflow::new(shards(&config), config.timezone),
             store: Arc::new(store),
             desired: options.desired,
@@ -307,11 +310,17 @@ impl Daemon {
             self.keep_state_limits();
             if self.last_status.elapsed() >= STATUS_INTERVAL {
                 self.try_again()?;
+                self.follow_archives()?;
             }
             self.write_status(&[]);
             // What was taken with the last epoch is written when the daemon stops.
             let settled = self.fill.is_none() && self.meeting.is_none() && !self.watermarks_move;
-            if self.until_caught_up && settled && self.intake.is_caught_up() && self.needed().is_empty() {
+            if self.until_caught_up
+                && settled
+                && self.intake.is_caught_up()
+                && self.needed().is_empty()
+                && self.are_archived()
+            {
                 break;
             }
         }
@@ -322,7 +331,7 @@ impl Daemon {
     fn left_out(&self) -> Option<String> {
         let tags = self.aside.iter().map(|(tag, aside)| format!("tag `{tag}`: {}", aside.reason));
         let streams = self.intake.failed.iter().map(|(stream, reason)| format!("stream `{stream}`: {reason}"));
-        let all: Vec<String> = streams.chain(tags).collect();
+        let all: Vec<String> = streams.chain(tags).chain(self.archives.troubles()).collect();
         (self.until_caught_up && !all.is_empty()).then(|| format!("not all tags are at the end: {}", all.join("; ")))
     }
 
@@ -452,10 +461,12 @@ impl Daemon {
         self.stop.begin();
         self.reloader = None;
         self.fill = None;
+        self.archives.end(outcome.is_ok());
         outcome?;
         let left_out = self.left_out();
         self.last_checkpoint()?;
         self.drop_retired()?;
+        self.archives.wait(&self.stop);
         left_out.map_or(Ok(()), |message| Err(DaemonError::Incomplete(message)))
     }
 }

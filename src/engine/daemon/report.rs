@@ -91,6 +91,7 @@ impl Daemon {
             .chain(self.store.trouble())
             .chain(self.checkpoint_trouble())
             .chain(self.memory_trouble())
+            .chain(self.archives.troubles())
             .chain(more_troubles.iter().cloned())
             .collect();
         let fill = self.fill.as_mut().map(|fill| {
@@ -104,6 +105,7 @@ impl Daemon {
                 is_held: fill.is_held(),
             }
         });
+        let archives = self.archives.status();
         let delay = self.delay.of(Instant::now());
         let streams = self.desired.project.catalog.streams.keys();
         let letters = self.world.context.dead_letters.counts(streams);
@@ -124,6 +126,7 @@ impl Daemon {
             status.spilled_bytes = spilled_bytes;
             status.tags = tags.into_values().collect();
             status.kept = kept;
+            status.archives = archives;
             status.epoch = epoch;
             status.clock = clock / 1_000_000;
             status.events = events;

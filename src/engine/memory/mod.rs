@@ -153,6 +153,16 @@ impl MemoryPlan {
         self.room(self.rest() / 16 * 3, true)
     }
 
+    /// What all archives may have in memory, of what they read and what they write.
+    pub fn archiving(&self) -> usize {
+        self.rest() / 16
+    }
+
+    /// True where nothing should be read, as far as was seen at the last look.
+    pub fn is_full(&self) -> bool {
+        self.held(|held| held.full_since.is_some())
+    }
+
     /// What one intake may have in memory, all of its streams together.
     pub fn reading(&self) -> usize {
         self.rest() / 8

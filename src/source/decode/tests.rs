@@ -39,6 +39,7 @@ pub(super) fn stream(format: Format, columns: Vec<Column>) -> Stream {
         truncates: false,
         on_lost: Default::default(),
         history: None,
+        archive: None,
         unique: None,
         columns,
     }

@@ -44,6 +44,7 @@ fn stream(topic: &str, format: Format) -> Stream {
         truncates: false,
         on_lost: Default::default(),
         history: None,
+        archive: None,
         unique: None,
         columns: vec![column("id", DataType::Int64), column("name", DataType::Utf8)],
     }

@@ -149,6 +149,7 @@ fn request(topic: &str, from: &[(i32, i64)], until: Option<i64>) -> ReadRequest 
         truncates: false,
         on_lost: Default::default(),
         history: None,
+        archive: None,
         unique: None,
         columns: vec![order_id],
     };

@@ -16,7 +16,7 @@ use rdkafka::topic_partition_list::Offset;
 use super::history::{History, Wanted};
 use super::identity::{Identity, topic_id};
 use super::reader::{Assignment, Reader};
-use super::{Consumer, Fault, Role, Shared, explain, fault_of, reader_count};
+use super::{ANSWER, Consumer, Fault, Role, Shared, explain, fault_of, reader_count};
 use crate::catalog::{OnLost, Start};
 use crate::delta::Partition;
 use crate::source::emit::Stopped;
@@ -36,15 +36,15 @@ const SUSPICIONS: u32 = 4;
 const REASON: Duration = Duration::from_secs(2);
 /// Events of librdkafka between two looks at the rest.
 const EVENTS_A_LOOK: u32 = 32;
-/// How long the cluster may take for an answer.
-const ANSWER: Duration = Duration::from_secs(5);
 
 pub(super) struct Coordinator {
     shared: Arc<Shared>,
     watcher: Consumer,
     identity: Identity,
-    /// What files have of the topic's past.
-    history: Arc<History>,
+    /// What files have of the topic's past, once a partition is read that begins in it.
+    history: Option<Arc<History>>,
+    /// The id of the topic, where the cluster says it.
+    topic_id: Option<String>,
     /// Made when their first partition turns up.
     readers: Vec<Option<Sender<Assignment>>>,
     threads: Vec<JoinHandle<()>>,
@@ -85,7 +85,8 @@ impl Coordinator {
             shared,
             watcher,
             identity,
-            history: Arc::default(),
+            history: None,
+            topic_id: None,
             readers,
             threads: Vec::new(),
             known: BTreeMap::new(),
@@ -113,10 +114,6 @@ impl Coordinator {
     fn watch(&mut self) -> Result<(), Stopped> {
         if self.shared.is_bounded() && self.is_read() {
             return self.shared.emitter.finished();
-        }
-        if let Some(pattern) = &self.shared.request.stream.history {
-            let found = History::find(&self.shared.context.root, pattern);
-            self.history = Arc::new(found.map_err(|message| self.shared.emitter.failed(message))?);
         }
         loop {
             let pause = match self.refresh() {
@@ -262,9 +259,10 @@ impl Coordinator {
     }
 
     /// Fails where the topic is another one than that which was read before.
-    fn recognise(&self) -> Result<(), Setback> {
+    fn recognise(&mut self) -> Result<(), Setback> {
         let topic = self.shared.topic();
         let Some(id) = topic_id(&self.watcher, topic, ANSWER) else { return Ok(()) };
+        self.topic_id = Some(id.clone());
         match self.identity.differs(topic, &id) {
             Ok(None) => Ok(()),
             Ok(Some(message)) => Err(self.shared.emitter.failed(message).into()),
@@ -301,6 +299,19 @@ impl Coordinator {
             .collect()
     }
 
+    /// The offsets of a partition that files reach over, if any are asked for that the topic does not hold.
+    fn files_of(&mut self, number: i32, oldest: i64) -> Result<Option<Range<i64>>, Setback> {
+        let request = &self.shared.request;
+        let has_files = request.stream.history.is_some() || request.stream.archive.is_some() && oldest > 0;
+        if !has_files || request.from.get(&number).is_some_and(|next| *next >= oldest) {
+            return Ok(None);
+        }
+        if self.history.is_none() {
+            self.history = Some(Arc::new(self.shared.history(self.topic_id.as_deref())?));
+        }
+        Ok(self.history.as_ref().and_then(|history| history.range(number)))
+    }
+
     /// Announces a partition and hands it to its reader.
     fn admit(&mut self, number: i32, start: Offset) -> Result<(), Setback> {
         let shared = self.shared.clone();
@@ -308,7 +319,7 @@ impl Coordinator {
         let (beginning, end) =
             self.watcher.fetch_watermarks(topic, number, ANSWER).map_err(|error| self.setback(&error))?;
         let oldest = beginning;
-        let files = self.history.range(number);
+        let files = self.files_of(number, oldest)?;
         let beginning = files.as_ref().map_or(beginning, |files| files.start.min(beginning));
         let next = match (shared.request.from.get(&number), start) {
             (Some(next), _) => *next,
@@ -318,10 +329,13 @@ impl Coordinator {
         };
         let until = shared.request.until.as_ref().and_then(|until| until.get(&number).copied());
         let is_read = until.is_some_and(|until| next >= until);
-        // A reader that goes on reads files only where the topic has nothing left.
-        let goes_on = shared.request.from.contains_key(&number) && next >= oldest;
-        let files = files.filter(|files| !is_read && !goes_on && files.contains(&next));
+        let files = files.filter(|files| !is_read && files.contains(&next));
         let files = files.map(|files| next..until.map_or(files.end, |until| files.end.min(until)));
+        // What the topic holds is read from it: the schema may have changed since it was archived.
+        let files = match shared.request.stream.archive {
+            Some(_) => files.map(|files| files.start..files.end.min(oldest)).filter(|files| !files.is_empty()),
+            None => files,
+        };
         // A stream that goes on behind what is lost is incomplete from the topic's beginning on, rather than in between.
         let is_gap = |files: &Range<i64>| files.end < oldest && until.is_none_or(|until| until > files.end);
         let skips = until.is_none() && shared.request.stream.on_lost == OnLost::Skip;
@@ -362,14 +376,27 @@ impl Coordinator {
         offsets: Range<i64>,
         assignment: Assignment,
     ) -> Result<(), Setback> {
-        let (shared, history) = (self.shared.clone(), self.history.clone());
+        let Some(history) = self.history.clone() else { return self.assign(assignment) };
+        let (shared, topic_id) = (self.shared.clone(), self.topic_id.clone());
         let reader = self.reader_of(assignment.number)?;
         let body = move || {
             let request = &shared.request;
-            let end = assignment.end.max(offsets.end);
-            let wanted = Wanted { stream: &request.stream, columns: &request.columns, partition, offsets, end };
-            let given = history.read(&wanted, |batch| shared.emitter.batch(batch));
-            given.map_err(|message| shared.emitter.failed(message))??;
+            let (mut history, mut offsets, mut assignment) = (history, offsets, assignment);
+            loop {
+                let end = assignment.end.max(offsets.end);
+                let (stream, columns, partition) = (&request.stream, &request.columns, Arc::clone(&partition));
+                let wanted = Wanted { stream, columns, partition, offsets, end };
+                let given = history.read(&wanted, |batch| shared.emitter.batch(batch));
+                given.map_err(|message| shared.emitter.failed(message))??;
+                // Retention may have gone past the place meanwhile, and the archive with it.
+                let Some(beginning) = shared.beginning_now(&assignment) else { break };
+                history = Arc::new(shared.history(topic_id.as_deref())?);
+                let files = history.range(assignment.number).filter(|files| files.contains(&assignment.next));
+                let Some(files) = files else { break };
+                let next = files.end.min(beginning).min(assignment.until.unwrap_or(i64::MAX));
+                offsets = assignment.next..next;
+                assignment.next = next;
+            }
             if assignment.until.is_none_or(|until| assignment.next < until) {
                 // A reader that is gone has stopped the stream.
                 let _ = reader.send(assignment);

@@ -1,9 +1,10 @@
 //! Records that retention has taken, out of Parquet files that hold them with their partitions and offsets.
 //!
-//! Enters: a pattern of files, a partition, a range of offsets. Leaves: batches as a reader of the topic gives them, in the
+//! Enters: the files that a stream names, a partition, a range of offsets. Leaves: batches as a reader of the topic gives them, in the
 //! order of offsets, each record once, however often and in whatever order files hold it. Where the files end the topic
-//! goes on, to the record: offsets say so.
+//! goes on, to the record: offsets say so. Of an archive of the daemon's its last commit says where they end, and whose they are.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -23,17 +24,23 @@ use crate::catalog::{Stream, place_of_name};
 use crate::delta::Partition;
 use crate::inside::leads_outside;
 use crate::source::SourceBatch;
+use crate::source::archive::{Commit, PLACE_OF_DAYS, latest, number_of, unfinished};
 
 /// Most rows of a batch.
 const BATCH_ROWS: usize = 16_384;
 const PARTITION: &str = "_partition";
 const OFFSET: &str = "_offset";
 
+/// Looks at the files, while some of them go.
+const LOOKS: usize = 4;
+
 /// The files of a stream, as they were when reading began.
 #[derive(Debug, Default)]
 pub(super) struct History {
     /// By partition, then by their first offsets.
     pieces: Vec<Piece>,
+    /// What the archives say whose files these are, by their folders.
+    archives: Vec<(PathBuf, Commit)>,
 }
 
 /// The records of one partition in one row group of a file.
@@ -48,27 +55,86 @@ struct Piece {
 }
 
 impl History {
-    /// Looks at all files that a pattern below `root` means.
-    pub(super) fn find(root: &Path, pattern: &str) -> Result<Self, String> {
-        let whole = root.join(pattern);
-        let whole = whole.to_str().ok_or_else(|| format!("{} is not UTF-8", whole.display()))?;
-        let found = glob::glob(whole).map_err(|error| format!("history {pattern:?}: {error}"))?;
-        let mut pieces = Vec::new();
-        for file in found {
-            let file = file.map_err(|error| format!("history: {error}"))?;
-            if leads_outside(root, &file) {
-                return Err(format!("history: a symbolic link leads from {} out of the project", file.display()));
+    /// Looks at all files below `root` that a stream names: those of its pattern, and those of its archive.
+    pub(super) fn find(root: &Path, stream: &Stream) -> Result<Self, String> {
+        let archive = stream.archive.as_ref().map(|archive| {
+            let folder = glob::Pattern::escape(&archive.path.to_string_lossy());
+            format!("{folder}/{PLACE_OF_DAYS}*/*.parquet")
+        });
+        let patterns: Vec<&String> = stream.history.iter().chain(&archive).collect();
+        for _ in 1..LOOKS {
+            match History::look(root, &patterns, stream) {
+                Err(Missed::Gone(_)) => {}
+                Err(Missed::Unreadable(message)) => return Err(message),
+                Ok(found) => return Ok(found),
             }
-            pieces.extend(pieces_of(&file).map_err(|error| format!("history: {}: {error}", file.display()))?);
         }
-        pieces.sort_unstable();
-        Ok(History { pieces })
+        History::look(root, &patterns, stream).map_err(|missed| match missed {
+            Missed::Gone(message) | Missed::Unreadable(message) => message,
+        })
     }
 
-    /// The offsets of a partition that the files reach over.
+    fn look(root: &Path, patterns: &[&String], stream: &Stream) -> Result<Self, Missed> {
+        // What an archive says comes before its files, of which more may turn up meanwhile.
+        let mut folders: BTreeSet<PathBuf> =
+            files_of(root, patterns)?.iter().filter_map(|file| archive_of(file)).collect();
+        folders.extend(stream.archive.iter().map(|archive| root.join(&archive.path)));
+        let mut archives = Vec::new();
+        for folder in folders {
+            let commit = latest(&folder).map_err(|error| Missed::Unreadable(format!("history: {error}")))?;
+            archives.extend(commit.map(|commit| (folder, commit)));
+        }
+        let mut files: BTreeSet<PathBuf> = files_of(root, patterns)?;
+        for (folder, commit) in &archives {
+            files.retain(|file| {
+                archive_of(file).as_ref() != Some(folder)
+                    || number_of(file).is_none_or(|number| number <= commit.number)
+            });
+            // Those that a crash has kept from getting their names.
+            let named = commit.files.iter().map(|file| folder.join(file)).filter(|file| !file.exists());
+            files.extend(named.map(|file| unfinished(&file)).filter(|file| file.exists()));
+        }
+        let mut pieces = Vec::new();
+        for file in &files {
+            if leads_outside(root, file) {
+                let message = format!("history: a symbolic link leads from {} out of the project", file.display());
+                return Err(Missed::Unreadable(message));
+            }
+            let told = |error| format!("history: {}: {error}", file.display());
+            pieces.extend(pieces_of(file).map_err(|error| match file.exists() {
+                true => Missed::Unreadable(told(error)),
+                false => Missed::Gone(told(error)),
+            })?);
+        }
+        pieces.sort_unstable();
+        Ok(History { pieces, archives })
+    }
+
+    /// What keeps the files from being those of a stream, whose topic has this id where that is known.
+    pub(super) fn belongs(&self, stream: &Stream, id: Option<&str>) -> Result<(), String> {
+        let told = |(folder, commit): &(PathBuf, Commit)| {
+            commit.belongs(stream, id).map_err(|reason| format!("history: {}: {reason}", folder.display()))
+        };
+        self.archives.iter().try_for_each(told)
+    }
+
+    /// The offsets of a partition that the files reach over. A gap that an archive knows of is an end of what can be read, unless
+    /// other files have what is missing.
     pub(super) fn range(&self, partition: i32) -> Option<Range<i64>> {
         let own = || self.pieces.iter().filter(|piece| piece.partition == partition);
-        Some(own().map(|piece| piece.first).min()?..own().map(|piece| piece.next).max()?)
+        let others = || own().filter(|piece| !self.archives.iter().any(|(folder, _)| piece.file.starts_with(folder)));
+        let reaches_over = |gap: &Range<i64>| {
+            let near = || others().filter(|piece| piece.first < gap.end && piece.next > gap.start);
+            near().map(|piece| piece.first).min().is_some_and(|first| first <= gap.start)
+                && near().map(|piece| piece.next).max().is_some_and(|next| next >= gap.end)
+        };
+        let archived = || self.archives.iter().filter_map(|(_, commit)| commit.partitions.get(&partition));
+        let gaps = archived().flat_map(|archived| &archived.gaps).filter(|gap| !reaches_over(gap));
+        let behind = gaps.map(|gap| gap.end).max().unwrap_or(i64::MIN);
+        let first = own().filter(|piece| piece.next > behind).map(|piece| piece.first.max(behind)).min()?;
+        // Behind the last record there may be such that are none.
+        let next = own().map(|piece| piece.next).chain(archived().map(|archived| archived.next)).max()?;
+        (first < next).then_some(first..next)
     }
 
     /// Gives the records of a range, in the stream's columns of these indices; an error says which file is at fault.
@@ -105,6 +171,34 @@ impl History {
         }
         Ok(Ok(()))
     }
+}
+
+/// Why files cannot be looked at.
+enum Missed {
+    /// One was there a moment ago.
+    Gone(String),
+    Unreadable(String),
+}
+
+/// The files that patterns below `root` mean.
+fn files_of(root: &Path, patterns: &[&String]) -> Result<BTreeSet<PathBuf>, Missed> {
+    let root = root.to_str().ok_or_else(|| Missed::Unreadable(format!("{} is not UTF-8", root.display())))?;
+    let mut files = BTreeSet::new();
+    for pattern in patterns {
+        let whole = format!("{}/{pattern}", glob::Pattern::escape(root));
+        let found = glob::glob(&whole).map_err(|error| Missed::Unreadable(format!("history {pattern:?}: {error}")))?;
+        for file in found {
+            files.insert(file.map_err(|error| Missed::Unreadable(format!("history: {error}")))?);
+        }
+    }
+    Ok(files)
+}
+
+/// The folder of the archive that a file belongs to by its place and name, if it looks so.
+fn archive_of(file: &Path) -> Option<PathBuf> {
+    let days = file.parent()?;
+    let is_of_days = days.file_name()?.to_str()?.starts_with(PLACE_OF_DAYS);
+    (is_of_days && number_of(file).is_some()).then(|| days.parent().map(Path::to_path_buf))?
 }
 
 /// What is asked of the files.
@@ -331,99 +425,4 @@ fn bounds(statistics: &Statistics) -> Option<(i64, i64)> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::convert::Infallible;
-    use std::fs;
-
-    use arrow::array::{Int32Array, Int64Array};
-    use parquet::arrow::ArrowWriter;
-
-    use super::*;
-    use crate::catalog;
-
-    /// A file of records: partition, offset, amount.
-    fn write(path: &Path, records: &[(i32, i64, i64)]) {
-        let column = |of: fn(&(i32, i64, i64)) -> i64| Arc::new(records.iter().map(of).collect::<Int64Array>());
-        let partitions: Int32Array = records.iter().map(|record| record.0).collect();
-        let columns: [(&str, ArrayRef); 3] = [
-            ("_partition", Arc::new(partitions)),
-            ("_offset", column(|record| record.1)),
-            ("amount", column(|record| record.2)),
-        ];
-        let batch = RecordBatch::try_from_iter(columns).unwrap();
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        let mut writer = ArrowWriter::try_new(File::create(path).unwrap(), batch.schema(), None).unwrap();
-        writer.write(&batch).unwrap();
-        writer.close().unwrap();
-    }
-
-    fn stream(amount: &str) -> Arc<Stream> {
-        let settings = "timezone = \"UTC\"\n[entity.user]\nkey = \"user_id\"\ntype = \"BIGINT\"\n\
-                        [connection.shop]\ntype = \"kafka\"\nbrokers = \"k:1\"\n[store]\nurl = \"sqlite:x\"\n";
-        let schema = format!(
-            "connection = \"shop\"\ntopic = \"t\"\nformat = \"json\"\nhistory = \"a/*.parquet\"\n[columns]\n\
-             amount = \"{amount}\"\nnote = \"VARCHAR\"\n"
-        );
-        let files = [("tagflow.toml", settings.to_string()), ("schemas/orders.toml", schema)];
-        let contents = files.map(|(file, text)| (PathBuf::from(file), text.into_bytes())).into();
-        let loaded = crate::project::load_from_memory(&contents, &|_| None);
-        assert!(loaded.diagnostics.is_empty(), "{:?}", loaded.diagnostics);
-        let streams: catalog::Catalog = loaded.project.unwrap().catalog;
-        Arc::clone(&streams.streams["orders"])
-    }
-
-    fn read(history: &History, stream: &Stream, offsets: Range<i64>) -> Result<Vec<(i64, Option<i64>)>, String> {
-        let columns: Vec<usize> =
-            ["amount", "note", "_topic"].iter().map(|name| stream.schema().index_of(name).unwrap()).collect();
-        let partition = Arc::new(Partition { stream: "orders".to_string(), number: 1 });
-        let wanted = Wanted { stream, columns: &columns, partition, offsets, end: 99 };
-        let mut found = Vec::new();
-        let given = history.read::<Infallible>(&wanted, |batch| {
-            let amounts = batch.batch.column(0).as_primitive::<Int64Type>();
-            assert_eq!(batch.batch.column(1).null_count(), batch.offsets.len(), "a column that the files lack");
-            assert_eq!(batch.batch.column(2).as_string::<i32>().value(0), "t");
-            assert_eq!(batch.next_offset, batch.offsets.last().unwrap() + 1);
-            found.extend(batch.offsets.iter().copied().zip(amounts.iter()));
-            Ok(())
-        })?;
-        given.unwrap();
-        Ok(found)
-    }
-
-    #[test]
-    fn records_come_by_their_offsets_and_once_however_files_hold_them() {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join("a").join(name);
-        // Two partitions in one file, out of order; a range twice; a file that is none of the pattern's.
-        write(&at("one.parquet"), &[(1, 4, 40), (0, 7, 1), (1, 2, 20), (1, 3, 30)]);
-        write(&at("two.parquet"), &[(1, 3, 30), (1, 4, 40), (1, 5, 50)]);
-        write(&at("three.parquet"), &[(1, 8, 80)]);
-        write(&at("other.txt"), &[(1, 1, 10)]);
-        let history = History::find(folder.path(), "a/*.parquet").unwrap();
-        assert_eq!((history.range(0), history.range(1), history.range(2)), (Some(7..8), Some(2..9), None));
-        let stream = stream("BIGINT");
-        let all = [(2, Some(20)), (3, Some(30)), (4, Some(40)), (5, Some(50)), (8, Some(80))];
-        assert_eq!(read(&history, &stream, 0..9).unwrap(), all);
-        assert_eq!(read(&history, &stream, 3..8).unwrap(), all[1..4]);
-        assert_eq!(read(&history, &stream, 6..8).unwrap(), []);
-    }
-
-    #[test]
-    fn files_that_do_not_fit_are_named_with_the_reason() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("a/one.parquet");
-        write(&file, &[(1, 4, 40)]);
-        let history = History::find(folder.path(), "a/*.parquet").unwrap();
-        for (amount, says) in [("TIMESTAMP(3)", "Timestamp(ms)"), ("VARCHAR", "Utf8"), ("DATE", "Date32")] {
-            let error = read(&history, &stream(amount), 0..9).unwrap_err();
-            let reason = format!("column \"amount\" is Int64, and {says} in the schema");
-            assert_eq!(error, format!("history: {}: {reason}", file.display()));
-        }
-        write(&file, &[(1, 4, 1 << 40)]);
-        let error = read(&history, &stream("INT"), 0..9).unwrap_err();
-        assert!(error.contains("column \"amount\" does not fit the schema: "), "{error}");
-        fs::write(&file, "no Parquet at all").unwrap();
-        let error = History::find(folder.path(), "a/*.parquet").unwrap_err();
-        assert!(error.contains("one.parquet: no whole Parquet file: "), "{error}");
-    }
-}
+mod tests;

@@ -44,6 +44,12 @@ pub fn known_topics(state_dir: &Path) -> io::Result<BTreeMap<String, KnownTopic>
     Ok(known)
 }
 
+/// The id of the topic of this name that a stream is read from, where the cluster has said it.
+pub(crate) fn known_topic_id(state_dir: &Path, stream: &str, topic: &str) -> io::Result<Option<String>> {
+    let known = Identity::of(state_dir, stream).known()?;
+    Ok(known.filter(|known| known.topic == topic).map(|known| known.id))
+}
+
 /// Takes over the topics that offsets mean which were read elsewhere.
 pub fn remember_topics(state_dir: &Path, topics: &BTreeMap<String, KnownTopic>) -> io::Result<()> {
     topics.iter().try_for_each(|(stream, known)| Identity::of(state_dir, stream).remember(known))
@@ -62,12 +68,7 @@ impl Identity {
 
     /// What is wrong with a topic that has this id now, if it is not the one that was seen first, which is kept.
     pub(super) fn differs(&self, topic: &str, id: &str) -> io::Result<Option<String>> {
-        let known: Option<KnownTopic> = match fs::read(self.path()) {
-            Ok(text) => Some(serde_json::from_slice(&text)?),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(error),
-        };
-        match known.filter(|known| known.topic == topic) {
+        match self.known()?.filter(|known| known.topic == topic) {
             Some(known) if known.id == id => Ok(None),
             Some(known) => Ok(Some(format!(
                 "topic {topic:?} was deleted and made again: its id was {} and is {id}; none of its records was taken. To fill \
@@ -79,6 +80,14 @@ impl Identity {
                 self.remember(&KnownTopic { topic: topic.to_string(), id: id.to_string() })?;
                 Ok(None)
             }
+        }
+    }
+
+    fn known(&self) -> io::Result<Option<KnownTopic>> {
+        match fs::read(self.path()) {
+            Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
         }
     }
 

@@ -19,13 +19,17 @@ mod sample;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::consumer::{BaseConsumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+use self::history::History;
+pub(crate) use self::identity::known_topic_id;
 pub use self::identity::{KnownTopic, known_topics, remember_topics};
+use self::reader::Assignment;
 pub(super) use self::sample::sample;
 use super::decode::Schemas;
 use super::emit::{Emitter, Stopped};
@@ -38,6 +42,8 @@ use crate::delta::Lost;
 const LARGEST_ANSWER: usize = 16 << 20;
 /// An answer holds a record of the usual largest size at least.
 const SMALLEST_ANSWER: usize = 1 << 20;
+/// How long the cluster may take for an answer.
+const ANSWER: Duration = Duration::from_secs(5);
 /// Most readers of one stream.
 const MOST_READERS: usize = 4;
 
@@ -149,6 +155,32 @@ impl Shared {
             return Ok(beginning);
         }
         Err(self.emitter.failed(message))
+    }
+
+    /// What files have of the topic's past; those of another topic than that with this id are a failure.
+    fn history(&self, topic_id: Option<&str>) -> Result<History, Stopped> {
+        let stream = &self.request.stream;
+        let found = History::find(&self.context.root, stream);
+        let found = found.and_then(|history| history.belongs(stream, topic_id).map(|()| history));
+        found.map_err(|message| self.emitter.failed(message))
+    }
+
+    /// True where files have a record that the topic has lost.
+    fn is_in_files(&self, number: i32, offset: i64) -> bool {
+        let found = History::find(&self.context.root, &self.request.stream);
+        found.is_ok_and(|history| history.range(number).is_some_and(|files| files.contains(&offset)))
+    }
+
+    /// Where the topic begins by now, if that is behind the place where a partition is to be read on, and the stream has an
+    /// archive, which may have grown since.
+    fn beginning_now(&self, assignment: &Assignment) -> Option<i64> {
+        let Assignment { number, next, until, .. } = *assignment;
+        if self.request.stream.archive.is_none() || until.is_some_and(|until| next >= until) {
+            return None;
+        }
+        // A cluster that does not answer now does so to the reader.
+        let asked = self.consumer(Role::Coordinator).ok()?.fetch_watermarks(self.topic(), number, ANSWER);
+        asked.ok().map(|(beginning, _)| beginning).filter(|beginning| *beginning > next)
     }
 
     /// One partition of a bounded read is at its end; true when it was the last.

@@ -12,7 +12,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{Message, OwnedMessage};
 use rdkafka::topic_partition_list::Offset;
 
-use super::{Consumer, Fault, Shared, explain, fault_of};
+use super::{ANSWER, Consumer, Fault, Shared, explain, fault_of};
 use crate::source::batch::{LONGEST_WAIT, PartitionBatcher};
 use crate::source::decode::Unavailable;
 use crate::source::emit::Stopped;
@@ -33,8 +33,6 @@ pub(super) struct Assignment {
 const RECORDS_A_LOOK: u32 = 256;
 /// How long an idle reader sleeps: bounds how late a stop or a new partition is noticed.
 const IDLE_WAIT: Duration = Duration::from_millis(50);
-/// How long the cluster may take for an answer.
-const ANSWER: Duration = Duration::from_secs(5);
 /// How often a record is tried again whose schema cannot be had.
 const SCHEMA_RETRY: Duration = Duration::from_secs(1);
 
@@ -309,6 +307,15 @@ impl Reader {
             let next = self.partitions[&number].batcher.next_offset();
             match self.consumer.fetch_watermarks(&self.topic, number, ANSWER) {
                 Ok((beginning, end)) => {
+                    if next < beginning && self.shared.is_in_files(number, next) {
+                        let message =
+                            "its records are gone from the topic, and read out of files when the stream is begun anew";
+                        let topic = &self.topic;
+                        return Err(self
+                            .shared
+                            .emitter
+                            .failed(format!("topic {topic:?} partition {number}: {message}")));
+                    }
                     let there = self.shared.beginning_at(number, next, beginning, end)?;
                     if there != next
                         && let Some(reading) = self.partitions.get_mut(&number)

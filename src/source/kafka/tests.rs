@@ -42,6 +42,7 @@ fn start_reading(
         truncates: false,
         on_lost: Default::default(),
         history: None,
+        archive: None,
         unique: None,
         columns: vec![column],
     };

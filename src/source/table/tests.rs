@@ -84,6 +84,7 @@ impl World {
             truncates: false,
             on_lost: Default::default(),
             history: None,
+            archive: None,
             unique: None,
             columns: vec![
                 column("id", DataType::Int64),

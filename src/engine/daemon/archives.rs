@@ -1,0 +1,93 @@
+//! Archives: one thread for each stream that has one, as the project says now.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::info;
+
+use super::{Daemon, DaemonError};
+use crate::catalog::Stream;
+use crate::engine::archiver::Archiver;
+use crate::engine::status::ArchiveStatus;
+use crate::engine::stop::Stop;
+use crate::sink::lease::random_name;
+
+/// The threads, by stream.
+pub(super) struct Archives {
+    running: BTreeMap<String, Archiver>,
+    /// What this process is called in the archives that it writes.
+    writer: String,
+    is_begun: bool,
+}
+
+impl Default for Archives {
+    fn default() -> Self {
+        Archives { running: BTreeMap::new(), writer: random_name(), is_begun: false }
+    }
+}
+
+impl Archives {
+    /// What each says of itself.
+    pub(super) fn status(&self) -> Vec<ArchiveStatus> {
+        self.running.values().map(Archiver::status).collect()
+    }
+
+    /// What keeps records from being archived.
+    pub(super) fn troubles(&self) -> Vec<String> {
+        let told = |status: ArchiveStatus| Some(format!("archive of stream `{}`: {}", status.stream, status.trouble?));
+        self.status().into_iter().filter_map(told).collect()
+    }
+
+    /// Lets all end; `is_finishing` once what they have read is in files.
+    pub(super) fn end(&self, is_finishing: bool) {
+        self.running.values().for_each(|archiver| archiver.end(is_finishing));
+    }
+
+    /// Waits for those that end. A disk that does not answer keeps no daemon from ending: the next one begins at the last commit.
+    pub(super) fn wait(&self, stop: &Stop) {
+        while !self.running.values().all(Archiver::has_ended) && !stop.is_over() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Archives {
+    /// A daemon that ends by a fault may not be the one that writes any more.
+    fn drop(&mut self) {
+        self.end(false);
+    }
+}
+
+impl Daemon {
+    /// Lets those archives be kept that the project names. One of which the stream has changed ends before it begins anew.
+    pub(super) fn follow_archives(&mut self) -> Result<(), DaemonError> {
+        let streams = self.desired.project.catalog.streams.values();
+        let wanted: Vec<&Arc<Stream>> = streams.filter(|stream| stream.archive.is_some()).collect();
+        let is_wanted = |archiver: &Archiver| wanted.iter().any(|stream| *stream == archiver.stream());
+        for archiver in self.archives.running.values().filter(|archiver| !is_wanted(archiver)) {
+            archiver.end(true);
+        }
+        self.archives.running.retain(|_, archiver| is_wanted(archiver) || !archiver.has_ended());
+        self.archives.is_begun = true;
+        for stream in &wanted {
+            if self.archives.running.contains_key(&stream.name) {
+                continue;
+            }
+            info!(stream = stream.name, "the stream is archived from now on");
+            let archiver =
+                Archiver::start(&self.world, stream, &self.archives.writer, self.memory.clone(), wanted.len());
+            let archiver = archiver.map_err(|source| DaemonError::Io {
+                what: format!("the archive's thread of {}", stream.name),
+                source,
+            })?;
+            self.archives.running.insert(stream.name.clone(), archiver);
+        }
+        Ok(())
+    }
+
+    /// True when archives hold, or will when they end, all that was there when they began.
+    pub(super) fn are_archived(&self) -> bool {
+        self.archives.is_begun && self.archives.running.values().all(Archiver::is_caught_up)
+    }
+}
