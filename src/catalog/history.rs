@@ -57,8 +57,6 @@ pub(super) fn read_archive(
     start: Option<Start>,
     columns: &[Column],
 ) -> Option<Archive> {
-    const EXAMPLE: &str =
-        "archive = \"archive/orders\", or { path = \"archive/orders\", every = \"10m\", size = \"64MiB\" }";
     let value = stream.table.get("archive")?;
     let mut span = walk.at(value.span());
     if !may_have(walk, stream, "archive", origin, is_table, start) {
@@ -76,7 +74,7 @@ pub(super) fn read_archive(
         }
         match section.table.get("path") {
             Some(path) => span = walk.at(path.span()),
-            None => walk.missing(&section, "path", EXAMPLE),
+            None => walk.missing(&section, "path", "path = \"archive/orders\""),
         }
         walk.string(&section, "path")?
     } else {

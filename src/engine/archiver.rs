@@ -225,6 +225,7 @@ impl Keeper {
         let root = &self.world.context.root;
         let mut archive = Archive::open(root, &self.stream, &self.writer, self.room / 2)?;
         let mut reading = self.read(archive.next())?;
+        self.report(&archive, &reading);
         let begun = archive.head().number;
         loop {
             match self.wish() {
