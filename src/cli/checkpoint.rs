@@ -1,6 +1,5 @@
 //! `tagflow checkpoint`: what there is, whether it can be read, and going back to an older one.
 
-use std::collections::BTreeSet;
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
@@ -201,7 +200,7 @@ fn verify(
 /// Reads all of a checkpoint; the rows of its state.
 fn count_rows(checkpoints: &Checkpoints, manifest: &Manifest) -> Result<usize, CheckpointError> {
     let rows = |piece: Piece<'_>| piece.parts.iter().map(|part| part.batch.num_rows()).sum::<usize>();
-    checkpoints.pieces(manifest, BTreeSet::new()).map(|piece| piece.map(rows)).sum()
+    checkpoints.pieces(manifest).map(|piece| piece.map(rows)).sum()
 }
 
 impl Verdict {

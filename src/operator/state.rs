@@ -18,14 +18,8 @@ pub trait Stateful {
     /// that is less.
     fn changes(&mut self) -> Result<Vec<StatePart>, OperatorError>;
 
-    /// Takes state over: keys of which there are none yet, in parts of all tables. Where it takes pieces, more of them may
-    /// follow.
+    /// Takes state over: keys of which there are none yet, in parts of all tables. More pieces may follow.
     fn load(&mut self, parts: &[StatePart]) -> Result<(), OperatorError>;
-
-    /// False where all state must come at once.
-    fn takes_pieces(&self) -> bool {
-        true
-    }
 
     /// Whether a checkpoint holds what is here now: changes count from here on, or the next ones are all.
     fn set_saved(&mut self, is_saved: bool);

@@ -19,6 +19,7 @@ use datafusion::logical_expr::{
 };
 
 use crate::catalog::Stream;
+use crate::delta::Clock;
 use crate::plan::clock::nanoseconds;
 use crate::plan::watermark;
 
@@ -65,6 +66,11 @@ impl UniqueRule {
             patience: in_unit(unique.within.saturating_add(time.lateness)),
             unit,
         })
+    }
+
+    /// An event time as nanoseconds.
+    pub fn instant(&self, time: i64) -> Clock {
+        time.saturating_mul(self.unit)
     }
 }
 

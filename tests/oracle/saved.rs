@@ -54,12 +54,10 @@ impl Saved {
             loaded.add_tag(tag, plan).unwrap();
         }
         let outputs: BTreeSet<_> = loaded.outputs();
-        let at_once = loaded.loaded_at_once();
-        for piece in self.checkpoints.pieces(&manifest, at_once.clone()) {
+        for piece in self.checkpoints.pieces(&manifest) {
             let piece = piece.unwrap();
-            let pieces = if at_once.contains(piece.operator) { 1 } else { 3 };
-            for number in 0..pieces {
-                let parts: Vec<StatePart> = piece.parts.iter().map(|part| slice(part, number, pieces)).collect();
+            for number in 0..PIECES {
+                let parts: Vec<StatePart> = piece.parts.iter().map(|part| slice(part, number)).collect();
                 loaded.load_operator(piece.operator, &parts, &outputs).unwrap();
             }
         }
@@ -81,10 +79,13 @@ impl Saved {
     }
 }
 
-/// One of so many pieces of a part: what is read from files is cut where it is large alone.
-fn slice(part: &StatePart, number: usize, pieces: usize) -> StatePart {
+/// What is read from files is cut where it is large alone; here all is cut into so many.
+const PIECES: usize = 3;
+
+/// One piece of a part.
+fn slice(part: &StatePart, number: usize) -> StatePart {
     let rows = part.batch.num_rows();
-    let (from, to) = (rows * number / pieces, rows * (number + 1) / pieces);
+    let (from, to) = (rows * number / PIECES, rows * (number + 1) / PIECES);
     StatePart { batch: part.batch.slice(from, to - from), ..part.clone() }
 }
 

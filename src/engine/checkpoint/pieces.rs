@@ -1,7 +1,7 @@
 //! The state of a checkpoint, read piece by piece, so that no operator's state needs to be in memory twice: about one file
 //! at a time, with the keys of which newer runs have spoken.
 
-use std::collections::{BTreeMap, BTreeSet, btree_map};
+use std::collections::{BTreeMap, btree_map};
 
 use super::fold::Fold;
 use super::manifest::{Manifest, OperatorFiles, SegmentFile};
@@ -22,7 +22,6 @@ pub struct Pieces<'a> {
     checkpoints: &'a Checkpoints,
     operators: btree_map::Iter<'a, String, OperatorFiles>,
     current: Option<OfOperator<'a>>,
-    at_once: BTreeSet<String>,
 }
 
 struct OfOperator<'a> {
@@ -34,15 +33,13 @@ struct OfOperator<'a> {
     tables: usize,
     seen: BTreeMap<String, StatePart>,
     waiting: Vec<StatePart>,
-    is_at_once: bool,
     is_given: bool,
 }
 
 impl Checkpoints {
-    /// The state that a manifest speaks of; every file is what was written, or an error says what is wrong. Operators
-    /// that `at_once` names are one piece each.
-    pub fn pieces<'a>(&'a self, manifest: &'a Manifest, at_once: BTreeSet<String>) -> Pieces<'a> {
-        Pieces { checkpoints: self, operators: manifest.operators.iter(), current: None, at_once }
+    /// The state that a manifest speaks of; every file is what was written, or an error says what is wrong.
+    pub fn pieces<'a>(&'a self, manifest: &'a Manifest) -> Pieces<'a> {
+        Pieces { checkpoints: self, operators: manifest.operators.iter(), current: None }
     }
 }
 
@@ -55,7 +52,7 @@ impl<'a> Iterator for Pieces<'a> {
                 Some(current) => current,
                 None => {
                     let (operator, files) = self.operators.next()?;
-                    self.current.insert(OfOperator::new(operator, files, self.at_once.contains(operator)))
+                    self.current.insert(OfOperator::new(operator, files))
                 }
             };
             match current.next(self.checkpoints) {
@@ -72,7 +69,7 @@ impl<'a> Iterator for Pieces<'a> {
 }
 
 impl<'a> OfOperator<'a> {
-    fn new(operator: &'a str, files: &'a OperatorFiles, is_at_once: bool) -> Self {
+    fn new(operator: &'a str, files: &'a OperatorFiles) -> Self {
         let of_run = |segments: &'a [SegmentFile]| {
             segments.iter().enumerate().map(move |(index, segment)| (segment, index + 1 == segments.len()))
         };
@@ -83,7 +80,6 @@ impl<'a> OfOperator<'a> {
             tables: files.tables.len(),
             seen: BTreeMap::new(),
             waiting: Vec::new(),
-            is_at_once,
             is_given: false,
         }
     }
@@ -106,7 +102,7 @@ impl<'a> OfOperator<'a> {
                 }
             }
             // Files of this version begin with a part of each table; those of older ones need not.
-            let is_complete = self.seen.len() == self.tables && !self.is_at_once;
+            let is_complete = self.seen.len() == self.tables;
             if is_complete && !self.waiting.is_empty() {
                 return Some(Ok(self.take()));
             }

@@ -124,7 +124,7 @@ fn tables(state: &State) -> Tables {
 
 fn read(checkpoints: &Checkpoints, manifest: &Manifest) -> Result<State, CheckpointError> {
     let mut state = State::new();
-    for piece in checkpoints.pieces(manifest, BTreeSet::new()) {
+    for piece in checkpoints.pieces(manifest) {
         let piece = piece?;
         state.entry(piece.operator.to_string()).or_default().extend(piece.parts);
     }
@@ -238,14 +238,12 @@ fn a_large_table_is_cut_into_pieces_and_put_together_again() {
     assert!(pieces(3) > 2);
     // No piece is much larger than a file, and each has all tables.
     let manifest = checkpoints.manifest(3).unwrap();
-    let found = checkpoints.pieces(&manifest, BTreeSet::new()).map(|piece| piece.unwrap().parts).collect::<Vec<_>>();
+    let found = checkpoints.pieces(&manifest).map(|piece| piece.unwrap().parts).collect::<Vec<_>>();
     assert!(found.len() > 2, "{}", found.len());
     for parts in &found {
         assert!(parts.iter().map(segment::size_of).sum::<usize>() < 3 << 20);
         assert_eq!(parts.iter().map(|part| part.name.as_str()).collect::<BTreeSet<_>>(), BTreeSet::from(["a", "b"]));
     }
-    let at_once = checkpoints.pieces(&manifest, BTreeSet::from([OPERATOR.to_string()]));
-    assert_eq!(at_once.count(), 1);
     let (_, tables) = latest(&checkpoints).0.unwrap();
     let table = &tables["a"];
     assert_eq!((table.len() as i64, table.get(&1), table[&2], table[&3], table[&5]), (count - 1, None, 2, 3, 0));

@@ -218,7 +218,7 @@ impl Daemon {
 
     /// False where the state does not fit the operators, or where the daemon was stopped meanwhile.
     fn load_pieces(&mut self, checkpoints: &Checkpoints, manifest: &Manifest) -> Result<bool, CheckpointError> {
-        for piece in checkpoints.pieces(manifest, self.dataflow.graph.loaded_at_once()) {
+        for piece in checkpoints.pieces(manifest) {
             let piece = piece?;
             if self.stopping() {
                 return Ok(false);

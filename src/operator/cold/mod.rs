@@ -131,8 +131,12 @@ impl Cold {
         self.take_found(found)
     }
 
-    /// Takes all keys back that have one of these hashes, which differ; gives their rows.
+    /// Takes all keys back that have one of these hashes; gives their rows.
     pub fn take_hashed(&mut self, hashes: &[u32]) -> Result<Vec<StatePart>, OperatorError> {
+        // One is there twice where two keys share it.
+        let mut hashes = hashes.to_vec();
+        hashes.sort_unstable();
+        hashes.dedup();
         let found = hashes.iter().flat_map(|hash| self.index.places(*hash)).map(|place| (place, None)).collect();
         self.take_found(found)
     }

@@ -1,5 +1,6 @@
 //! All that an operator keeps of one key as one record: the key, then the rows of each of its tables.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, LargeBinaryArray, RecordBatch};
@@ -11,26 +12,37 @@ use super::log::Record;
 use crate::operator::state::Extent;
 use crate::operator::{OperatorError, StatePart, rows};
 
-/// The columns of an operator's tables that are the key by which its state leaves memory; the first in all of them.
+/// The columns of an operator's tables that are the key by which its state leaves memory; the same in all of them.
 #[derive(Debug, Clone)]
 pub enum KeyColumns {
-    /// One column of bytes, as they are.
+    /// The first, of bytes, as they are.
     Encoded,
     /// Columns, as the row format has them.
-    Columns(Arc<RowConverter>, usize),
+    Columns(Arc<RowConverter>, Range<usize>),
 }
 
 impl KeyColumns {
-    /// Columns of these types.
+    /// The first columns, of these types.
     pub fn of(types: &[DataType]) -> Result<Self, OperatorError> {
-        Ok(KeyColumns::Columns(Arc::new(rows::converter(types)?), types.len()))
+        KeyColumns::behind(0, types)
     }
 
-    fn width(&self) -> usize {
+    /// Columns of these types behind so many others.
+    pub fn behind(others: usize, types: &[DataType]) -> Result<Self, OperatorError> {
+        Ok(KeyColumns::Columns(Arc::new(rows::converter(types)?), others..others + types.len()))
+    }
+
+    fn range(&self) -> Range<usize> {
         match self {
-            KeyColumns::Encoded => 1,
-            KeyColumns::Columns(_, width) => *width,
+            KeyColumns::Encoded => 0..1,
+            KeyColumns::Columns(_, range) => range.clone(),
         }
+    }
+
+    /// The columns that are no key's, in their order.
+    fn rest<T: Clone>(&self, columns: &[T]) -> Vec<T> {
+        let Range { start, end } = self.range();
+        [&columns[..start], &columns[end..]].concat()
     }
 }
 
@@ -54,7 +66,7 @@ struct Table {
     /// How many of its columns are the key by which its rows are told apart.
     key: usize,
     schema: SchemaRef,
-    /// Of the columns behind the operator's key.
+    /// Of the columns beside the operator's key.
     rest: Arc<RowConverter>,
     /// Bytes of the rows that are out, without their keys.
     bytes: usize,
@@ -125,8 +137,8 @@ impl Tables {
             return Ok(number);
         }
         let schema = part.batch.schema();
-        let rest = schema.fields().iter().skip(self.keys.width()).map(|field| field.data_type());
-        let rest = Arc::new(rows::converter(rest)?);
+        let rest = self.keys.rest(schema.fields());
+        let rest = Arc::new(rows::converter(rest.iter().map(|field| field.data_type()))?);
         self.known.push(Table { name: Some(part.name.clone()), key: part.key, schema, rest, bytes: 0 });
         Ok(self.known.len() - 1)
     }
@@ -137,8 +149,8 @@ impl Tables {
                 let keys = batch.columns().first().and_then(|column| column.as_binary_opt::<i64>());
                 Ok(BinaryRows::Plain(keys.ok_or_else(damaged)?.clone()))
             }
-            KeyColumns::Columns(converter, width) => {
-                Ok(BinaryRows::Rows(converter.convert_columns(&batch.columns()[..*width])?))
+            KeyColumns::Columns(converter, range) => {
+                Ok(BinaryRows::Rows(converter.convert_columns(&batch.columns()[range.clone()])?))
             }
         }
     }
@@ -177,7 +189,7 @@ impl Tables {
         let mut encoded = Vec::with_capacity(parts.len());
         for part in parts.iter().filter(|part| part.batch.num_rows() > 0) {
             let number = self.number(part)?;
-            let rest = self.known[number].rest.convert_columns(&part.batch.columns()[self.keys.width()..])?;
+            let rest = self.known[number].rest.convert_columns(&self.keys.rest(part.batch.columns()))?;
             encoded.push(((number as u32).to_le_bytes(), self.encode_keys(&part.batch)?, rest));
         }
         let mut by_key: HashMap<&[u8], usize> = HashMap::new();
@@ -225,8 +237,9 @@ impl Tables {
         let mut parts = Vec::new();
         for (table, Decoded { keys, rest }) in self.known.iter().zip(tables) {
             let Some(name) = table.name.as_ref().filter(|name| is_wanted(name) && !keys.is_empty()) else { continue };
-            let mut columns = self.decode_keys(keys)?;
-            columns.extend(rows::decode(&table.rest, rest)?);
+            let mut columns = rows::decode(&table.rest, rest)?;
+            let first = self.keys.range().start;
+            columns.splice(first..first, self.decode_keys(keys)?);
             let batch = RecordBatch::try_new(Arc::clone(&table.schema), columns)?;
             parts.push(StatePart { name: name.clone(), key: table.key, batch, extent: Extent::Rest });
         }

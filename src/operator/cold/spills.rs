@@ -13,6 +13,11 @@ pub trait Spills {
     /// Keys or rows in memory.
     fn in_memory(&self) -> usize;
 
+    /// Bytes in memory that no key takes along when it leaves.
+    fn bytes_that_stay(&self) -> usize {
+        0
+    }
+
     /// Lets about so many of them go of whose changes no checkpoint waits, those first that were not asked for of late;
     /// fewer where there are not so many. With an error all that there was is still there.
     fn spill(&mut self, most: usize, scratch: &Arc<dyn Scratch>) -> Result<usize, OperatorError>;

@@ -39,6 +39,7 @@ pub(super) struct Counted {
 impl Operator {
     pub(super) fn spills(&self) -> Option<&dyn Spills> {
         match self {
+            Operator::Unique { operator, .. } => Some(operator.as_ref()),
             Operator::ClockFilter(filter) => Some(filter.as_ref()),
             Operator::ClockFlags(flags) => Some(flags.as_ref()),
             Operator::Tiles(tiles) => Some(tiles.as_ref()),
@@ -52,6 +53,7 @@ impl Operator {
 
     fn spills_mut(&mut self) -> Option<&mut dyn Spills> {
         match self {
+            Operator::Unique { operator, .. } => Some(operator.as_mut()),
             Operator::ClockFilter(filter) => Some(filter.as_mut()),
             Operator::ClockFlags(flags) => Some(flags.as_mut()),
             Operator::Tiles(tiles) => Some(tiles.as_mut()),
@@ -87,12 +89,14 @@ impl Operator {
         }
     }
 
-    /// Bytes in memory, counted again only where there are other keys than then.
+    /// Bytes in memory, of an operator whose keys can leave those that leave with them; counted again only where there are
+    /// other keys than then.
     fn bytes_in_memory(&self, counted: &mut Counted) -> usize {
-        let Some(operator) = self.spills() else { return self.size().map_or(0, |(_, bytes)| bytes) };
+        let bytes = || self.size().map_or(0, |(_, bytes)| bytes);
+        let Some(operator) = self.spills() else { return bytes() };
         let keys = operator.in_memory();
         if keys.abs_diff(counted.keys) > counted.keys / 8 {
-            *counted = Counted { keys, bytes: self.size().map_or(0, |(_, bytes)| bytes) };
+            *counted = Counted { keys, bytes: bytes().saturating_sub(operator.bytes_that_stay()) };
         }
         match counted.keys {
             0 => 0,
@@ -140,7 +144,7 @@ impl Graph {
             match node.operator.spills() {
                 Some(operator) => {
                     all += bytes;
-                    fixed += node.operator.cold_size().memory;
+                    fixed += node.operator.cold_size().memory + operator.bytes_that_stay();
                     can_leave.push((index, bytes, operator.in_memory()));
                 }
                 None => fixed += bytes,

@@ -126,12 +126,6 @@ impl Graph {
         snapshot.iter().try_for_each(|(fingerprint, parts)| self.load_operator(fingerprint, parts, fresh))
     }
 
-    /// The operators whose state must be loaded at once.
-    pub fn loaded_at_once(&self) -> BTreeSet<String> {
-        let at_once = |operator: &Operator| operator.stateful().is_some_and(|operator| !operator.takes_pieces());
-        self.nodes.iter().filter(|node| at_once(&node.operator)).map(|node| node.fingerprint.clone()).collect()
-    }
-
     /// Takes the state of one operator over, or a piece of it: keys of which nothing is loaded yet.
     pub fn load_operator(
         &mut self,

@@ -16,6 +16,7 @@
 
 mod kept;
 mod seen;
+mod spill;
 mod state;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,7 +37,7 @@ use crate::plan::clock::as_integers;
 use crate::plan::unique::UniqueRule;
 use crate::plan::watermark::is_near;
 
-/// Keys are looked through for what can be forgotten after so many new records, or half as many as are remembered.
+/// Keys in memory are looked through for what can be forgotten after so many new records, or half as many as are remembered.
 const SWEEP_RECORDS: usize = 4096;
 
 /// Drops resent records, and those that are too late to tell.
@@ -95,7 +96,7 @@ impl Unique {
     pub fn new(rule: UniqueRule, schema: SchemaRef, shards: usize) -> Result<Self, OperatorError> {
         let types = rule.columns.iter().map(|name| Ok(schema.field_with_name(name)?.data_type().clone()));
         let layout = KeyLayout::new(types.collect::<Result<_, OperatorError>>()?)?;
-        let shards = (0..shards.max(1)).map(|_| Shard::new(&layout)).collect();
+        let shards = (0..shards.max(1)).map(|_| Shard::new(&layout)).collect::<Result<_, _>>()?;
         Ok(Unique {
             rule,
             schema,
@@ -124,18 +125,18 @@ impl Unique {
         let records = self.records(&input.batch)?;
         let (shown, taken) = self.judge(&records);
         let (first, within) = (self.kept.next(), self.rule.within);
-        let changes: Vec<Changes> = self
-            .shards
-            .par_iter_mut()
-            .zip(&taken)
-            .map(|(shard, rows)| shard.take(&records, rows, first, within))
-            .collect();
+        let Unique { shards, layout, .. } = self;
+        let take = |(shard, rows): (&mut Shard, &Vec<u32>)| {
+            shard.bring_in(layout, &records.keys, rows)?;
+            Ok(shard.take(&records, rows, first, within))
+        };
+        let changes = shards.par_iter_mut().zip(&taken).map(take).collect::<Result<Vec<Changes>, OperatorError>>()?;
         for (change, taken) in changes.iter().zip(&taken) {
             self.dropped.resent += (taken.len() - change.shown.len() + change.retracted.len()) as u64;
             self.since_sweep += taken.len();
         }
         let delta = self.show(&input.batch, &records, shown, &changes)?;
-        self.forget();
+        self.forget()?;
         Ok(delta)
     }
 
@@ -147,7 +148,7 @@ impl Unique {
             let time = records.times.is_valid(row).then(|| records.times.value(row));
             let is_late = time.is_some_and(|time| {
                 let arrived = records.arrived.is_valid(row).then(|| records.arrived.value(row));
-                let moves = is_near(time.saturating_mul(self.rule.unit), arrived);
+                let moves = is_near(self.rule.instant(time), arrived);
                 let late = self.partitions.pass(records.partitions.value(row), time, moves, self.rule.patience);
                 late || time < self.forgotten
             });
@@ -200,16 +201,21 @@ impl Unique {
     }
 
     /// Lets go what no record that is still to come asks for; the module's head says why.
-    fn forget(&mut self) {
-        let Some(passed) = self.partitions.passed_by_all() else { return };
+    fn forget(&mut self) -> Result<(), OperatorError> {
+        let Some(passed) = self.partitions.passed_by_all() else { return Ok(()) };
         self.forgotten = self.forgotten.max(passed.saturating_sub(self.rule.patience));
         self.kept.forget(self.forgotten);
-        let remembered: usize = self.shards.iter().map(Shard::entries).sum();
+        let remembered: usize = self.shards.iter().map(|shard| shard.entries).sum();
         if self.forgotten > self.swept && self.since_sweep >= SWEEP_RECORDS.max(remembered / 2) {
             let oldest = self.forgotten.saturating_sub(self.rule.within);
-            self.shards.par_iter_mut().for_each(|shard| shard.forget(oldest));
+            let Unique { shards, layout, rule, .. } = self;
+            shards.par_iter_mut().try_for_each(|shard| {
+                shard.forget(oldest);
+                shard.forget_away(layout, oldest, rule.instant(oldest))
+            })?;
             (self.swept, self.since_sweep) = (self.forgotten, 0);
         }
+        Ok(())
     }
 
     fn records<'a>(&self, batch: &'a RecordBatch) -> Result<Records<'a>, OperatorError> {
@@ -237,9 +243,9 @@ impl Unique {
         self.dropped
     }
 
-    /// Event times remembered, and the bytes that they and the kept records take, estimated.
+    /// Event times remembered, and the bytes in memory that they and the kept records take, estimated.
     pub fn size(&self) -> (usize, usize) {
-        let entries = self.shards.iter().map(Shard::entries).sum();
+        let entries = self.shards.iter().map(|shard| shard.entries + shard.cold.size().rows).sum();
         (entries, self.shards.iter().map(Shard::bytes).sum::<usize>() + self.kept.bytes())
     }
 }

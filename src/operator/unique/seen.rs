@@ -3,9 +3,11 @@
 use arrow::array::RecordBatch;
 
 use super::Records;
+use super::state::entry_columns;
 use crate::operator::OperatorError;
 use crate::operator::aggregate::keys::{BatchKeys, KeyIndex, KeyLayout};
 use crate::operator::changed::ChangedSlots;
+use crate::operator::cold::{Away, Cold, Hand};
 
 /// An event time of a key, and the first record that has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +21,7 @@ pub(super) struct Entry {
 
 /// The entries of one key in the order of time; most keys have one.
 #[derive(Debug, Clone, Default)]
-enum Seen {
+pub(super) enum Seen {
     #[default]
     Nothing,
     One(Entry),
@@ -38,34 +40,45 @@ pub(super) struct Changes {
 /// The keys of one shard.
 #[derive(Debug)]
 pub(super) struct Shard {
-    index: KeyIndex,
+    pub(super) index: KeyIndex,
     /// By slot of the index.
-    seen: Vec<Seen>,
-    entries: usize,
+    pub(super) seen: Vec<Seen>,
+    /// Of the keys in memory.
+    pub(super) entries: usize,
     /// Slots with new entries; what is forgotten goes by itself.
-    changed: ChangedSlots,
+    pub(super) changed: ChangedSlots,
+    /// Keys that are out of memory.
+    pub(super) cold: Cold,
+    /// The same, by the oldest entry.
+    pub(super) away: Away,
+    pub(super) hand: Hand,
 }
 
 impl Shard {
-    pub(super) fn new(layout: &KeyLayout) -> Self {
-        Shard { index: layout.index(), seen: Vec::new(), entries: 0, changed: ChangedSlots::default() }
-    }
-
-    /// Entries of all keys.
-    pub(super) fn entries(&self) -> usize {
-        self.entries
+    pub(super) fn new(layout: &KeyLayout) -> Result<Self, OperatorError> {
+        Ok(Shard {
+            index: layout.index(),
+            seen: Vec::new(),
+            entries: 0,
+            changed: ChangedSlots::default(),
+            cold: Cold::new(entry_columns(layout)?),
+            away: Away::default(),
+            hand: Hand::default(),
+        })
     }
 
     /// Bytes in use, estimated.
     pub(super) fn bytes(&self) -> usize {
         let further = self.entries.saturating_sub(self.index.len()) * size_of::<Entry>();
-        self.index.bytes() + self.seen.capacity() * size_of::<Seen>() + further
+        let beside = self.changed.bytes() + self.cold.size().memory + self.away.bytes();
+        self.index.bytes() + self.seen.capacity() * size_of::<Seen>() + further + beside
     }
 
-    /// Compares rows of a batch, the first of which has the number `first`.
+    /// Compares rows of a batch, the first of which has the number `first`; their keys are in memory.
     pub(super) fn take(&mut self, records: &Records<'_>, rows: &[u32], first: u64, within: i64) -> Changes {
         let mut changes = Changes::default();
         let slots = self.index.intern(&records.keys, rows);
+        self.hand.note(&slots);
         self.seen.resize(self.index.slots(), Seen::Nothing);
         for (slot, taken) in slots.into_iter().zip(rows) {
             let row = *taken as usize;
@@ -99,7 +112,8 @@ impl Shard {
 
     /// Slots that have changed; `None` for all, or most.
     pub(super) fn take_changed(&mut self) -> Option<Vec<u32>> {
-        self.changed.take().filter(|changed| changed.len() <= self.index.len() / 2)
+        let keys = self.index.len() + self.cold.size().keys;
+        self.changed.take().filter(|changed| changed.len() <= keys / 2)
     }
 
     pub(super) fn set_saved(&mut self, is_saved: bool) {
@@ -138,7 +152,7 @@ impl Shard {
 }
 
 impl Seen {
-    fn entries(&self) -> &[Entry] {
+    pub(super) fn entries(&self) -> &[Entry] {
         match self {
             Seen::Nothing => &[],
             Seen::One(entry) => std::slice::from_ref(entry),

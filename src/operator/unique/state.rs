@@ -4,22 +4,21 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, RecordBatch, new_null_array};
-use arrow::compute::{concat_batches, filter_record_batch};
+use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef};
-use hashbrown::{HashMap, HashSet};
 
-use super::Unique;
+use super::kept::At;
 use super::seen::{Entry, Shard};
+use super::{Dropped, Unique};
+use crate::operator::aggregate::keys::{BatchKeys, KeyLayout};
+use crate::operator::cold::KeyColumns;
 use crate::operator::state::{Gone, find_parts, primitive_column};
 use crate::operator::{OperatorError, StatePart, Stateful, rows};
 
 const PARTITIONS: &str = "partitions";
 const TOTALS: &str = "totals";
-const ENTRIES: &str = "entries";
+pub(super) const ENTRIES: &str = "entries";
 const RECORDS: &str = "records";
-
-/// Where a record lies in its topic.
-type At = (i32, i64);
 
 fn number(name: &str) -> Field {
     Field::new(name, DataType::Int64, false)
@@ -32,6 +31,65 @@ fn record_key() -> Vec<Field> {
 
 fn damaged(what: &str, reason: &str) -> OperatorError {
     OperatorError::State { what: what.to_string(), reason: reason.to_string() }
+}
+
+/// Time and key of an entry, then its first record and whether that is out.
+fn entries_schema(layout: &KeyLayout) -> SchemaRef {
+    let keys = layout.schema();
+    let keys = keys.fields().iter().map(|field| field.as_ref().clone());
+    let rest = [
+        Field::new("partition", DataType::Int32, false),
+        number("offset"),
+        Field::new("is_out", DataType::Boolean, false),
+    ];
+    Arc::new(Schema::new(std::iter::once(number("time")).chain(keys).chain(rest).collect::<Vec<_>>()))
+}
+
+/// Which of these columns are the key.
+pub(super) fn entry_columns(layout: &KeyLayout) -> Result<KeyColumns, OperatorError> {
+    KeyColumns::behind(1, layout.types())
+}
+
+/// Time, partition and offset of entries.
+fn places<'a>(entries: impl Iterator<Item = &'a Entry> + Clone) -> [ArrayRef; 3] {
+    [
+        Arc::new(Int64Array::from_iter_values(entries.clone().map(|entry| entry.time))),
+        Arc::new(Int32Array::from_iter_values(entries.clone().map(|entry| entry.partition))),
+        Arc::new(Int64Array::from_iter_values(entries.map(|entry| entry.offset))),
+    ]
+}
+
+/// Entries and their keys as a table.
+pub(super) fn entries_table(
+    layout: &KeyLayout,
+    entries: &[Entry],
+    keys: &RecordBatch,
+    is_out: impl Fn(&Entry) -> bool,
+) -> Result<RecordBatch, OperatorError> {
+    let [time, partition, offset] = places(entries.iter());
+    let is_out: BooleanArray = entries.iter().map(|entry| Some(is_out(entry))).collect();
+    let columns = std::iter::once(time).chain(keys.columns().iter().cloned());
+    let columns = columns.chain([partition, offset, Arc::new(is_out) as ArrayRef]).collect();
+    Ok(RecordBatch::try_new(entries_schema(layout), columns)?)
+}
+
+/// Keys and entries of such a table, and whether their records were out; they have no number.
+pub(super) fn read_entries(
+    batch: &RecordBatch,
+    layout: &KeyLayout,
+) -> Result<(BatchKeys, Vec<(Entry, bool)>), OperatorError> {
+    let width = 1 + layout.types().len();
+    let times = primitive_column::<Int64Type>(batch, 0)?;
+    let partitions = primitive_column::<Int32Type>(batch, width)?;
+    let offsets = primitive_column::<Int64Type>(batch, width + 1)?;
+    let out = batch.columns().get(width + 2).and_then(|column| column.as_boolean_opt());
+    let out = out.filter(|out| out.null_count() == 0).ok_or_else(|| damaged(ENTRIES, "a flag is missing"))?;
+    let entry = |row: usize| {
+        let (time, partition, offset) = (times.value(row), partitions.value(row), offsets.value(row));
+        (Entry { time, partition, offset, number: None }, out.value(row))
+    };
+    let entries = (0..batch.num_rows()).map(entry).collect();
+    Ok((layout.read(&batch.project(&(1..width).collect::<Vec<_>>())?)?, entries))
 }
 
 impl Unique {
@@ -48,18 +106,6 @@ impl Unique {
         let fields = ["forgotten", "resent", "too_late"].map(number).to_vec();
         let totals = RecordBatch::try_new(Arc::new(Schema::new(fields)), totals)?;
         Ok([StatePart::whole(PARTITIONS, 1, partitions), StatePart::whole(TOTALS, 3, totals)])
-    }
-
-    /// Time and key of an entry, then its first record and whether that is out.
-    fn entries_schema(&self) -> SchemaRef {
-        let keys = self.layout.schema();
-        let keys = keys.fields().iter().map(|field| field.as_ref().clone());
-        let rest = [
-            Field::new("partition", DataType::Int32, false),
-            number("offset"),
-            Field::new("is_out", DataType::Boolean, false),
-        ];
-        Arc::new(Schema::new(std::iter::once(number("time")).chain(keys).chain(rest).collect::<Vec<_>>()))
     }
 
     fn records_schema(&self) -> SchemaRef {
@@ -80,28 +126,15 @@ impl Unique {
         let found = self.shards.iter().enumerate().map(of_shard).collect::<Result<Vec<_>, _>>()?;
         let keys = concat_batches(&self.layout.schema(), found.iter().map(|(_, keys)| keys))?;
         let entries: Vec<Entry> = found.into_iter().flat_map(|(entries, _)| entries).collect();
-        let places = |entries: &[&Entry]| -> [ArrayRef; 3] {
-            [
-                Arc::new(Int64Array::from_iter_values(entries.iter().map(|entry| entry.time))),
-                Arc::new(Int32Array::from_iter_values(entries.iter().map(|entry| entry.partition))),
-                Arc::new(Int64Array::from_iter_values(entries.iter().map(|entry| entry.offset))),
-            ]
-        };
-        let [time, partition, offset] = places(&entries.iter().collect::<Vec<_>>());
-        let is_out: BooleanArray = entries.iter().map(|entry| Some(self.is_out(entry))).collect();
-        let columns = std::iter::once(time).chain(keys.columns().iter().cloned());
-        let columns = columns.chain([partition, offset, Arc::new(is_out) as ArrayRef]).collect();
+        let table = entries_table(&self.layout, &entries, &keys, |entry| self.is_out(entry))?;
         let out: Vec<&Entry> = entries.iter().filter(|entry| self.is_out(entry)).collect();
         let numbers: Vec<u64> = out.iter().filter_map(|entry| entry.number).collect();
         let records = match numbers.is_empty() {
             true => RecordBatch::new_empty(Arc::clone(&self.schema)),
             false => self.kept.rows(&numbers)?,
         };
-        let records = places(&out).into_iter().chain(records.columns().iter().cloned()).collect();
-        Ok([
-            RecordBatch::try_new(self.entries_schema(), columns)?,
-            RecordBatch::try_new(self.records_schema(), records)?,
-        ])
+        let records = places(out.iter().copied()).into_iter().chain(records.columns().iter().cloned()).collect();
+        Ok([table, RecordBatch::try_new(self.records_schema(), records)?])
     }
 
     fn parts(&self, slots: Option<&[Vec<u32>]>, told: Option<[i64; 2]>) -> Result<Vec<StatePart>, OperatorError> {
@@ -137,55 +170,33 @@ impl Unique {
             let newest = primitive_column::<Int64Type>(batch, 1)?.values().iter();
             self.partitions.newest.extend(numbers.copied().zip(newest.copied()));
         }
-        let no_row = || damaged(TOTALS, "it has no row");
-        let totals = find_parts(parts, TOTALS)?.find(|batch| batch.num_rows() > 0).ok_or_else(no_row)?;
-        let total = |index: usize| -> Result<i64, OperatorError> {
-            primitive_column::<Int64Type>(totals, index)?.values().first().copied().ok_or_else(no_row)
-        };
-        self.forgotten = total(0)?;
-        self.dropped.resent = total(1)?.unsigned_abs();
-        self.dropped.too_late = total(2)?.unsigned_abs();
+        // They come once, with one of the pieces.
+        if let Some(totals) = find_parts(parts, TOTALS)?.find(|batch| batch.num_rows() > 0) {
+            let total = |index: usize| Ok::<i64, OperatorError>(primitive_column::<Int64Type>(totals, index)?.value(0));
+            self.forgotten = total(0)?;
+            self.dropped = Dropped { resent: total(1)?.unsigned_abs(), too_late: total(2)?.unsigned_abs() };
+        }
         Ok(())
     }
 
-    /// Keeps those of the stored records that are still out; gives the numbers that they have now.
-    fn load_records(&mut self, parts: &[StatePart], out: &HashSet<At>) -> Result<HashMap<At, u64>, OperatorError> {
-        let mut numbers = HashMap::new();
+    /// Keeps stored records, of which some may be out no more.
+    fn load_records(&mut self, parts: &[StatePart]) -> Result<(), OperatorError> {
         for batch in find_parts(parts, RECORDS)? {
-            let places = primitive_column::<Int32Type>(batch, 1)?.values().iter().copied();
-            let places = places.zip(primitive_column::<Int64Type>(batch, 2)?.values().iter().copied());
-            let is_out: BooleanArray = places.clone().map(|at| Some(out.contains(&at))).collect();
-            let kept = filter_record_batch(batch, &is_out)?;
-            if kept.num_rows() == 0 {
+            let Some(newest) = primitive_column::<Int64Type>(batch, 0)?.values().iter().copied().max() else {
                 continue;
-            }
-            let first = self.kept.next();
-            numbers.extend(places.filter(|at| out.contains(at)).zip(first..));
-            let newest = primitive_column::<Int64Type>(&kept, 0)?.values().iter().copied().max();
+            };
+            let partitions = primitive_column::<Int32Type>(batch, 1)?.values().iter().copied();
+            let offsets = primitive_column::<Int64Type>(batch, 2)?.values().iter().copied();
+            let places: Vec<At> = partitions.zip(offsets).collect();
             // The columns of a stream may have changed their places meanwhile.
-            let columns = self.schema.fields().iter().map(|field| match kept.column_by_name(field.name()) {
+            let columns = self.schema.fields().iter().map(|field| match batch.column_by_name(field.name()) {
                 Some(column) => Arc::clone(column),
-                None => new_null_array(field.data_type(), kept.num_rows()),
+                None => new_null_array(field.data_type(), batch.num_rows()),
             });
             let records = RecordBatch::try_new(Arc::clone(&self.schema), columns.collect())?;
-            self.kept.push(records, newest.unwrap_or(i64::MIN))?;
+            self.kept.load(records, &places, newest);
         }
-        Ok(numbers)
-    }
-
-    /// The entries of a stored batch and whether their records are out.
-    fn read_entries(&self, batch: &RecordBatch) -> Result<Vec<(Entry, bool)>, OperatorError> {
-        let width = 1 + self.layout.types().len();
-        let times = primitive_column::<Int64Type>(batch, 0)?;
-        let partitions = primitive_column::<Int32Type>(batch, width)?;
-        let offsets = primitive_column::<Int64Type>(batch, width + 1)?;
-        let out = batch.columns().get(width + 2).and_then(|column| column.as_boolean_opt());
-        let out = out.filter(|out| out.null_count() == 0).ok_or_else(|| damaged(ENTRIES, "a flag is missing"))?;
-        let entry = |row: usize| {
-            let (time, partition, offset) = (times.value(row), partitions.value(row), offsets.value(row));
-            (Entry { time, partition, offset, number: None }, out.value(row) && time >= self.forgotten)
-        };
-        Ok((0..batch.num_rows()).map(entry).collect())
+        Ok(())
     }
 }
 
@@ -203,37 +214,23 @@ impl Stateful for Unique {
 
     fn load(&mut self, parts: &[StatePart]) -> Result<(), OperatorError> {
         self.load_small_parts(parts)?;
-        let mut batches = Vec::new();
-        let mut out = HashSet::new();
+        self.load_records(parts)?;
         for batch in find_parts(parts, ENTRIES)? {
-            let entries = self.read_entries(batch)?;
-            out.extend(entries.iter().filter(|(_, is_out)| *is_out).map(|(entry, _)| (entry.partition, entry.offset)));
-            batches.push((batch, entries));
-        }
-        let numbers = self.load_records(parts, &out)?;
-        for (batch, entries) in batches {
-            let columns: Vec<usize> = (1..=self.layout.types().len()).collect();
-            let keys = self.layout.read(&batch.project(&columns)?)?;
+            let (keys, entries) = read_entries(batch, &self.layout)?;
             let by_shard = rows::rows_by_shard(keys.hashes.iter().copied(), self.shards.len());
             for (shard, taken) in self.shards.iter_mut().zip(by_shard) {
-                let entry = |row: &u32| {
+                let kept = &mut self.kept;
+                let mut entry = |row: &u32| {
                     let (entry, is_out) = entries[*row as usize];
-                    let number = numbers.get(&(entry.partition, entry.offset)).copied().filter(|_| is_out);
-                    if is_out && number.is_none() {
-                        return Err(damaged(RECORDS, "a record that is out is missing"));
-                    }
-                    Ok(Entry { number, ..entry })
+                    Entry { number: is_out.then(|| kept.number((entry.partition, entry.offset))), ..entry }
                 };
-                let loaded = taken.iter().map(entry).collect::<Result<Vec<Entry>, OperatorError>>()?;
+                let loaded: Vec<Entry> = taken.iter().map(&mut entry).collect();
+                // Another piece may have had entries of the same key.
+                shard.bring_in(&self.layout, &keys, &taken)?;
                 shard.load(&keys, &taken, loaded.into_iter());
             }
         }
         Ok(())
-    }
-
-    fn takes_pieces(&self) -> bool {
-        // Entries and records tell of one another.
-        false
     }
 
     fn set_saved(&mut self, is_saved: bool) {
