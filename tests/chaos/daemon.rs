@@ -83,10 +83,11 @@ impl Daemon {
         }
     }
 
-    /// As Ctrl-C does; `None` when it has not ended by then.
+    /// As supervisors do; `None` when it has not ended by then.
     pub fn stop(&mut self, patience: Duration) -> Option<ExitStatus> {
         self.signal("-CONT");
-        self.signal("-INT");
+        // Shells have what runs in the background ignore SIGINT until it says otherwise.
+        self.signal("-TERM");
         let begun = Instant::now();
         while begun.elapsed() < patience {
             if let Some(status) = self.ended() {

@@ -111,3 +111,22 @@ fn silent_or_dead_broker_keeps_no_daemon_from_stopping() {
     daemon.signal("TERM");
     assert_eq!(daemon.end(STOP), 0);
 }
+
+#[test]
+fn daemon_that_has_heard_of_nothing_new_stops_with_its_checkpoint_written() {
+    let topic = Topic::with_partitions("quiet_stop", 1);
+    let shop = shop("quiet_stop", &topic.name);
+    topic.write(0, &orders(0..10));
+    let mut daemon = shop.start();
+    live(&mut daemon);
+    shop.until_registry("SELECT CONCAT(COUNT(*)) FROM visits", "10");
+    daemon.kill();
+    for _ in 0..2 {
+        let mut daemon = shop.start();
+        live(&mut daemon);
+        daemon.signal("TERM");
+        assert_eq!(daemon.end(STOP), 0);
+    }
+    assert_eq!(shop.log().matches("run: stopped").count(), 2, "{}", shop.log());
+    assert!(!shop.log().contains("not written in time"), "{}", shop.log());
+}

@@ -1,6 +1,7 @@
 //! Runs of one operator laid over one another: the newest says what holds, older ones add what it does not speak of.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher, RandomState};
 
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::compute::{concat_batches, filter_record_batch};
@@ -18,6 +19,18 @@ pub(super) struct Fold {
     /// The operator's tables: others have gone with the tags that they were of.
     names: BTreeSet<String>,
     newer: BTreeMap<String, Newer>,
+    digest: Digest,
+}
+
+/// What stands for a key: 128 bits, so that two keys have the same by no chance that matters, and so that nobody can choose such keys.
+/// The keys themselves would take several times the memory.
+#[derive(Debug, Default)]
+struct Digest(RandomState, RandomState);
+
+impl Digest {
+    fn of(&self, key: &[u8]) -> u128 {
+        u128::from(self.0.hash_one(key)) << 64 | u128::from(self.1.hash_one(key))
+    }
 }
 
 /// What newer runs have said of a table, and what this one says.
@@ -31,15 +44,15 @@ struct Newer {
 
 #[derive(Debug, Default)]
 struct Said {
-    /// Encoded keys of rows that are there, or gone.
-    keys: HashSet<Box<[u8]>>,
+    /// Digests of the encoded keys of rows that are there, or gone.
+    keys: HashSet<u128>,
     below: Option<i64>,
 }
 
 impl Fold {
     /// Of an operator with these tables.
     pub(super) fn new(names: &BTreeSet<String>) -> Self {
-        Fold { names: names.clone(), newer: BTreeMap::new() }
+        Fold { names: names.clone(), newer: BTreeMap::new(), digest: Digest::default() }
     }
 
     /// What a segment of this run adds. Over all segments no key is added twice.
@@ -48,7 +61,7 @@ impl Fold {
         for part in parts.into_iter().filter(|part| self.names.contains(&part.name)) {
             let newer = self.newer.entry(part.name.clone()).or_default();
             if !newer.is_complete {
-                added.push(newer.add(part).map_err(|error| error.to_string())?);
+                added.push(newer.add(part, &self.digest).map_err(|error| error.to_string())?);
             }
         }
         Ok(added)
@@ -70,7 +83,7 @@ impl Fold {
 }
 
 impl Newer {
-    fn add(&mut self, part: StatePart) -> Result<StatePart, ArrowError> {
+    fn add(&mut self, part: StatePart, digest: &Digest) -> Result<StatePart, ArrowError> {
         let StatePart { name, key, batch, extent } = part;
         let mut batch = batch;
         if let Some(below) = self.said.below
@@ -80,7 +93,7 @@ impl Newer {
                 first.iter().map(|value| Some(value.is_none_or(|value| value >= below))).collect();
             batch = filter_record_batch(&batch, &stays)?;
         }
-        let batch = self.unsaid(batch, key)?;
+        let batch = self.unsaid(batch, key, digest)?;
         let extent = match extent {
             Extent::Whole => {
                 self.says_all = true;
@@ -88,9 +101,9 @@ impl Newer {
             }
             Extent::Rest => Extent::Rest,
             Extent::Changes(Gone { keys, below }) => {
-                let keys = self.unsaid(keys, key)?;
-                self.say(&batch, key)?;
-                self.say(&keys, key)?;
+                let keys = self.unsaid(keys, key, digest)?;
+                self.say(&batch, key, digest)?;
+                self.say(&keys, key, digest)?;
                 self.saying.below = self.saying.below.max(below);
                 Extent::Changes(Gone { keys, below })
             }
@@ -99,18 +112,19 @@ impl Newer {
     }
 
     /// Rows of whose keys nothing was said.
-    fn unsaid(&self, batch: RecordBatch, key: usize) -> Result<RecordBatch, ArrowError> {
+    fn unsaid(&self, batch: RecordBatch, key: usize, digest: &Digest) -> Result<RecordBatch, ArrowError> {
         if self.said.keys.is_empty() || batch.num_rows() == 0 {
             return Ok(batch);
         }
         let encoded = encode_keys(&batch, key)?;
-        let unsaid: BooleanArray = encoded.iter().map(|row| Some(!self.said.keys.contains(row.data()))).collect();
+        let unsaid: BooleanArray =
+            encoded.iter().map(|row| Some(!self.said.keys.contains(&digest.of(row.data())))).collect();
         if unsaid.true_count() == batch.num_rows() { Ok(batch) } else { filter_record_batch(&batch, &unsaid) }
     }
 
-    fn say(&mut self, batch: &RecordBatch, key: usize) -> Result<(), ArrowError> {
+    fn say(&mut self, batch: &RecordBatch, key: usize, digest: &Digest) -> Result<(), ArrowError> {
         if batch.num_rows() > 0 {
-            self.saying.keys.extend(encode_keys(batch, key)?.iter().map(|row| Box::from(row.data())));
+            self.saying.keys.extend(encode_keys(batch, key)?.iter().map(|row| digest.of(row.data())));
         }
         Ok(())
     }

@@ -117,6 +117,8 @@ impl Daemon {
         checkpointing.awaited = Some(position.epoch).filter(|epoch| *epoch > self.committed_epoch);
         let (state, further) = self.dataflow.graph.changes()?;
         let taken = Taken { position, state, further };
+        // What was committed before the thread began it was not told.
+        checkpointing.thread.committed(self.committed_epoch);
         checkpointing.thread.write(taken, chrono::Utc::now().timestamp_millis());
         checkpointing.pause = begun.elapsed();
         Ok(())
