@@ -13,6 +13,10 @@ mod spills;
 
 use std::sync::Arc;
 
+use arrow::array::BooleanArray;
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::Int64Type;
+
 pub use self::away::Away;
 pub use self::hand::Hand;
 use self::index::Index;
@@ -20,6 +24,7 @@ use self::log::{Log, LogFile, Place, Record, Scan};
 pub use self::records::KeyColumns;
 use self::records::Tables;
 pub use self::spills::{Spills, bring_in_parts, spill_shards};
+use crate::operator::state::primitive_column;
 use crate::operator::{OperatorError, StatePart};
 
 /// About how many bytes of rows are read at once of all that is out.
@@ -202,7 +207,8 @@ impl Cold {
     /// All rows of some tables as they are out now, whatever leaves or comes back later.
     pub fn view(&self, tables: &[String]) -> ColdRows {
         let files = self.log.as_ref().map(Log::view).unwrap_or_default();
-        ColdRows { tables: self.tables.clone(), wanted: tables.to_vec(), files: files.into_iter(), scan: None }
+        let (tables, wanted) = (self.tables.clone(), tables.to_vec());
+        ColdRows { tables, wanted, files: files.into_iter(), scan: None, from: Vec::new() }
     }
 }
 
@@ -213,9 +219,25 @@ pub struct ColdRows {
     wanted: Vec<String>,
     files: std::vec::IntoIter<LogFile>,
     scan: Option<Scan>,
+    from: Vec<(&'static str, i64)>,
 }
 
 impl ColdRows {
+    /// Of that table only rows whose first column, a number, does not lie below.
+    pub fn from(mut self, table: &'static str, least: i64) -> Self {
+        self.from.push((table, least));
+        self
+    }
+
+    fn cut(&self, mut part: StatePart) -> Result<StatePart, OperatorError> {
+        if let Some((_, least)) = self.from.iter().find(|(table, _)| *table == part.name) {
+            let first = primitive_column::<Int64Type>(&part.batch, 0)?;
+            let stays: BooleanArray = first.values().iter().map(|value| Some(value >= least)).collect();
+            part.batch = filter_record_batch(&part.batch, &stays)?;
+        }
+        Ok(part)
+    }
+
     fn next_record(&mut self) -> Option<Result<Record, OperatorError>> {
         loop {
             match self.scan.as_mut().and_then(Iterator::next) {
@@ -245,7 +267,7 @@ impl Iterator for ColdRows {
         }
         let is_wanted = |name: &str| self.wanted.iter().any(|wanted| wanted == name);
         let decoded = self.tables.decode(records.iter().map(Vec::as_slice), &is_wanted);
-        Some(decoded.map(|(parts, _)| parts))
+        Some(decoded.and_then(|(parts, _)| parts.into_iter().map(|part| self.cut(part)).collect()))
     }
 }
 

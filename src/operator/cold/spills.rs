@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::{Cold, Scratch};
+use super::{Cold, ColdRows, Scratch};
 use crate::operator::state::binary_column;
 use crate::operator::{OperatorError, StatePart, rows};
 
@@ -13,17 +13,17 @@ pub trait Spills {
     /// Keys or rows in memory.
     fn in_memory(&self) -> usize;
 
-    /// Bytes in memory that no key takes along when it leaves.
-    fn bytes_that_stay(&self) -> usize {
-        0
-    }
-
     /// Lets about so many of them go of whose changes no checkpoint waits, those first that were not asked for of late;
     /// fewer where there are not so many. With an error all that there was is still there.
     fn spill(&mut self, most: usize, scratch: &Arc<dyn Scratch>) -> Result<usize, OperatorError>;
 
     /// What is out of each shard.
     fn cold(&self) -> Vec<&Cold>;
+
+    /// The rows of some tables that are out of each shard.
+    fn view(&self, tables: &[String]) -> Vec<ColdRows> {
+        self.cold().into_iter().map(|cold| cold.view(tables)).collect()
+    }
 }
 
 /// In so many lots a shard spills its share: each is in memory several times over while it is written.

@@ -76,7 +76,7 @@ impl Operator {
 
     /// The rows of some tables that are out of memory.
     pub(super) fn cold_rows(&self, tables: &[String]) -> Vec<ColdRows> {
-        self.cold().into_iter().map(|cold| cold.view(tables)).collect()
+        self.spills().map(|operator| operator.view(tables)).unwrap_or_default()
     }
 
     /// Lets all go that can before all is written: it would be in memory several times over. What is needed comes back.
@@ -89,14 +89,12 @@ impl Operator {
         }
     }
 
-    /// Bytes in memory, of an operator whose keys can leave those that leave with them; counted again only where there are
-    /// other keys than then.
+    /// Bytes in memory, counted again only where there are other keys than then.
     fn bytes_in_memory(&self, counted: &mut Counted) -> usize {
-        let bytes = || self.size().map_or(0, |(_, bytes)| bytes);
-        let Some(operator) = self.spills() else { return bytes() };
+        let Some(operator) = self.spills() else { return self.size().map_or(0, |(_, bytes)| bytes) };
         let keys = operator.in_memory();
         if keys.abs_diff(counted.keys) > counted.keys / 8 {
-            *counted = Counted { keys, bytes: bytes().saturating_sub(operator.bytes_that_stay()) };
+            *counted = Counted { keys, bytes: self.size().map_or(0, |(_, bytes)| bytes) };
         }
         match counted.keys {
             0 => 0,
@@ -144,7 +142,7 @@ impl Graph {
             match node.operator.spills() {
                 Some(operator) => {
                     all += bytes;
-                    fixed += node.operator.cold_size().memory + operator.bytes_that_stay();
+                    fixed += node.operator.cold_size().memory;
                     can_leave.push((index, bytes, operator.in_memory()));
                 }
                 None => fixed += bytes,

@@ -2,7 +2,7 @@
 //!
 //! Of every key the distinct event times are remembered, each with the first record of it (by partition, then offset);
 //! a new key, or a copy of a known record, costs one look-up. A record that comes after one that it lies before can
-//! make that one a resent one: it is then retracted, so records that are out are kept as long as that can happen.
+//! make that one a resent one: it is then retracted, so records that are out are kept whole as long as that can happen.
 //!
 //! What is forgotten, and when. Let P be the least of all partitions' newest event times, and L = P - patience. A
 //! record that is still to come and is not too late has an event time t >= L, since its own partition's newest is at
@@ -14,7 +14,6 @@
 //! P is known once all partitions are: until then nothing is forgotten, and a partition without records keeps all. A
 //! partition that is added to a topic later may hold records from before L; they are too late like all others.
 
-mod kept;
 mod seen;
 mod spill;
 mod state;
@@ -26,9 +25,9 @@ use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int32Array, Int64Arra
 use arrow::buffer::NullBuffer;
 use arrow::compute::{cast, filter_record_batch};
 use arrow::datatypes::{DataType, Int32Type, Int64Type, SchemaRef};
+use arrow::row::{RowConverter, Rows};
 use rayon::prelude::*;
 
-use self::kept::KeptRecords;
 use self::seen::{Changes, Shard};
 use crate::delta::Delta;
 use crate::operator::aggregate::keys::{BatchKeys, KeyLayout};
@@ -47,6 +46,10 @@ pub struct Unique {
     /// Of the input and the output, all columns nullable.
     schema: SchemaRef,
     layout: KeyLayout,
+    /// Of whole records: their columns by name, whatever their places in the schema.
+    converter: RowConverter,
+    /// The places of the columns in that order.
+    by_name: Vec<usize>,
     partitions: Partitions,
     /// L: what lies before it is too late in every partition.
     forgotten: i64,
@@ -55,7 +58,6 @@ pub struct Unique {
     /// Records remembered since then.
     since_sweep: usize,
     shards: Vec<Shard>,
-    kept: KeptRecords,
     dropped: Dropped,
     /// What lies below was forgotten when the last checkpoint was taken: entries, records.
     told: Option<[i64; 2]>,
@@ -87,6 +89,8 @@ struct Records<'a> {
     /// The broker's times, in milliseconds.
     arrived: Int64Array,
     keys: BatchKeys,
+    /// Encoded.
+    whole: Rows,
     /// Where the event time and all columns of the key have a value; `None` for everywhere.
     comparable: Option<NullBuffer>,
 }
@@ -96,17 +100,21 @@ impl Unique {
     pub fn new(rule: UniqueRule, schema: SchemaRef, shards: usize) -> Result<Self, OperatorError> {
         let types = rule.columns.iter().map(|name| Ok(schema.field_with_name(name)?.data_type().clone()));
         let layout = KeyLayout::new(types.collect::<Result<_, OperatorError>>()?)?;
+        let mut by_name: Vec<usize> = (0..schema.fields().len()).collect();
+        by_name.sort_by_key(|place| schema.field(*place).name());
+        let converter = rows::converter(by_name.iter().map(|place| schema.field(*place).data_type()))?;
         let shards = (0..shards.max(1)).map(|_| Shard::new(&layout)).collect::<Result<_, _>>()?;
         Ok(Unique {
             rule,
             schema,
             layout,
+            converter,
+            by_name,
             partitions: Partitions::default(),
             forgotten: i64::MIN,
             swept: i64::MIN,
             since_sweep: 0,
             shards,
-            kept: KeptRecords::default(),
             dropped: Dropped::default(),
             told: None,
         })
@@ -124,18 +132,18 @@ impl Unique {
         }
         let records = self.records(&input.batch)?;
         let (shown, taken) = self.judge(&records);
-        let (first, within) = (self.kept.next(), self.rule.within);
+        let (within, below) = (self.rule.within, self.below());
         let Unique { shards, layout, .. } = self;
         let take = |(shard, rows): (&mut Shard, &Vec<u32>)| {
-            shard.bring_in(layout, &records.keys, rows)?;
-            Ok(shard.take(&records, rows, first, within))
+            shard.bring_in(layout, &records.keys, rows, below)?;
+            Ok(shard.take(&records, rows, within))
         };
         let changes = shards.par_iter_mut().zip(&taken).map(take).collect::<Result<Vec<Changes>, OperatorError>>()?;
         for (change, taken) in changes.iter().zip(&taken) {
             self.dropped.resent += (taken.len() - change.shown.len() + change.retracted.len()) as u64;
             self.since_sweep += taken.len();
         }
-        let delta = self.show(&input.batch, &records, shown, &changes)?;
+        let delta = self.show(&input.batch, shown, changes)?;
         self.forget()?;
         Ok(delta)
     }
@@ -163,57 +171,36 @@ impl Unique {
         (shown, taken)
     }
 
-    /// The rows that are out now, and those of before that are so no more.
-    fn show(
-        &mut self,
-        batch: &RecordBatch,
-        records: &Records<'_>,
-        mut shown: Vec<bool>,
-        changes: &[Changes],
-    ) -> Result<Delta, OperatorError> {
-        let first = self.kept.next();
-        let mut newest = None;
-        let mut gone = Vec::new();
-        for change in changes {
-            for row in &change.shown {
-                shown[*row as usize] = true;
-                newest = newest.max(Some(records.times.value(*row as usize)));
-            }
-            for number in &change.retracted {
-                match number.checked_sub(first) {
-                    Some(row) => shown[row as usize] = false,
-                    None => gone.push(*number),
-                }
-            }
-        }
+    /// The rows that are out now, and the records that are so no more.
+    fn show(&self, batch: &RecordBatch, mut shown: Vec<bool>, changes: Vec<Changes>) -> Result<Delta, OperatorError> {
+        changes.iter().flat_map(|change| &change.shown).for_each(|row| shown[*row as usize] = true);
+        let gone: Vec<Box<[u8]>> = changes.into_iter().flat_map(|change| change.retracted).collect();
         let out = Delta::inserts(filter_record_batch(batch, &BooleanArray::from(shown))?);
-        let delta = if gone.is_empty() {
-            out
-        } else {
-            gone.sort_unstable();
-            let weights = Int64Array::from(vec![-1; gone.len()]);
-            Delta::concat(&self.schema, &[Delta::weighted(self.kept.rows(&gone)?, weights), out])?
-        };
-        if let Some(newest) = newest {
-            self.kept.push(batch.clone(), newest)?;
+        if gone.is_empty() {
+            return Ok(out);
         }
-        Ok(delta)
+        let weights = Int64Array::from(vec![-1; gone.len()]);
+        let by_name = rows::decode(&self.converter, gone.iter().map(AsRef::as_ref))?;
+        let mut columns: Vec<(usize, ArrayRef)> = self.by_name.iter().copied().zip(by_name).collect();
+        columns.sort_unstable_by_key(|(place, _)| *place);
+        let columns = columns.into_iter().map(|(_, column)| column).collect();
+        let gone = RecordBatch::try_new(Arc::clone(&self.schema), columns)?;
+        Ok(Delta::concat(&self.schema, &[out, Delta::weighted(gone, weights)])?)
     }
 
     /// Lets go what no record that is still to come asks for; the module's head says why.
     fn forget(&mut self) -> Result<(), OperatorError> {
         let Some(passed) = self.partitions.passed_by_all() else { return Ok(()) };
         self.forgotten = self.forgotten.max(passed.saturating_sub(self.rule.patience));
-        self.kept.forget(self.forgotten);
         let remembered: usize = self.shards.iter().map(|shard| shard.entries).sum();
         if self.forgotten > self.swept && self.since_sweep >= SWEEP_RECORDS.max(remembered / 2) {
-            let oldest = self.forgotten.saturating_sub(self.rule.within);
+            (self.swept, self.since_sweep) = (self.forgotten, 0);
+            let [oldest, settled] = self.below();
             let Unique { shards, layout, rule, .. } = self;
             shards.par_iter_mut().try_for_each(|shard| {
-                shard.forget(oldest);
-                shard.forget_away(layout, oldest, rule.instant(oldest))
+                shard.forget(oldest, settled);
+                shard.forget_away(layout, rule.instant(oldest), [oldest, settled])
             })?;
-            (self.swept, self.since_sweep) = (self.forgotten, 0);
         }
         Ok(())
     }
@@ -234,6 +221,7 @@ impl Unique {
             offsets,
             arrived: as_integers(column(batch, "_timestamp")?)?,
             keys: self.layout.prepare(&keys)?,
+            whole: self.converter.convert_columns(batch.project(&self.by_name)?.columns())?,
             comparable: NullBuffer::union_many(nulls.iter().map(Option::as_ref)),
         })
     }
@@ -243,10 +231,10 @@ impl Unique {
         self.dropped
     }
 
-    /// Event times remembered, and the bytes in memory that they and the kept records take, estimated.
+    /// Event times and records remembered, and the bytes that they take in memory, estimated.
     pub fn size(&self) -> (usize, usize) {
         let entries = self.shards.iter().map(|shard| shard.entries + shard.cold.size().rows).sum();
-        (entries, self.shards.iter().map(Shard::bytes).sum::<usize>() + self.kept.bytes())
+        (entries, self.shards.iter().map(Shard::bytes).sum())
     }
 }
 

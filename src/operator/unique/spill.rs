@@ -1,17 +1,13 @@
-//! Keys that leave memory and come back.
-//!
-//! Only keys may leave all of whose entries lie where no record is retracted any more, so that no whole record is theirs. They
-//! come back when a record asks for them, and when their oldest entry is to be forgotten: what is out is what would be in
-//! memory.
+//! Keys that leave memory and come back: when a record asks for them, and in the end to be forgotten.
 
 use std::sync::Arc;
 
 use super::Unique;
 use super::seen::{Entry, Shard};
-use super::state::{ENTRIES, entries_table, read_entries};
+use super::state::{RECORDS, TIMES, read_entries, tables, width};
 use crate::delta::Clock;
 use crate::operator::aggregate::keys::{BatchKeys, KeyLayout};
-use crate::operator::cold::{Cold, Scratch, Spills, spill_shards};
+use crate::operator::cold::{Cold, ColdRows, Scratch, Spills, spill_shards};
 use crate::operator::{OperatorError, StatePart};
 use crate::plan::unique::UniqueRule;
 
@@ -19,30 +15,43 @@ use crate::plan::unique::UniqueRule;
 const BACK_AT_ONCE: usize = 8192;
 
 impl Shard {
-    /// Takes those keys of these rows back that are out.
-    pub(super) fn bring_in(&mut self, layout: &KeyLayout, keys: &BatchKeys, rows: &[u32]) -> Result<(), OperatorError> {
+    /// Takes those keys of these rows back that are out, but what lies below is forgotten: entries, records.
+    pub(super) fn bring_in(
+        &mut self,
+        layout: &KeyLayout,
+        keys: &BatchKeys,
+        rows: &[u32],
+        below: [i64; 2],
+    ) -> Result<(), OperatorError> {
         if self.cold.is_empty() || rows.is_empty() {
             return Ok(());
         }
         let parts = keys.take_from(&mut self.cold, layout, rows)?;
-        self.come_in(layout, &parts, i64::MIN)
+        self.come_in(layout, &parts, below)
     }
 
-    /// Forgets the entries before `oldest`, at that instant, of keys that are out; keys that have others come back.
-    pub(super) fn forget_away(&mut self, layout: &KeyLayout, oldest: i64, instant: Clock) -> Result<(), OperatorError> {
+    /// Forgets keys that are out and of which nothing is needed any more at this instant.
+    pub(super) fn forget_away(
+        &mut self,
+        layout: &KeyLayout,
+        instant: Clock,
+        below: [i64; 2],
+    ) -> Result<(), OperatorError> {
         for some in self.away.take(instant).chunks(BACK_AT_ONCE) {
             let parts = self.cold.take_hashed(some)?;
-            self.come_in(layout, &parts, oldest)?;
+            self.come_in(layout, &parts, below)?;
         }
         Ok(())
     }
 
-    fn come_in(&mut self, layout: &KeyLayout, parts: &[StatePart], oldest: i64) -> Result<(), OperatorError> {
+    fn come_in(&mut self, layout: &KeyLayout, parts: &[StatePart], below: [i64; 2]) -> Result<(), OperatorError> {
         for part in parts {
-            let (keys, entries) = read_entries(&part.batch, layout)?;
-            let needed = |row: &u32| entries[*row as usize].0.time >= oldest;
-            let rows: Vec<u32> = (0..entries.len() as u32).filter(needed).collect();
-            self.load(&keys, &rows, rows.iter().map(|row| entries[*row as usize].0));
+            let (keys, entry) = read_entries(part, layout)?;
+            let [times, records] = below;
+            let oldest = if part.name == RECORDS { records } else { times };
+            let all = (0..part.batch.num_rows() as u32).map(|row| (row, entry(row)));
+            let (rows, entries): (Vec<u32>, Vec<Entry>) = all.filter(|(_, entry)| entry.time >= oldest).unzip();
+            self.load(&keys, &rows, entries.into_iter());
         }
         Ok(())
     }
@@ -52,30 +61,27 @@ impl Shard {
         &mut self,
         most: usize,
         (layout, rule): (&KeyLayout, &UniqueRule),
-        forgotten: i64,
         scratch: &Arc<dyn Scratch>,
     ) -> Result<usize, OperatorError> {
-        let is_settled = |entry: &Entry| entry.time < forgotten;
-        let can_go = |slot: u32| {
-            let is_free = self.index.can_go(slot) && !self.changed.awaits(slot);
-            is_free && self.seen[slot as usize].entries().iter().all(is_settled)
-        };
+        let can_go = |slot: u32| self.index.can_go(slot) && !self.changed.awaits(slot);
         let slots = self.hand.idle(self.index.slots() as u32, most, can_go);
         if slots.is_empty() {
             return Ok(0);
         }
-        let (entries, keys) = self.entries_of(Some(&slots), layout)?;
-        let table = entries_table(layout, &entries, &keys, |_| false)?;
-        let hashes = self.cold.put(&[StatePart::whole(ENTRIES, 1 + layout.types().len(), table)], scratch)?;
-        let mut first = 0;
+        let [times, records] = tables(self, &self.entries_of(Some(&slots)), layout)?;
+        let parts = [(TIMES, times), (RECORDS, records)];
+        let hashes = self.cold.put(&parts.map(|(name, rows)| StatePart::whole(name, width(layout), rows)), scratch)?;
+        let mut behind = 0;
         for slot in &slots {
+            let seen = std::mem::take(&mut self.seen[*slot as usize]);
+            behind += seen.entries().len();
             // The entries of a key are in the order of time.
-            if let Some(oldest) = entries.get(first) {
-                self.away.add(rule.instant(oldest.time), hashes[first]);
+            if let Some(newest) = seen.entries().last() {
+                self.away.add(rule.instant(newest.time), hashes[behind - 1]);
             }
-            first += std::mem::take(&mut self.seen[*slot as usize]).entries().len();
+            self.entries -= seen.entries().len();
+            self.record_bytes -= seen.entries().iter().map(Entry::record_bytes).sum::<usize>();
         }
-        self.entries -= entries.len();
         self.index.let_out(&slots);
         Ok(slots.len())
     }
@@ -86,17 +92,19 @@ impl Spills for Unique {
         self.shards.iter().map(|shard| shard.index.len()).sum()
     }
 
-    fn bytes_that_stay(&self) -> usize {
-        self.kept.bytes()
-    }
-
     fn spill(&mut self, most: usize, scratch: &Arc<dyn Scratch>) -> Result<usize, OperatorError> {
-        let Unique { layout, rule, shards, forgotten, .. } = self;
-        spill_shards(shards, most, |shard, most| shard.spill(most, (layout, rule), *forgotten, scratch))
+        let Unique { layout, rule, shards, .. } = self;
+        spill_shards(shards, most, |shard, most| shard.spill(most, (layout, rule), scratch))
     }
 
     fn cold(&self) -> Vec<&Cold> {
         self.shards.iter().map(|shard| &shard.cold).collect()
+    }
+
+    fn view(&self, tables: &[String]) -> Vec<ColdRows> {
+        let [times, records] = self.below();
+        let of_shard = |shard: &Shard| shard.cold.view(tables).from(TIMES, times).from(RECORDS, records);
+        self.shards.iter().map(of_shard).collect()
     }
 }
 
@@ -148,42 +156,41 @@ mod tests {
     }
 
     #[test]
-    fn settled_keys_leave_and_come_back_for_a_resent_record_or_to_be_forgotten() {
+    fn keys_leave_with_their_records_and_come_back_for_another_or_to_be_forgotten() {
         let scratch = Memory::new(usize::MAX) as Arc<dyn Scratch>;
         let mut unique = unique();
         let many: Vec<(i64, i64)> = (0..9_000).map(|order| (order, order / 180)).collect();
         assert_eq!(step(&mut unique, 0, &many).len(), 9_000);
-        // Twelve before minute 49 all is settled; ten before that it is forgotten.
-        let (settled, there) = (10 * 180, 23 * 180);
-        assert_eq!(unique.spill(9_000, &scratch).unwrap(), settled);
+        // Twelve before minute 49 no record is retracted any more; ten before that all is forgotten.
+        let (times, records) = (23 * 180, 13 * 180);
+        assert_eq!(unique.spill(9_000, &scratch).unwrap(), times);
         let out = |unique: &Unique| unique.cold().into_iter().map(|cold| cold.size().keys).sum::<usize>();
-        assert_eq!((out(&unique), unique.in_memory(), unique.size().0), (settled, there - settled, there));
+        assert_eq!((out(&unique), unique.in_memory()), (times, 0));
 
         // Both came in minute 36: ten minutes later it is a resent one, eleven later another.
         let (resent, another, in_minute_47) = (36 * 180, 36 * 180 + 1, 47 * 180);
         assert_eq!(step(&mut unique, 9_000, &[(resent, 46), (another, 47)]), [another]);
-        assert_eq!(out(&unique), settled - 2);
+        assert_eq!(out(&unique), times - 2);
 
         // What is out is in a checkpoint as what is in memory is, and only there.
-        let whole = unique.snapshot().unwrap();
-        let entries = |parts: &[StatePart]| {
-            parts.iter().filter(|part| part.name == ENTRIES).map(|part| part.batch.num_rows()).sum::<usize>()
+        let rows = |parts: &[StatePart], name: &str| {
+            parts.iter().filter(|part| part.name == name).map(|part| part.batch.num_rows()).sum::<usize>()
         };
-        let away: Vec<StatePart> = unique
-            .cold()
-            .into_iter()
-            .flat_map(|cold| cold.view(&[ENTRIES.to_string()]))
-            .flat_map(Result::unwrap)
-            .collect();
-        assert_eq!((entries(&whole), entries(&away)), (there + 2 - (settled - 2), settled - 2));
+        let whole = unique.snapshot().unwrap();
+        let names = [TIMES.to_string(), RECORDS.to_string()];
+        let away: Vec<StatePart> = unique.view(&names).into_iter().flatten().flat_map(Result::unwrap).collect();
+        assert_eq!((rows(&whole, TIMES), rows(&away, TIMES)), (4, times - 2));
+        assert_eq!((rows(&whole, RECORDS), rows(&away, RECORDS)), (1, records));
         let mut loaded = self::unique();
-        let without_rows: Vec<StatePart> = whole.iter().map(StatePart::without_rows).collect();
-        for piece in away {
-            let others = without_rows.iter().filter(|part| part.name != ENTRIES);
+        // In the order that is least like the one in which they were made.
+        let mut pieces: Vec<StatePart> = away.into_iter().chain(whole).collect();
+        pieces.sort_by(|one, other| one.name.cmp(&other.name));
+        let without_rows: Vec<StatePart> = unique.snapshot().unwrap().iter().map(StatePart::without_rows).collect();
+        for piece in pieces {
+            let others = without_rows.iter().filter(|part| part.name != piece.name);
             loaded.load(&others.chain([&piece]).cloned().collect::<Vec<_>>()).unwrap();
         }
-        loaded.load(&whole).unwrap();
-        assert_eq!(loaded.size().0, unique.size().0);
+        assert_eq!((out(&loaded), loaded.size().0), (0, times + 2));
 
         for unique in [&mut unique, &mut loaded] {
             // An earlier record of the same order takes the later one back.
