@@ -45,7 +45,7 @@ fn measure(desired: &Desired, folder: &Path, keys: u64) -> Result<(), Failure> {
     let epoch = checkpoints.epochs()?.into_iter().next().ok_or("no checkpoint was written")?;
     let manifest = checkpoints.manifest(epoch)?;
     let mut dataflow = empty(desired)?;
-    for piece in checkpoints.pieces(&manifest, dataflow.graph.loaded_at_once()) {
+    for piece in checkpoints.pieces(&manifest) {
         let piece = piece?;
         dataflow.load(piece.operator, &piece.parts)?;
     }
