@@ -136,8 +136,12 @@ impl Topics {
     pub fn produce(&self, seed: u64, rate: u64) {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut config = self.config();
-        // Nothing is written twice because an answer was lost: bursts would grow by chance.
-        config.set("enable.idempotence", "true").set("message.timeout.ms", "600000").set("linger.ms", "20");
+        // An idempotent producer gives up for good where a killed broker has forgotten what it had of it. This one writes again,
+        // in order: what is there twice then is two events.
+        config
+            .set("max.in.flight.requests.per.connection", "1")
+            .set("message.timeout.ms", "600000")
+            .set("linger.ms", "20");
         let producer: ThreadedProducer<_> = config.create().expect("a producer");
         let mut next_order = 1;
         while !self.stop.load(Ordering::SeqCst) {
