@@ -194,14 +194,15 @@ impl Expected for InCredit {
 
 #[derive(Default)]
 struct Refunded {
-    users: BTreeMap<i64, i64>,
+    /// Of each order its user, and how many times it came.
+    orders: BTreeMap<i64, (i64, i64)>,
     /// Of orders that have not come yet too.
     refunds: BTreeMap<i64, (i64, i64)>,
 }
 
 impl Expected for Refunded {
     fn order(&mut self, _: i32, order: &Order) {
-        self.users.insert(order.order_id, order.user_id);
+        self.orders.entry(order.order_id).or_insert((order.user_id, 0)).1 += 1;
     }
 
     fn refund(&mut self, refund: &Refund) {
@@ -213,9 +214,9 @@ impl Expected for Refunded {
     fn rows(&mut self, _: &Moment) -> Rows {
         let mut users: BTreeMap<i64, (i64, i64)> = BTreeMap::new();
         for (order, (count, cents)) in &self.refunds {
-            if let Some(user) = self.users.get(order) {
+            if let Some((user, times)) = self.orders.get(order) {
                 let row = users.entry(*user).or_default();
-                *row = (row.0 + count, row.1 + cents);
+                *row = (row.0 + count * times, row.1 + cents * times);
             }
         }
         per_user(&users, count_and_sum)
