@@ -2,7 +2,9 @@
 
 use std::io::Write;
 
-use crate::cli::{FAILED, OK, ProjectArgs, complain, load, print};
+use serde_json::json;
+
+use crate::cli::{FAILED, Format, OK, ProjectArgs, complain, load, no_project, report};
 
 /// Arguments of `tagflow accept`.
 #[derive(Debug, clap::Args)]
@@ -11,12 +13,15 @@ pub struct AcceptArgs {
     tag: String,
     #[command(flatten)]
     project: ProjectArgs,
+    /// How to print.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
 }
 
 /// Leaves word for the daemon, which looks for it as long as a tag waits.
 pub fn run(args: &AcceptArgs, out: &mut dyn Write) -> u8 {
     let (_, desired) = load(&args.project);
-    let Some(desired) = desired else { return complain("the project cannot be read; `tagflow check` says why") };
+    let Some(desired) = desired else { return complain(no_project(&args.project.project)) };
     let Some(planned) = desired.tags.get(&args.tag) else {
         return complain(format!("there is no sound tag `{}` in the project", args.tag));
     };
@@ -26,6 +31,7 @@ pub fn run(args: &AcceptArgs, out: &mut dyn Write) -> u8 {
         complain(format!("{}: {error}", file.display()));
         return FAILED;
     }
-    print(out, &format!("`{}` will replace the version that runs, once it is filled again\n", args.tag));
+    let words = format!("`{}` will replace the version that runs, once it is filled again\n", args.tag);
+    report(out, args.format, &words, &json!({ "accepted": args.tag }));
     OK
 }

@@ -2,7 +2,9 @@
 
 use std::io::Write;
 
-use crate::cli::{FAILED, OK, ProjectArgs, complain, load, print};
+use serde_json::json;
+
+use crate::cli::{FAILED, Format, OK, ProjectArgs, complain, load, no_project, report};
 use crate::engine::daemon::BACKFILLS;
 
 /// Arguments of `tagflow backfill`.
@@ -13,12 +15,15 @@ pub struct BackfillArgs {
     tags: Vec<String>,
     #[command(flatten)]
     project: ProjectArgs,
+    /// How to print.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
 }
 
 /// Leaves word for the daemon, which looks for it all the time; without one it counts from the next start on.
 pub fn run(args: &BackfillArgs, out: &mut dyn Write) -> u8 {
     let (_, desired) = load(&args.project);
-    let Some(desired) = desired else { return complain("the project cannot be read; `tagflow check` says why") };
+    let Some(desired) = desired else { return complain(no_project(&args.project.project)) };
     if let Some(unknown) = args.tags.iter().find(|tag| !desired.tags.contains_key(*tag)) {
         return complain(format!("there is no sound tag `{unknown}` in the project"));
     }
@@ -31,6 +36,7 @@ pub fn run(args: &BackfillArgs, out: &mut dyn Write) -> u8 {
         }
     }
     let tags = args.tags.join("`, `");
-    print(out, &format!("`{tags}`: filled again beside what runs; `tagflow status` tells how far it is\n"));
+    let words = format!("`{tags}`: filled again beside what runs; `tagflow status` tells how far it is\n");
+    report(out, args.format, &words, &json!({ "filled_again": args.tags }));
     OK
 }

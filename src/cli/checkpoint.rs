@@ -8,7 +8,7 @@ use bytesize::ByteSize;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
-use crate::cli::{FAILED, Format, OK, ProjectArgs, complain, print};
+use crate::cli::{FAILED, Format, OK, ProjectArgs, complain, no_project, print, report};
 use crate::config::Config;
 use crate::engine::checkpoint::{CheckpointError, Checkpoints, Manifest, Piece};
 use crate::engine::stop::Stop;
@@ -52,6 +52,9 @@ enum Command {
         /// Say what would happen, and change nothing.
         #[arg(long)]
         dry_run: bool,
+        /// How to print.
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
     },
 }
 
@@ -86,14 +89,16 @@ pub fn run(args: &CheckpointArgs, out: &mut dyn Write) -> u8 {
     let (Command::List { project, .. } | Command::Verify { project, .. } | Command::Restore { project, .. }) =
         &args.command;
     let Some(project) = project::load(&project.project, project.profile.as_deref()).project else {
-        return complain("tagflow.toml cannot be read; `tagflow check` says why");
+        return complain(no_project(&project.project));
     };
     let config = &project.config;
     let outcome = Checkpoints::open(&config.engine, &Arc::new(Stop::new(Arc::default()))).and_then(|checkpoints| {
         match &args.command {
             Command::List { format, .. } => list(&checkpoints, *format, out),
             Command::Verify { epoch, format, .. } => verify(&checkpoints, *epoch, *format, out),
-            Command::Restore { epoch, dry_run, .. } => restore(&checkpoints, config, *epoch, *dry_run, out),
+            Command::Restore { epoch, dry_run, format, .. } => {
+                restore(&checkpoints, config, *epoch, (*dry_run, *format), out)
+            }
         }
     });
     outcome.unwrap_or_else(complain)
@@ -221,7 +226,7 @@ fn restore(
     checkpoints: &Checkpoints,
     config: &Config,
     epoch: u64,
-    dry_run: bool,
+    (dry_run, format): (bool, Format),
     out: &mut dyn Write,
 ) -> Result<u8, CheckpointError> {
     let path = config.engine.state_dir.join("lock");
@@ -241,7 +246,9 @@ fn restore(
     count_rows(checkpoints, &manifest)?;
     let newer = checkpoints.newer_than(epoch)?;
     if newer.is_empty() {
-        print(out, &format!("the checkpoint of epoch {epoch} is the newest already\n"));
+        let words = format!("the checkpoint of epoch {epoch} is the newest already\n");
+        let object = serde_json::json!({ "newest": epoch, "dropped": [], "dry_run": dry_run });
+        report(out, format, &words, &object);
         return Ok(OK);
     }
     if !dry_run {
@@ -249,8 +256,9 @@ fn restore(
     }
     let dropped: Vec<String> = newer.iter().map(u64::to_string).collect();
     let (is, are) = if dry_run { ("would be", "would be") } else { ("is", "are") };
-    print(
+    report(
         out,
+        format,
         &format!(
             "the checkpoint of epoch {epoch} {is} the newest; {} {are} dropped: {}\n\
              The next start loads it and goes through the records after it again, in silence, up to what the tables show:\n\
@@ -259,6 +267,7 @@ fn restore(
             dropped.len(),
             dropped.join(", ")
         ),
+        &serde_json::json!({ "newest": epoch, "dropped": newer, "dry_run": dry_run }),
     );
     Ok(OK)
 }

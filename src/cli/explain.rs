@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use crate::cli::status::daemon_status;
-use crate::cli::{Format, OK, ProjectArgs, complain, load, print};
+use crate::cli::{Format, OK, ProjectArgs, complain, load, no_project, print};
 use crate::config::ServeConfig;
 use crate::diagnostic::nearest;
 use crate::engine::status::TagStatus;
@@ -27,7 +27,7 @@ pub struct ExplainArgs {
 /// Plans the project and prints one tag's plan.
 pub fn run(args: &ExplainArgs, out: &mut dyn Write) -> u8 {
     let (_, desired) = load(&args.project);
-    let Some(desired) = desired else { return complain("the project cannot be read; `tagflow check` says why") };
+    let Some(desired) = desired else { return complain(no_project(&args.project.project)) };
     let Some(planned) = desired.tags.get(&args.tag) else {
         let known = desired.tags.keys().map(String::as_str);
         let hint = nearest(&args.tag, known).map_or_else(String::new, |near| format!("; did you mean `{near}`?"));

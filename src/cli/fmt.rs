@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use crate::cli::{FAILED, Format, OK, complain, print};
+use crate::cli::{FAILED, Format, OK, complain, no_project, print};
 use crate::plan::sql::format::format;
-use crate::project;
+use crate::project::{self, SETTINGS_FILE};
 
 /// Arguments of `tagflow fmt`.
 #[derive(Debug, clap::Args)]
@@ -69,6 +69,9 @@ pub fn run(args: &FmtArgs, out: &mut dyn Write) -> u8 {
 /// The files with their texts.
 fn texts(args: &FmtArgs) -> Result<BTreeMap<PathBuf, String>, String> {
     if args.files.is_empty() {
+        if !args.project.join(SETTINGS_FILE).exists() {
+            return Err(no_project(&args.project));
+        }
         let loaded = project::load(&args.project, None);
         let is_sql = |file: &Path| file.extension().is_some_and(|extension| extension == "sql");
         let sources = loaded.sources.into_iter().filter(|(file, _)| is_sql(file));
@@ -86,6 +89,7 @@ mod tests {
     use super::*;
 
     fn run_on(folder: &Path, check: bool) -> (u8, String) {
+        std::fs::write(folder.join(SETTINGS_FILE), "").unwrap();
         let mut out = Vec::new();
         let args = FmtArgs { files: Vec::new(), check, project: folder.to_owned(), shown: Format::Human };
         let code = run(&args, &mut out);

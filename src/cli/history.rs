@@ -5,7 +5,7 @@ use std::io::Write;
 use comfy_table::{Table, presets};
 use serde::Serialize;
 
-use crate::cli::{FAILED, Format, OK, ProjectArgs, complain, print};
+use crate::cli::{FAILED, Format, OK, ProjectArgs, complain, no_project, print};
 use crate::project;
 use crate::sink::open_store;
 use crate::sink::versions::Version;
@@ -43,7 +43,7 @@ struct Period<'v> {
 /// Asks the store and prints.
 pub fn run(args: &HistoryArgs, out: &mut dyn Write) -> u8 {
     let Some(project) = project::load(&args.project.project, args.project.profile.as_deref()).project else {
-        return complain("tagflow.toml cannot be read; `tagflow check` says why");
+        return complain(no_project(&args.project.project));
     };
     let config = project.config;
     let versions = open_store(&config.store, &config.root, config.timezone).and_then(|mut store| store.versions());

@@ -5,13 +5,16 @@ use std::path::PathBuf;
 
 use clap::Command;
 
-use crate::cli::{OK, complain, print};
+use crate::cli::{Format, OK, complain, report};
 
 /// Arguments of `tagflow man`.
 #[derive(Debug, clap::Args)]
 pub struct ManArgs {
     /// The folder, such as ~/.local/share/man/man1; it is made where missing.
     folder: PathBuf,
+    /// How to print.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
 }
 
 /// Writes the pages: `tagflow.1`, `tagflow-new-tag.1` …
@@ -20,7 +23,8 @@ pub fn run(args: &ManArgs, command: Command, out: &mut dyn Write) -> u8 {
     let written = std::fs::create_dir_all(folder).and_then(|()| clap_mangen::generate_to(command, folder));
     match written {
         Ok(()) => {
-            print(out, &format!("written manual pages to {}\n", folder.display()));
+            let words = format!("written manual pages to {}\n", folder.display());
+            report(out, args.format, &words, &serde_json::json!({ "folder": folder }));
             OK
         }
         Err(error) => complain(format!("{}: {error}", folder.display())),
@@ -35,7 +39,7 @@ mod tests {
     #[test]
     fn every_command_that_is_shown_has_a_page() {
         let folder = tempfile::tempdir().unwrap();
-        let args = ManArgs { folder: folder.path().join("man1") };
+        let args = ManArgs { folder: folder.path().join("man1"), format: Format::Human };
         let mut out = Vec::new();
         assert_eq!(run(&args, crate::cli::Cli::command(), &mut out), OK);
         for command in crate::cli::Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {

@@ -31,7 +31,7 @@ pub mod verify;
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use chrono_tz::Tz;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
@@ -39,7 +39,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::diagnostic::{Diagnostic, hold_back, render_human, render_json};
 use crate::engine::desired::{Desired, plan_project};
-use crate::project::{self, Loaded};
+use crate::project::{self, Loaded, SETTINGS_FILE};
 use crate::source::decode::instant;
 use crate::tag::Status;
 
@@ -66,6 +66,9 @@ struct Cli {
     /// Only errors in the log.
     #[arg(short, long, global = true)]
     quiet: bool,
+    /// How to write the log.
+    #[arg(long, value_enum, default_value_t, global = true, env = "TAGFLOW_LOG_FORMAT")]
+    log_format: Format,
 }
 
 #[derive(Debug, Subcommand)]
@@ -188,7 +191,9 @@ pub fn main() -> u8 {
         Command::Verify(args) => verify::run(&args, &mut out),
         Command::Produce(args) => produce::run(&args),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "tagflow", &mut out);
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "tagflow", &mut script);
+            print(&mut out, &String::from_utf8_lossy(&script));
             OK
         }
         Command::Man(args) => man::run(&args, Cli::command(), &mut out),
@@ -209,7 +214,10 @@ fn init_log(cli: &Cli) {
     let colour = use_colour(std::io::stderr().is_terminal());
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour).with_writer(std::io::stderr);
     // A second start in one process (tests) keeps the first log.
-    let _ = log.try_init();
+    let _ = match cli.log_format {
+        Format::Human => log.try_init(),
+        Format::Json => log.json().try_init(),
+    };
 }
 
 /// Colours are for terminals, and not where `NO_COLOR` is set.
@@ -303,8 +311,61 @@ pub fn print(out: &mut dyn Write, text: &str) {
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
+/// What a command has done: in words for people, as an object for programs.
+fn report(out: &mut dyn Write, format: Format, words: &str, object: &serde_json::Value) {
+    match format {
+        Format::Human => print(out, words),
+        Format::Json => print(out, &format!("{object:#}\n")),
+    }
+}
+
+/// Why there is nothing to do without a project.
+fn no_project(folder: &Path) -> String {
+    let file = folder.join(SETTINGS_FILE);
+    match file.exists() {
+        true => format!("{} cannot be read; `tagflow check` says why", file.display()),
+        false => {
+            format!("there is no {}; go to the project's folder, or start one with `tagflow init`", file.display())
+        }
+    }
+}
+
 /// An error on standard error.
 pub fn complain(message: impl std::fmt::Display) -> u8 {
     let _ = writeln!(std::io::stderr(), "error: {message}");
     FAILED
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What prints nothing that a program would read: a daemon, a screen, a protocol, a script.
+    const SILENT: &[&str] = &["run", "demo", "lsp", "completions"];
+
+    #[test]
+    fn every_command_that_prints_has_a_format_for_programs() {
+        fn look(command: &clap::Command, path: &str) {
+            let below: Vec<_> = command.get_subcommands().filter(|command| !command.is_hide_set()).collect();
+            for command in &below {
+                look(command, &format!("{path} {}", command.get_name()));
+            }
+            if !below.is_empty() || SILENT.contains(&command.get_name()) {
+                return;
+            }
+            let format = command.get_arguments().find(|argument| argument.get_long() == Some("format"));
+            let words: Vec<String> = format
+                .iter()
+                .flat_map(|format| format.get_possible_values())
+                .map(|word| word.get_name().to_string())
+                .collect();
+            assert!(words.iter().any(|word| word == "json"), "{path}: {words:?}");
+        }
+        look(&Cli::command(), "tagflow");
+    }
+
+    #[test]
+    fn arguments_are_sound() {
+        Cli::command().debug_assert();
+    }
 }

@@ -8,7 +8,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 
 use crate::catalog::Catalog;
-use crate::cli::{OK, ProjectArgs, complain};
+use crate::cli::{OK, ProjectArgs, complain, no_project};
 use crate::config::{Config, Connection, GeneratorConfig};
 use crate::project;
 use crate::source::generator::{Shop, ShopStream};
@@ -35,7 +35,7 @@ pub struct ProduceArgs {
 /// Produces until interrupted, or to the end of the history.
 pub fn run(args: &ProduceArgs) -> u8 {
     let loaded = project::load(&args.project.project, args.project.profile.as_deref());
-    let Some(project) = loaded.project else { return complain("the project cannot be read; `tagflow check` says why") };
+    let Some(project) = loaded.project else { return complain(no_project(&args.project.project)) };
     let config = GeneratorConfig {
         rate: args.rate,
         seed: args.seed,

@@ -2,8 +2,10 @@
 
 use std::io::Write;
 
+use serde_json::json;
+
 use crate::cli::status::daemon_status;
-use crate::cli::{FAILED, OK, ProjectArgs, complain, print};
+use crate::cli::{FAILED, Format, OK, ProjectArgs, complain, no_project, report};
 use crate::engine::daemon::RESUMED;
 use crate::engine::status::TagState;
 use crate::project;
@@ -18,12 +20,15 @@ pub struct ResumeArgs {
     /// Where the daemon listens; the project's `serve.listen` unless given.
     #[arg(long, value_name = "HOST:PORT")]
     address: Option<String>,
+    /// How to print.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
 }
 
 /// Leaves word for the daemon, which looks for it as long as a tag is set aside.
 pub fn run(args: &ResumeArgs, out: &mut dyn Write) -> u8 {
     let Some(project) = project::load(&args.project.project, args.project.profile.as_deref()).project else {
-        return complain("tagflow.toml cannot be read; `tagflow check` says why");
+        return complain(no_project(&args.project.project));
     };
     let mut config = project.config;
     config.serve.listen = args.address.clone().unwrap_or(config.serve.listen);
@@ -48,6 +53,7 @@ pub fn run(args: &ResumeArgs, out: &mut dyn Write) -> u8 {
         complain(format!("{}: {error}", file.display()));
         return FAILED;
     }
-    print(out, &format!("`{}` is filled again; `tagflow status` tells how far it is\n", args.tag));
+    let words = format!("`{}` is filled again; `tagflow status` tells how far it is\n", args.tag);
+    report(out, args.format, &words, &json!({ "resumed": args.tag }));
     OK
 }

@@ -2,8 +2,10 @@
 
 use std::io::Write;
 
+use serde_json::json;
+
 use crate::cli::status::daemon_status;
-use crate::cli::{FAILED, OK, ProjectArgs, complain, load, print};
+use crate::cli::{FAILED, Format, OK, ProjectArgs, complain, load, no_project, report};
 use crate::engine::desired::Desired;
 use crate::engine::rollbacks::{self, Rollback};
 use crate::engine::versions::plan_versions;
@@ -20,21 +22,27 @@ pub struct RollbackArgs {
     /// Where the daemon listens; the project's `serve.listen` unless given.
     #[arg(long, value_name = "HOST:PORT")]
     address: Option<String>,
+    /// How to print.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
 }
 
 /// Leaves word for the daemon, which swaps the version in at its next epoch.
 pub fn run(args: &RollbackArgs, out: &mut dyn Write) -> u8 {
     let (_, desired) = load(&args.project);
-    let Some(desired) = desired else { return complain("the project cannot be read; `tagflow check` says why") };
+    let Some(desired) = desired else { return complain(no_project(&args.project.project)) };
     match roll_back(&desired, &args.tag) {
         Ok(version) => {
             let mut serve = desired.project.config.serve.clone();
             serve.listen = args.address.clone().unwrap_or(serve.listen);
-            let when = match daemon_status(&serve) {
-                Ok(_) => "at the daemon's next epoch; `tagflow status` shows it",
-                Err(_) => "when the daemon starts",
+            let daemon_runs = daemon_status(&serve).is_ok();
+            let when = match daemon_runs {
+                true => "at the daemon's next epoch; `tagflow status` shows it",
+                false => "when the daemon starts",
             };
-            print(out, &format!("`{}` goes back to version {version} {when}\n", args.tag));
+            let words = format!("`{}` goes back to version {version} {when}\n", args.tag);
+            let object = json!({ "tag": args.tag, "version": version, "daemon_runs": daemon_runs });
+            report(out, args.format, &words, &object);
             OK
         }
         Err(message) => {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 
-use crate::cli::{FAILED, Format, OK, ProjectArgs, complain, load, print};
+use crate::cli::{FAILED, Format, OK, ProjectArgs, complain, load, no_project, print};
 use crate::engine::desired::Desired;
 use crate::sink::{SinkError, open_store};
 
@@ -32,7 +32,7 @@ struct Found {
 /// Looks the user up and prints.
 pub fn run(args: &ShowArgs, out: &mut dyn Write) -> u8 {
     let (_, desired) = load(&args.project);
-    let Some(desired) = desired else { return complain("the project cannot be read; `tagflow check` says why") };
+    let Some(desired) = desired else { return complain(no_project(&args.project.project)) };
     let (entity, key) = match args.who.as_slice() {
         [entity, key] => (Some(entity), key),
         [key] => (None, key),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use comfy_table::{CellAlignment, Table, presets};
 
-use crate::cli::{Format, OK, ProjectArgs, complain, print};
+use crate::cli::{Format, OK, ProjectArgs, complain, no_project, print};
 use crate::config::ServeConfig;
 use crate::engine::status::{ArchiveStatus, FillStatus, RolledBack, Status, TagState, TagStatus};
 use crate::project;
@@ -32,7 +32,7 @@ pub fn run(args: &StatusArgs, out: &mut dyn Write) -> u8 {
     let mut serve = match (project, &args.address) {
         (Some(project), _) => project.config.serve,
         (None, Some(_)) => ServeConfig::default(),
-        (None, None) => return complain("tagflow.toml cannot be read; `tagflow check` says why, or give --address"),
+        (None, None) => return complain(format!("{}, or give --address", no_project(&args.project.project))),
     };
     serve.listen = args.address.clone().unwrap_or(serve.listen);
     let (status, body) = match daemon_status(&serve) {

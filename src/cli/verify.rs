@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
 
-use crate::cli::{FAILED, Format, OK, ProjectArgs, complain, load, print};
+use crate::cli::{FAILED, Format, OK, ProjectArgs, complain, load, no_project, print};
 use crate::engine::intake::World;
 use crate::engine::verify::{Cell, Difference, Options, Sample, Step, Verdict, verify};
 use crate::sink::open_store;
@@ -33,7 +33,7 @@ pub struct VerifyArgs {
 pub fn run(args: &VerifyArgs, out: &mut dyn Write) -> u8 {
     let (loaded, desired) = load(&args.project);
     let Some(mut desired) = desired else {
-        return complain("the project cannot be read; `tagflow check` says why");
+        return complain(no_project(&args.project.project));
     };
     let is_asked = |tag: &str| args.tags.is_empty() || args.tags.iter().any(|asked| asked == tag);
     let declared = loaded.project.iter().flat_map(|project| project.tags.values());

@@ -63,7 +63,14 @@ enum CheckFormat {
 /// Checks all files.
 pub fn run(args: &CheckArgs, out: &mut dyn Write) -> u8 {
     if let Some(entry) = args.explain {
-        print(out, &format!("{}\n", entry.text));
+        let text = match args.format {
+            CheckFormat::Json => {
+                let object = serde_json::json!({ "code": entry.code, "title": entry.title(), "text": entry.text });
+                format!("{object:#}\n")
+            }
+            _ => format!("{}\n", entry.text),
+        };
+        print(out, &text);
         return OK;
     }
     let look = |texts: &BTreeMap<PathBuf, String>| load_over(&args.project, texts);

@@ -10,7 +10,7 @@ use chrono::DateTime;
 use chrono_tz::Tz;
 use comfy_table::{Table, presets};
 
-use crate::cli::{Format, OK, ProjectArgs, USAGE, complain, print, time_of};
+use crate::cli::{Format, OK, ProjectArgs, USAGE, complain, no_project, print, report, time_of};
 use crate::project::{self, Project};
 use crate::source::dead_letter::{DeadLetter, FOLDER, Kind, LetterFiles, Selection};
 
@@ -60,6 +60,9 @@ enum Command {
         /// Every letter of every stream.
         #[arg(long)]
         all: bool,
+        /// How to print.
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
     },
     /// Take letters out for good: a record that is met again does not bring its letter back.
     Drop {
@@ -68,6 +71,9 @@ enum Command {
         /// Every letter of every stream.
         #[arg(long)]
         all: bool,
+        /// How to print.
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
     },
 }
 
@@ -136,7 +142,7 @@ pub fn run(args: &DeadLettersArgs, out: &mut dyn Write) -> u8 {
             Ok(OK)
         }),
         Command::Show { stream, partition, offset, project, format } => {
-            let Some(place) = Place::of(project) else { return no_project() };
+            let Some(place) = Place::of(project) else { return complain(no_project(&project.project)) };
             let selection = Selection {
                 stream: Some(stream.clone()),
                 partition: Some(*partition),
@@ -159,8 +165,8 @@ pub fn run(args: &DeadLettersArgs, out: &mut dyn Write) -> u8 {
                 }
             }
         }
-        Command::Replay { which, all } => replay::run(which, *all, out),
-        Command::Drop { which, all } => with_selection(which, |place, selection| {
+        Command::Replay { which, all, format } => replay::run(which, *all, *format, out),
+        Command::Drop { which, all, format } => with_selection(which, |place, selection| {
             if selection.is_everything() && !all {
                 complain("say which letters, or --all for every one");
                 return Ok(USAGE);
@@ -169,7 +175,8 @@ pub fn run(args: &DeadLettersArgs, out: &mut dyn Write) -> u8 {
             for stream in place.streams(selection)? {
                 dropped += LetterFiles::of(&place.dir, &stream).take_out(|letter| selection.holds(letter), false)?;
             }
-            print(out, &format!("{dropped} dead letters dropped\n"));
+            let words = format!("{dropped} dead letters dropped\n");
+            report(out, *format, &words, &serde_json::json!({ "dropped": dropped }));
             Ok(OK)
         }),
     }
@@ -194,10 +201,6 @@ impl Refused {
             }
         }
     }
-}
-
-fn no_project() -> u8 {
-    complain("tagflow.toml cannot be read; `tagflow check` says why")
 }
 
 /// Where a project keeps its letters.
@@ -288,7 +291,7 @@ fn keep_newest(letters: &mut Vec<DeadLetter>, limit: usize) {
 }
 
 fn with_selection(which: &Which, run: impl FnOnce(&Place, &Selection) -> io::Result<u8>) -> u8 {
-    let Some(place) = Place::of(&which.project) else { return no_project() };
+    let Some(place) = Place::of(&which.project) else { return complain(no_project(&which.project.project)) };
     match place.selection(which) {
         Ok(selection) => run(&place, &selection).unwrap_or_else(|error| complain(place.unreadable(&error))),
         Err(refused) => refused.tell(),

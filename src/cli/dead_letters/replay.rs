@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use serde_json::json;
 
 use super::{Place, Which};
 use crate::catalog::Stream;
-use crate::cli::{FAILED, OK, USAGE, complain, load, print};
+use crate::cli::{FAILED, Format, OK, USAGE, complain, load, report};
 use crate::config::Connection;
 use crate::delta::Offsets;
 use crate::engine::desired::{Desired, is_sound, reads};
@@ -23,7 +24,7 @@ use crate::source::decode::{Decoder, RawRecord};
 const ANSWER: Duration = Duration::from_secs(20);
 
 /// Asks for the streams to be taken anew of which letters fit, and takes those letters out.
-pub(super) fn run(which: &Which, all: bool, out: &mut dyn Write) -> u8 {
+pub(super) fn run(which: &Which, all: bool, format: Format, out: &mut dyn Write) -> u8 {
     let (loaded, desired) = load(&which.project);
     let Some(desired) = desired.filter(|_| is_sound(&loaded.diagnostics)) else {
         return complain("the project has errors, and records are judged by its schemas: `tagflow check` tells them");
@@ -42,23 +43,28 @@ pub(super) fn run(which: &Which, all: bool, out: &mut dyn Write) -> u8 {
         Err(error) => return complain(place.unreadable(&error)),
     };
     let (mut replayed, mut left) = (0, 0);
+    let (mut words, mut objects) = (String::new(), Vec::new());
     for stream in &streams {
         match replay(&desired, &place, stream, &selection) {
             Ok(Outcome { letters: 0, .. }) => {}
             Ok(outcome) => {
-                print(out, &outcome.describe(stream));
+                words.push_str(&outcome.describe(stream));
+                objects
+                    .push(json!({ "stream": stream, "fit": outcome.fit, "tags": outcome.tags, "stay": outcome.stay }));
                 replayed += outcome.fit;
                 left += outcome.letters - outcome.fit;
             }
             Err(message) => {
-                complain(format!("{stream}: {message}"));
-                return FAILED;
+                // What was done before stays done.
+                report(out, format, &words, &json!(objects));
+                return complain(format!("{stream}: {message}"));
             }
         }
     }
     if replayed + left == 0 {
-        print(out, "no dead letters\n");
+        words.push_str("no dead letters\n");
     }
+    report(out, format, &words, &json!(objects));
     if replayed > 0 || left == 0 { OK } else { FAILED }
 }
 

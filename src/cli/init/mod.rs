@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use crate::cli::{OK, USAGE, complain, print, schemas};
+use crate::cli::{Format, OK, USAGE, complain, report, schemas};
 
 /// Arguments of `tagflow init`.
 #[derive(Debug, clap::Args)]
@@ -12,6 +12,9 @@ pub struct InitArgs {
     /// The folder; it is made where missing.
     #[arg(default_value = ".")]
     path: PathBuf,
+    /// How to print.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
 }
 
 /// Files of a new project.
@@ -38,22 +41,25 @@ pub fn run(args: &InitArgs, out: &mut dyn Write) -> u8 {
     }
     let schemas = schemas::texts().map(|(name, text)| (format!("{}/{name}", schemas::FOLDER), text));
     let files = FILES.iter().map(|(name, text)| (name.to_string(), text.to_string()));
+    let (mut words, mut written, mut kept) = (String::new(), Vec::new(), Vec::new());
     for (name, text) in files.chain(schemas) {
         let path = args.path.join(&name);
         if path.exists() {
-            print(out, &format!("kept    {name}\n"));
+            words.push_str(&format!("kept    {name}\n"));
+            kept.push(name);
             continue;
         }
         if let Err(error) = write(&path, &text) {
             return complain(format!("{}: {error}", path.display()));
         }
-        print(out, &format!("written {name}\n"));
+        words.push_str(&format!("written {name}\n"));
+        written.push(name);
     }
     let place = if args.path == Path::new(".") { String::new() } else { format!("cd {} && ", args.path.display()) };
-    print(
-        out,
-        &format!("\nnext:  {place}tagflow check && tagflow run\nthen:  tagflow show 10001, in another terminal\n"),
-    );
+    words.push_str(&format!(
+        "\nnext:  {place}tagflow check && tagflow run\nthen:  tagflow show 10001, in another terminal\n"
+    ));
+    report(out, args.format, &words, &serde_json::json!({ "written": written, "kept": kept }));
     OK
 }
 
@@ -77,7 +83,7 @@ mod tests {
         fs::create_dir(&path).unwrap();
         fs::write(path.join("README.md"), "my own").unwrap();
         let mut out = Vec::new();
-        assert_eq!(run(&InitArgs { path: path.clone() }, &mut out), OK);
+        assert_eq!(run(&InitArgs { path: path.clone(), format: Format::Human }, &mut out), OK);
         assert_eq!(fs::read_to_string(path.join("README.md")).unwrap(), "my own");
         let (loaded, desired) = load(&ProjectArgs { project: path.clone(), profile: None });
         assert_eq!(loaded.diagnostics, []);
@@ -86,6 +92,6 @@ mod tests {
             assert_eq!(format(Path::new(name), text).as_deref(), Ok(*text), "as `tagflow fmt` leaves it");
         }
         assert!(path.join(".editor/tagflow.schema.json").exists(), "where .taplo.toml looks for it");
-        assert_eq!(run(&InitArgs { path }, &mut out), USAGE);
+        assert_eq!(run(&InitArgs { path, format: Format::Human }, &mut out), USAGE);
     }
 }

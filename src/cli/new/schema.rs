@@ -9,7 +9,7 @@ use serde_json::json;
 use super::proposal::{Proposal, ProposedColumn, Setting, of_avro, of_records, of_table};
 use super::{report, write_new};
 use crate::catalog::{AvroSchema, FOLDER, Format as RecordFormat, Stream, is_stream_name};
-use crate::cli::{FAILED, Format, OK, ProjectArgs, USAGE, complain, load, print_diagnostics};
+use crate::cli::{FAILED, Format, OK, ProjectArgs, USAGE, complain, load, no_project, print_diagnostics};
 use crate::config::Connection;
 use crate::diagnostic::nearest;
 use crate::engine::desired::is_sound;
@@ -60,7 +60,7 @@ enum Evidence {
 pub(super) fn run(args: &SchemaArgs, out: &mut dyn Write) -> u8 {
     let loaded = project::load(&args.project.project, args.project.profile.as_deref());
     let Some(project) = &loaded.project else {
-        return complain("the project cannot be read; `tagflow check` says why");
+        return complain(no_project(&args.project.project));
     };
     let written = propose(args, project).and_then(|(proposal, evidence)| {
         let file = Path::new(FOLDER).join(&args.name).with_extension("toml");

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::columns::{ReadColumn, Readable};
 use super::templates::{Need, TEMPLATES, Template, list};
 use super::{ident, report, toml_text, write_new};
-use crate::cli::{FAILED, Format, OK, ProjectArgs, USAGE, complain, load, print_diagnostics};
+use crate::cli::{FAILED, Format, OK, ProjectArgs, USAGE, complain, load, no_project, print_diagnostics};
 use crate::config::Entity;
 use crate::diagnostic::nearest;
 use crate::engine::desired::is_sound;
@@ -73,7 +73,7 @@ struct Choice<'a> {
 pub(super) fn run(args: &TagArgs, out: &mut dyn Write) -> u8 {
     let loaded = project::load(&args.project.project, args.project.profile.as_deref());
     let Some(project) = &loaded.project else {
-        return complain("the project cannot be read; `tagflow check` says why");
+        return complain(no_project(&args.project.project));
     };
     let file = match write(args, project, out) {
         Ok(file) => file,

@@ -93,7 +93,7 @@ fn tell(args: &PlanArgs, out: &mut (dyn Write + Send)) -> u8 {
         return refuse(args, &loaded, out);
     };
     if let Some(file) = &args.save {
-        return save(&desired, file, out);
+        return save(&desired, file, args.format, out);
     }
     let old = match (&args.state, &args.since) {
         (Some(file), _) => old::saved(file),
@@ -162,7 +162,7 @@ fn in_a_line(told: &Diagnostic) -> String {
 }
 
 /// Writes what runs.
-fn save(desired: &Desired, file: &std::path::Path, out: &mut dyn Write) -> u8 {
+fn save(desired: &Desired, file: &std::path::Path, format: Format, out: &mut dyn Write) -> u8 {
     let Old { running, source, remarks, .. } = match old::running(desired) {
         Ok(old) => old,
         Err(message) => return complain(message),
@@ -171,7 +171,13 @@ fn save(desired: &Desired, file: &std::path::Path, out: &mut dyn Write) -> u8 {
     if let Err(error) = written {
         return complain(format!("{}: {error}", file.display()));
     }
-    print(out, &format!("written {}: {} tags, {source}\n", file.display(), running.tags.len()));
+    let tags = running.tags.len();
+    if format == Format::Json {
+        let object = serde_json::json!({ "file": file, "tags": tags, "source": source, "remarks": remarks });
+        print(out, &format!("{object:#}\n"));
+        return OK;
+    }
+    print(out, &format!("written {}: {tags} tags, {source}\n", file.display()));
     remarks.iter().for_each(|remark| print(out, &format!("  {remark}\n")));
     OK
 }

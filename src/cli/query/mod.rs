@@ -12,7 +12,7 @@ use futures::StreamExt;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use self::output::Output;
-use crate::cli::{FAILED, OK, ProjectArgs, USAGE, complain, time_of, use_colour};
+use crate::cli::{FAILED, OK, ProjectArgs, USAGE, complain, no_project, time_of, use_colour};
 use crate::delta::Partition;
 use crate::diagnostic::{Diagnostic, Severity, render_human};
 use crate::engine::desired::plan_project;
@@ -111,7 +111,7 @@ pub fn run(args: &QueryArgs, out: &mut (dyn Write + Send)) -> u8 {
 fn answer(args: &QueryArgs, out: &mut (dyn Write + Send)) -> Result<u8, Failure> {
     let mut loaded = project::load(&args.project.project, args.project.profile.as_deref());
     let Some(mut project) = loaded.project.take() else {
-        return Err(Failure::Usage("the project cannot be read; `tagflow check` says why".to_string()));
+        return Err(Failure::Usage(no_project(&args.project.project)));
     };
     let zone = project.config.timezone;
     let time = |text: &String| time_of(text, zone).map_err(Failure::Usage);
@@ -172,6 +172,8 @@ async fn write(
             // Whoever read it has seen enough.
             break;
         }
+        // Batches that are there already come without a pause, and Ctrl-C is heard in pauses alone.
+        tokio::task::yield_now().await;
     }
     progress.clear();
     output.end().map_err(Failure::Output)?;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 use rayon::prelude::*;
 
-use crate::cli::{FAILED, OK, ProjectArgs, USAGE, complain, load_with_drafts, print, use_colour};
+use crate::cli::{FAILED, OK, ProjectArgs, USAGE, complain, load_with_drafts, no_project, print, use_colour};
 use crate::diagnostic::{Diagnostic, Severity, nearest, render_human};
 use crate::engine::desired::{Desired, PlannedTag};
 use crate::project::{Loaded, TEST_FILE_END};
@@ -102,7 +102,7 @@ pub fn run(args: &TestArgs, out: &mut dyn Write) -> u8 {
 fn run_tests(args: &TestArgs, out: &mut dyn Write) -> Result<u8, String> {
     let begun = Instant::now();
     let (loaded, desired) = load_with_drafts(&args.project);
-    let mut desired = desired.ok_or("the project cannot be read; `tagflow check` says why")?;
+    let mut desired = desired.ok_or_else(|| no_project(&args.project.project))?;
     let wanted = wanted(args, &loaded)?;
     let declared = loaded.project.iter().flat_map(|project| project.tags.values());
     let mut broken: Vec<PathBuf> = declared
