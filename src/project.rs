@@ -110,11 +110,22 @@ pub fn put_tag(project: &mut Project, file: &Path, text: &str) -> (String, Vec<D
     (name, diagnostics)
 }
 
-/// The text of the test files below `tags/`, and what is wrong with those that cannot be read.
-pub fn read_tests(root: &Path) -> (BTreeMap<PathBuf, String>, Vec<Diagnostic>) {
+/// The text of the test files below `tags/`, with `texts` in place of those of theirs, and what is wrong with those that cannot
+/// be read.
+pub fn read_tests(root: &Path, texts: &BTreeMap<PathBuf, String>) -> (BTreeMap<PathBuf, String>, Vec<Diagnostic>) {
     let mut files = Files::new(root);
     files.read_folder(Path::new(tag::FOLDER), &|name| name.ends_with(TEST_FILE_END), 0);
+    for (file, text) in texts.iter().filter(|(file, _)| is_test_file(file)) {
+        files.diagnostics.retain(|told| told.file != *file);
+        files.sources.insert(file.clone(), text.clone());
+    }
     (files.sources, files.diagnostics)
+}
+
+/// True for a file of tests, by where it is and what it is called.
+pub fn is_test_file(file: &Path) -> bool {
+    let name = file.file_name().map(|name| name.to_string_lossy());
+    file.starts_with(tag::FOLDER) && name.is_some_and(|name| name.ends_with(TEST_FILE_END))
 }
 
 /// The bytes of a file that another one of the project names.

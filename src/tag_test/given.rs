@@ -16,7 +16,7 @@ use crate::source::decode::{RawRecord, instant};
 use crate::toml_walk::{Section, in_order};
 
 /// What an event may say beside the columns of its stream.
-const MARKS: [&str; 5] = ["_partition", "_timestamp", "_key", "_raw", "_delete"];
+pub(crate) const MARKS: [&str; 5] = ["_partition", "_timestamp", "_key", "_raw", "_delete"];
 
 /// The marks of an event.
 #[derive(Default)]

@@ -24,6 +24,7 @@ use chrono_tz::Tz;
 
 pub use self::compare::{Failure, What};
 pub use self::coverage::{Covered, Missing, Probes};
+pub(crate) use self::given::MARKS;
 pub use self::record::{Recorded, record};
 pub use self::run::{Found, Outcome, Runner};
 use crate::catalog::Stream;
@@ -175,7 +176,17 @@ impl Suite {
     /// Reads the tests of those tags of a project that are asked for. Tests of tags that could not be planned are left out: what
     /// is wrong is told by the tags' own diagnostics.
     pub fn load(root: &Path, desired: &Desired, is_asked: &dyn Fn(&str) -> bool) -> Suite {
-        let mut suite = Suite::load_to_record(root, desired, is_asked);
+        Suite::load_over(root, &BTreeMap::new(), desired, is_asked)
+    }
+
+    /// [`Suite::load`], as if `texts` stood in those of its files.
+    pub fn load_over(
+        root: &Path,
+        texts: &BTreeMap<PathBuf, String>,
+        desired: &Desired,
+        is_asked: &dyn Fn(&str) -> bool,
+    ) -> Suite {
+        let mut suite = Suite::read(root, texts, desired, is_asked);
         let silent = suite.files.iter().flat_map(|file| file.tests.iter().map(move |test| (file, test)));
         let problem = |(file, test): (&TestFile, &TagTest)| {
             let message = format!("the test \"{}\" expects nothing, so it cannot fail", test.name);
@@ -188,9 +199,18 @@ impl Suite {
         suite
     }
 
-    /// The same, where tests may expect nothing yet.
+    /// [`Suite::load`], where tests may expect nothing yet.
     pub fn load_to_record(root: &Path, desired: &Desired, is_asked: &dyn Fn(&str) -> bool) -> Suite {
-        let (mut sources, diagnostics) = project::read_tests(root);
+        Suite::read(root, &BTreeMap::new(), desired, is_asked)
+    }
+
+    fn read(
+        root: &Path,
+        texts: &BTreeMap<PathBuf, String>,
+        desired: &Desired,
+        is_asked: &dyn Fn(&str) -> bool,
+    ) -> Suite {
+        let (mut sources, diagnostics) = project::read_tests(root, texts);
         sources.retain(|file, _| is_asked(&tag_beside(file)));
         let timezone = desired.project.config.timezone;
         let mut suite = Suite { timezone, files: Vec::new(), diagnostics, sources };

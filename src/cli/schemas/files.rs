@@ -1,6 +1,7 @@
-//! The keys of schema files, headers and folders.
+//! The keys of schema files, headers, folders and tests.
 
-use super::shape::{Key, Object, Shape, key, lints, object, required, table};
+use super::shape::{Key, Object, Shape, key, lints, object, open, required, table};
+use crate::tag_test::MARKS;
 
 /// `schemas/NAME.toml`.
 pub(crate) fn stream() -> Object {
@@ -117,5 +118,57 @@ pub(crate) fn folder() -> Object {
         key("title", Shape::Text, "for people; the folder's name where it is missing"),
         key("order", Shape::Whole(i64::MIN, i64::MAX), "its place among its siblings; smaller comes first"),
         key("owner", Shape::Text, "who answers for the branch"),
+    ])
+}
+
+/// `NAME.test.toml`.
+pub(crate) fn tag_tests() -> Object {
+    let list = |of: Shape, least: usize| Shape::List(Box::new(of), least);
+    let [partition, timestamp, record_key, raw, delete] = MARKS;
+    let deleted = || key(delete, Shape::Flag, "the row is gone; its key alone is written");
+    // Beside these a row has the columns of its stream.
+    let event = open(vec![
+        key(partition, Shape::Whole(0, 9999), "the partition that it comes in (0)"),
+        key(timestamp, Shape::Moment, "the broker's time of it (the clock of the moment)"),
+        key(record_key, Shape::Text, "the record's key"),
+        key(raw, Shape::Text, "the record as the topic has it, in place of columns"),
+        deleted(),
+    ]);
+    let events = Shape::Either(vec![Shape::Text, list(Shape::Either(vec![Shape::Text, event]), 0)]);
+    let letter = table(vec![
+        key("stream", Shape::Text, "the stream that it came in"),
+        key("kind", Shape::Word(&["decode", "late", "skip"]), "why it is put aside"),
+        key("error", Shape::Text, "a part of what is said of it"),
+        key("partition", Shape::Whole(0, i64::MAX), "its partition"),
+        key("offset", Shape::Whole(0, i64::MAX), "its place there"),
+    ]);
+    let moment = table(vec![
+        required("at", Shape::Moment, "where the clock stands, in the project's zone unless it has an offset"),
+        key(
+            "given",
+            Shape::Named(Box::new(events)),
+            "by stream, what has come since the moment before: rows, records, a CSV file",
+        ),
+        key(
+            "rows",
+            Shape::Either(vec![Shape::Text, list(open(Vec::new()), 0)]),
+            "the whole table, in any order, or a CSV file",
+        ),
+        key("changes", list(open(vec![deleted()]), 0), "what was written or deleted since the moment before"),
+        key("dead_letters", list(letter, 0), "the records that are put aside"),
+        key("fails", Shape::Text, "a part of the reason for which the tag is set aside"),
+    ]);
+    let test = table(vec![
+        required("name", Shape::Text, "what it is about"),
+        key("columns", Shape::Texts, "the columns that are looked at (all)"),
+        required("moment", list(moment, 1), "the clock moves, events come, and the table is looked at"),
+    ]);
+    object(vec![
+        key(
+            "defaults",
+            Shape::Named(Box::new(open(Vec::new()))),
+            "by stream, what its rows hold where they say nothing",
+        ),
+        key("test", list(test, 0), "the tests"),
     ])
 }

@@ -13,10 +13,10 @@ use std::path::{Path, PathBuf};
 pub(crate) use self::shape::{Key, Object};
 use crate::catalog;
 use crate::cli::{Format, OK, complain, print};
-use crate::project::SETTINGS_FILE;
+use crate::project::{SETTINGS_FILE, is_test_file};
 use crate::tag;
 
-use self::files::{folder, stream, tag as tag_header, view};
+use self::files::{folder, stream, tag as tag_header, tag_tests, view};
 use self::settings::settings;
 
 /// Arguments of `tagflow schemas`.
@@ -34,11 +34,12 @@ pub struct SchemasArgs {
 pub(crate) const FOLDER: &str = ".editor";
 
 /// The name of each file, what it is about, and its keys.
-fn schemas() -> [(&'static str, &'static str, Object); 5] {
+fn schemas() -> [(&'static str, &'static str, Object); 6] {
     [
         ("tagflow.schema.json", "tagflow.toml", settings()),
         ("stream.schema.json", "schemas/NAME.toml of Tagflow", stream()),
         ("folder.schema.json", "tags/…/_folder.toml of Tagflow", folder()),
+        ("test.schema.json", "tags/…/NAME.test.toml of Tagflow", tag_tests()),
         ("tag.schema.json", "the header of a tag of Tagflow", tag_header()),
         ("view.schema.json", "the header of a view of Tagflow", view()),
     ]
@@ -51,11 +52,19 @@ pub(crate) struct Keys {
     folder: Object,
     tag: Object,
     view: Object,
+    tests: Object,
 }
 
 impl Default for Keys {
     fn default() -> Self {
-        Keys { settings: settings(), stream: stream(), folder: folder(), tag: tag_header(), view: view() }
+        Keys {
+            settings: settings(),
+            stream: stream(),
+            folder: folder(),
+            tag: tag_header(),
+            view: view(),
+            tests: tag_tests(),
+        }
     }
 }
 
@@ -68,6 +77,7 @@ impl Keys {
             catalog::FOLDER => Some(if is_sql { &self.view } else { &self.stream }),
             tag::FOLDER if is_sql => Some(&self.tag),
             tag::FOLDER if file.ends_with(tag::FOLDER_FILE) => Some(&self.folder),
+            tag::FOLDER if is_test_file(file) => Some(&self.tests),
             _ => None,
         }
     }

@@ -27,6 +27,10 @@ pub(crate) enum Shape {
     Table(Object),
     /// A table of names that the author chooses.
     Named(Box<Shape>),
+    /// A list of these, so many at least.
+    List(Box<Shape>, usize),
+    /// A date and time, with quotes or without.
+    Moment,
     /// Any of these.
     Either(Vec<Shape>),
     /// What another tool defines.
@@ -65,6 +69,11 @@ pub(crate) fn required(name: &'static str, shape: Shape, about: &'static str) ->
 /// A table of these keys and no others.
 pub(crate) fn table(keys: Vec<Key>) -> Shape {
     Shape::Table(object(keys))
+}
+
+/// A table of these keys and any others.
+pub(crate) fn open(keys: Vec<Key>) -> Shape {
+    Shape::Table(Object { keys, is_open: true })
 }
 
 /// The levels of lints, of the project or of one file.
@@ -120,6 +129,7 @@ impl Shape {
         match (self, path.split_first()) {
             (Shape::Table(object), _) => object.at(path),
             (Shape::Named(of), Some((_, rest))) => of.at(rest),
+            (Shape::List(of, _), _) => of.at(path),
             (Shape::Either(shapes), _) => shapes.iter().find_map(|shape| shape.at(path)),
             _ => None,
         }
@@ -149,6 +159,8 @@ impl Shape {
             Shape::Scalar => json!({ "type": ["string", "number", "boolean"] }),
             Shape::Table(object) => object.json(),
             Shape::Named(of) => json!({ "type": "object", "additionalProperties": of.json() }),
+            Shape::List(of, least) => json!({ "type": "array", "items": of.json(), "minItems": least }),
+            Shape::Moment => json!({ "type": "string", "examples": ["2026-03-01T12:00:00"] }),
             Shape::Either(shapes) => json!({ "anyOf": shapes.iter().map(Shape::json).collect::<Vec<_>>() }),
             Shape::Anything => json!({}),
         }

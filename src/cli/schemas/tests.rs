@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use super::shape::{Object, Shape};
 use super::*;
 use crate::diagnostic::{Diagnostic, codes};
+use crate::engine::desired::plan_project;
 use crate::project::load_from_memory;
+use crate::tag_test::Suite;
 
 /// A name that is like no other.
 const WRONG: &str = "zzqqxxzzqqxx";
@@ -24,6 +26,8 @@ fn place(file: &'static str, path: &'static str, around: &'static [(&'static str
 
 const STREAM: &str = "schemas/a.toml";
 const TAG: &str = "tags/a.sql";
+const TEST: &str = "tags/t.test.toml";
+const LETTERS: &str = "[[test]]\nname = \"t\"\n[[test.moment]]\nat = 2026-03-01T12:00:00\n[[test.moment.dead_letters]]";
 
 fn places() -> Vec<(Place, Object)> {
     let connections = &[
@@ -77,12 +81,19 @@ fn places() -> Vec<(Place, Object)> {
         place("schemas/a.sql", "", &[("/* view", "*/ SELECT 1")]),
         place("schemas/a.sql", "lints", &[("/* view\n[lints]", "*/ SELECT 1")]),
     ];
+    let test_places = [
+        place(TEST, "", &[("", "")]),
+        place(TEST, "test", &[("[[test]]", "")]),
+        place(TEST, "test.moment", &[("[[test]]\nname = \"t\"\n[[test.moment]]", "")]),
+        place(TEST, "test.moment.dead_letters", &[(LETTERS, "")]),
+    ];
     let of = |places: Vec<Place>, keys: fn() -> Object| places.into_iter().map(move |place| (place, keys()));
     of(settings_places.into(), settings)
         .chain(of(stream_places.into(), stream))
         .chain(of(tag_places.into(), tag_header))
         .chain(of(view_places.into(), view))
         .chain(of(vec![place("tags/_folder.toml", "", &[("", "")])], folder))
+        .chain(of(test_places.into(), tag_tests))
         .collect()
 }
 
@@ -90,6 +101,9 @@ fn places() -> Vec<(Place, Object)> {
 fn said(place: &Place, line: &str) -> Vec<Diagnostic> {
     let read = |(before, behind): &(&str, &str)| {
         let text = format!("{before}\n{line}\n{behind}");
+        if place.file == TEST {
+            return said_of_tests(text);
+        }
         let files = BTreeMap::from([
             (PathBuf::from("tagflow.toml"), b"[connection.a]\ntype = \"kafka\"\n".to_vec()),
             (PathBuf::from(place.file), text.into_bytes()),
@@ -97,6 +111,21 @@ fn said(place: &Place, line: &str) -> Vec<Diagnostic> {
         load_from_memory(&files, &|_| None).diagnostics
     };
     place.around.iter().flat_map(read).collect()
+}
+
+/// What is said of a file of tests, for which there must be a tag.
+fn said_of_tests(text: String) -> Vec<Diagnostic> {
+    let settings = "timezone = \"UTC\"\n[entity.user]\nkey = \"user_id\"\ntype = \"BIGINT\"\n[connection.a]\ntype = \"kafka\"\n\
+                    brokers = \"b:1\"\n[store]\nurl = \"sqlite:tags.db\"\n";
+    let stream = "connection = \"a\"\ntopic = \"o\"\nformat = \"json\"\n[columns]\nuser_id = \"BIGINT NOT NULL\"\n";
+    let tag = "SELECT user_id, COUNT(*) AS n FROM orders GROUP BY user_id";
+    let files = [("tagflow.toml", settings), ("schemas/orders.toml", stream), ("tags/t.sql", tag)];
+    let files = files.map(|(file, text)| (PathBuf::from(file), text.as_bytes().to_vec()));
+    let project = load_from_memory(&files.into(), &|_| None).project.unwrap();
+    let (desired, problems) = plan_project(&project);
+    assert_eq!(problems, []);
+    let texts = BTreeMap::from([(PathBuf::from(TEST), text)]);
+    Suite::load_over(Path::new("/nowhere"), &texts, &desired, &|_| true).diagnostics
 }
 
 /// The names that the help of a diagnostic lists.
@@ -154,14 +183,16 @@ fn every_table_of_the_schema_has_a_place() {
     }
     fn below(shape: &Shape, at: &str, found: &mut BTreeSet<String>) {
         match shape {
-            Shape::Table(object) => tables(object, at, found),
+            // The author's own names stand in the others.
+            Shape::Table(object) if !object.is_open => tables(object, at, found),
+            Shape::List(of, _) => below(of, at, found),
             Shape::Named(of) => below(of, &format!("{at}.*"), found),
             Shape::Either(shapes) => shapes.iter().for_each(|shape| below(shape, at, found)),
             _ => {}
         }
     }
     let places = places();
-    for keys in [settings, stream, tag_header, view, folder] {
+    for keys in [settings, stream, tag_header, view, folder, tag_tests] {
         let mut found = BTreeSet::new();
         tables(&keys(), "", &mut found);
         let names = |object: &Object| object.keys.iter().map(|key| key.name).collect::<Vec<_>>();
