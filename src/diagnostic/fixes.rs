@@ -16,10 +16,10 @@ pub struct Mended {
 
 /// Makes the edits of all diagnostics that have some. A problem whose edits touch those of one before it is left: it is
 /// looked at again once these are made.
-pub fn mend(diagnostics: &[Diagnostic], sources: &BTreeMap<PathBuf, String>) -> Mended {
+pub fn mend<'a>(diagnostics: impl IntoIterator<Item = &'a Diagnostic>, sources: &BTreeMap<PathBuf, String>) -> Mended {
     let mut mended = Mended::default();
     let mut accepted: BTreeMap<&PathBuf, Vec<&Edit>> = BTreeMap::new();
-    for diagnostic in diagnostics.iter().filter(|diagnostic| !diagnostic.fix.is_empty()) {
+    for diagnostic in diagnostics.into_iter().filter(|diagnostic| !diagnostic.fix.is_empty()) {
         let Some(text) = sources.get(&diagnostic.file) else { continue };
         let of_file = accepted.entry(&diagnostic.file).or_default();
         let is_within = |edit: &Edit| text.get(edit.span.clone()).is_some();
@@ -31,15 +31,22 @@ pub fn mend(diagnostics: &[Diagnostic], sources: &BTreeMap<PathBuf, String>) -> 
     }
     for (file, mut edits) in accepted.into_iter().filter(|(_, edits)| !edits.is_empty()) {
         let Some(mut text) = sources.get(file).cloned() else { continue };
-        let line_end = if text.contains("\r\n") { "\r\n" } else { "\n" };
         // From the end, so that places stay where they are.
         edits.sort_by_key(|edit| std::cmp::Reverse(edit.span.start));
         for edit in edits {
-            text.replace_range(edit.span.clone(), &edit.text.replace('\n', line_end));
+            let new = edit.text_in(&text);
+            text.replace_range(edit.span.clone(), &new);
         }
         mended.texts.insert(file.clone(), text);
     }
     mended
+}
+
+impl Edit {
+    /// What comes, with the line ends of the file's text.
+    pub fn text_in(&self, text: &str) -> String {
+        self.text.replace('\n', if text.contains("\r\n") { "\r\n" } else { "\n" })
+    }
 }
 
 /// True where it matters which of two edits is made first.

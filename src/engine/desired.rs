@@ -29,7 +29,7 @@ use crate::sink::{ColumnRegistration, SinkColumn, TagRegistration, TagTable, sha
 use crate::tag::{Status, TagDefinition, place_of_column};
 
 /// Expressions are walked recursively, also deep ones.
-const PLANNING_STACK: usize = 256 << 20;
+pub(crate) const PLANNING_STACK: usize = 256 << 20;
 
 /// A tag that runs or should run.
 #[derive(Debug, Clone)]

@@ -15,6 +15,7 @@ use crate::plan::sql::QueryPlanner;
 use crate::plan::wording::sql_type;
 use crate::project::{self, Project};
 use crate::tag::TagDefinition;
+use crate::tag_test::Suite;
 
 /// The project and its problems.
 #[derive(Default)]
@@ -66,6 +67,9 @@ pub(super) fn analyse(root: &Path, profile: Option<&str>, texts: &BTreeMap<PathB
     };
     let (desired, problems) = plan_project(project);
     analysis.diagnostics.extend(problems);
+    let tests = Suite::load_over(root, texts, &desired, &|_| true);
+    analysis.diagnostics.extend(tests.diagnostics);
+    analysis.sources.extend(tests.sources);
     analysis.diagnostics = hold_back(analysis.diagnostics);
     analysis.add_relations(project, &desired);
     analysis.add_functions(project);

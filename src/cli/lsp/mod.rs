@@ -1,15 +1,19 @@
 //! `tagflow lsp`: a language server over standard input and output, for any editor that speaks the protocol.
 //!
 //! Enters: the files on disk, and over them the texts that are open and perhaps not saved. Leaves: the diagnostics of
-//! `tagflow check`, from the same loading and planning, and what is known at a place: completion, hover, definition.
+//! `tagflow check`, from the same loading and planning, with the mends of `--fix`, and what is known at a place: completion,
+//! hover, definition.
 //! Planning runs on a thread of its own over the newest texts; questions are answered out of the last that was planned.
 
 mod analysis;
 mod answers;
+mod mends;
+mod pipe;
 mod place;
 mod scan;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,18 +21,23 @@ use std::time::Duration;
 
 use lsp_server::{Connection, Message, Notification, Request, Response};
 use lsp_types::notification::{
-    DidChangeTextDocument, DidChangeWatchedFiles, DidCloseTextDocument, DidOpenTextDocument, DidSaveTextDocument,
+    DidChangeTextDocument, DidChangeWatchedFiles, DidCloseTextDocument, DidOpenTextDocument, DidSaveTextDocument, Exit,
     Notification as _, PublishDiagnostics,
 };
-use lsp_types::request::{Completion, Formatting, GotoDefinition, HoverRequest, Request as _};
+use lsp_types::request::{
+    CodeActionRequest, Completion, Formatting, GotoDefinition, HoverRequest, RegisterCapability, Request as _, Shutdown,
+};
 use lsp_types::{
-    CompletionOptions, Diagnostic, HoverProviderCapability, OneOf, PublishDiagnosticsParams, ServerCapabilities,
-    TextDocumentSyncCapability, TextDocumentSyncKind,
+    CodeActionKind, CodeActionOptions, CodeActionParams, CodeActionProviderCapability, CompletionOptions, Diagnostic,
+    DidChangeWatchedFilesRegistrationOptions, FileSystemWatcher, GlobPattern, HoverProviderCapability, OneOf,
+    PublishDiagnosticsParams, Registration, RegistrationParams, ServerCapabilities, TextDocumentSyncCapability,
+    TextDocumentSyncKind,
 };
 
 use self::analysis::{Analysis, analyse};
 use self::place::{file_of, uri_of};
 use crate::cli::{OK, ProjectArgs, complain};
+use crate::engine::desired::PLANNING_STACK;
 
 /// Arguments of `tagflow lsp`.
 #[derive(Debug, clap::Args)]
@@ -39,17 +48,24 @@ pub struct LspArgs {
 
 /// How long nothing must be typed before it is planned.
 const QUIET: Duration = Duration::from_millis(150);
-/// What the protocol says of a request that no server like this one knows.
+/// The files that a project is read from.
+const WATCHED: &str = "**/*.{sql,toml,avsc,desc}";
+/// What the protocol says of a request after `shutdown`.
+const INVALID_REQUEST: i32 = -32600;
+/// What it says of one that no server like this one knows.
 const METHOD_NOT_FOUND: i32 = -32601;
 /// What it says of one whose parameters cannot be read.
 const INVALID_PARAMS: i32 = -32602;
 
 /// Serves the editor until it says goodbye.
 pub fn run(args: &LspArgs) -> u8 {
-    let (connection, threads) = Connection::stdio();
+    let (connection, pipe) = match pipe::connect(BufReader::new(std::io::stdin()), std::io::stdout()) {
+        Ok(connected) => connected,
+        Err(error) => return complain(error),
+    };
     let served = serve(connection, &args.project);
-    // The thread that writes ends once nobody can send any more, which is so now.
-    match served.and_then(|()| threads.join().map_err(|error| error.to_string())) {
+    // A broken pipe is why the server had to end.
+    match pipe.close().and(served) {
         Ok(()) => OK,
         Err(message) => complain(message),
     }
@@ -71,7 +87,7 @@ struct Server {
 /// Speaks the protocol over a connection.
 ///
 /// # Errors
-/// What the other side did that the protocol does not allow.
+/// What the other side did that the protocol does not allow, such as to go without a goodbye.
 fn serve(connection: Connection, project: &ProjectArgs) -> Result<(), String> {
     let capabilities = ServerCapabilities {
         text_document_sync: Some(TextDocumentSyncCapability::Kind(TextDocumentSyncKind::FULL)),
@@ -82,6 +98,10 @@ fn serve(connection: Connection, project: &ProjectArgs) -> Result<(), String> {
         hover_provider: Some(HoverProviderCapability::Simple(true)),
         definition_provider: Some(OneOf::Left(true)),
         document_formatting_provider: Some(OneOf::Left(true)),
+        code_action_provider: Some(CodeActionProviderCapability::Options(CodeActionOptions {
+            code_action_kinds: Some(vec![CodeActionKind::QUICKFIX, CodeActionKind::SOURCE_FIX_ALL]),
+            ..CodeActionOptions::default()
+        })),
         ..ServerCapabilities::default()
     };
     let capabilities = serde_json::to_value(capabilities).map_err(|error| error.to_string())?;
@@ -98,9 +118,14 @@ fn serve(connection: Connection, project: &ProjectArgs) -> Result<(), String> {
     };
     let planning = std::thread::Builder::new()
         .name("plan".to_string())
+        .stack_size(PLANNING_STACK)
         .spawn(move || planner.run(&changes))
         .map_err(|error| error.to_string())?;
     let mut server = Server { connection, root, open: Texts::new(), changed, analysis };
+    let watches = asked.pointer("/capabilities/workspace/didChangeWatchedFiles/dynamicRegistration");
+    if watches.is_some_and(|watches| watches == true) {
+        server.ask_to_watch();
+    }
     server.plan();
     let served = server.run();
     // The planner ends with the channel, and holds a sender of the connection until then.
@@ -124,22 +149,46 @@ fn root_of(asked: &serde_json::Value, given: &Path) -> PathBuf {
 
 impl Server {
     fn run(&mut self) -> Result<(), String> {
+        let mut is_shut_down = false;
         while let Ok(message) = self.connection.receiver.recv() {
             match message {
                 Message::Request(request) => {
-                    if self.connection.handle_shutdown(&request).map_err(|error| error.to_string())? {
-                        return Ok(());
-                    }
-                    let response = self.answer(request);
-                    if self.connection.sender.send(response.into()).is_err() {
-                        return Ok(());
-                    }
+                    let response = if is_shut_down {
+                        let told = format!("{} comes after {}", request.method, Shutdown::METHOD);
+                        Response::new_err(request.id, INVALID_REQUEST, told)
+                    } else if request.method == Shutdown::METHOD {
+                        is_shut_down = true;
+                        Response::new_ok(request.id, ())
+                    } else {
+                        self.answer(request)
+                    };
+                    self.send(response);
                 }
-                Message::Notification(notification) => self.note(notification),
-                Message::Response(_) => {}
+                Message::Notification(told) if told.method == Exit::METHOD => break,
+                Message::Notification(told) if !is_shut_down => self.note(told),
+                Message::Notification(_) | Message::Response(_) => {}
             }
         }
-        Ok(())
+        if is_shut_down { Ok(()) } else { Err(format!("the editor has gone without `{}`", Shutdown::METHOD)) }
+    }
+
+    fn send(&self, message: impl Into<Message>) {
+        // Whoever writes goes on until nobody can send any more.
+        let _ = self.connection.sender.send(message.into());
+    }
+
+    /// Asks the editor to tell of files that change outside of it, as by git.
+    fn ask_to_watch(&self) {
+        let glob_pattern = GlobPattern::String(WATCHED.to_string());
+        let options =
+            DidChangeWatchedFilesRegistrationOptions { watchers: vec![FileSystemWatcher { glob_pattern, kind: None }] };
+        let registration = Registration {
+            id: "files".to_string(),
+            method: DidChangeWatchedFiles::METHOD.to_string(),
+            register_options: serde_json::to_value(options).ok(),
+        };
+        let params = RegistrationParams { registrations: vec![registration] };
+        self.send(Request::new("watch".to_string().into(), RegisterCapability::METHOD.to_string(), params));
     }
 
     fn plan(&self) {
@@ -191,9 +240,9 @@ impl Server {
         };
         let (id, params) = (request.id, request.params);
         let position = params.get("position").and_then(|place| serde_json::from_value(place.clone()).ok());
-        let wants_place = request.method != Formatting::METHOD;
-        let known = [Completion::METHOD, HoverRequest::METHOD, GotoDefinition::METHOD, Formatting::METHOD];
-        if !known.contains(&request.method.as_str()) {
+        let asks_of_place = [Completion::METHOD, HoverRequest::METHOD, GotoDefinition::METHOD];
+        let wants_place = asks_of_place.contains(&request.method.as_str());
+        if !wants_place && ![Formatting::METHOD, CodeActionRequest::METHOD].contains(&request.method.as_str()) {
             return Response::new_err(id, METHOD_NOT_FOUND, format!("{} is not served", request.method));
         }
         let Some((file, text)) = at(&params) else {
@@ -210,6 +259,10 @@ impl Server {
             GotoDefinition::METHOD => {
                 Response::new_ok(id, answers::definition(&analysis, &self.root, &file, &text, byte))
             }
+            CodeActionRequest::METHOD => match serde_json::from_value::<CodeActionParams>(params) {
+                Ok(asked) => Response::new_ok(id, mends::actions(&analysis, &self.root, &file, &text, &asked)),
+                Err(error) => Response::new_err(id, INVALID_PARAMS, error.to_string()),
+            },
             _ => Response::new_ok(id, answers::formatting(&file, &text)),
         }
     }

@@ -42,15 +42,19 @@ pub(super) fn range(text: &str, bytes: Range<usize>) -> lsp_types::Range {
     lsp_types::Range::new(position(text, bytes.start), position(text, bytes.end))
 }
 
+/// The bytes that a problem is shown at: those that are meant, or the first line.
+pub(super) fn bytes(told: &Diagnostic, text: &str) -> Range<usize> {
+    told.span.clone().unwrap_or(0..text.find('\n').unwrap_or(text.len()))
+}
+
 /// A problem as an editor shows it: with what to do, in one text.
 pub(super) fn diagnostic(told: &Diagnostic, text: &str) -> lsp_types::Diagnostic {
-    let place = told.span.clone().unwrap_or(0..text.find('\n').unwrap_or(text.len()));
     let message = match &told.help {
         Some(help) => format!("{}\n{help}", told.message),
         None => told.message.clone(),
     };
     lsp_types::Diagnostic {
-        range: range(text, place),
+        range: range(text, bytes(told, text)),
         severity: Some(match told.severity {
             Severity::Error => DiagnosticSeverity::ERROR,
             Severity::Warning => DiagnosticSeverity::WARNING,
