@@ -26,6 +26,7 @@
   // What a query names: a stream, a view, or tags.NAME.
   const place = (read) => read.startsWith('tags.') ? ['tag', read.slice(5)] : [views.has(read) ? 'view' : 'stream', read];
   const commas = (parts) => parts.flatMap((part, at) => at ? [', ', part] : [part]);
+  const many = (list, noun) => `${list.length} ${noun}${list.length === 1 ? '' : 's'}`;
   const part = (title, ...content) => [el('h2', { class: 'part' }, title), ...content];
   const facts = (pairs) => el('dl', { class: 'facts' }, pairs
     .filter(([, value]) => value !== null && value !== undefined && value !== '' && [value].flat().length)
@@ -137,7 +138,7 @@
         ['owner', tag.owner], ['describes', entity && entity.title ? `${tag.entity} (${entity.title})` : tag.entity],
         ['method', tag.method], ['reads', commas(tag.reads.map((read) => link(...place(read), read)))],
         ['read by', commas(readersOf('tags.' + tag.name).map((reader) => link('tag', reader.name)))],
-        ['true up to', freshness && freshness.true_at], ['rows', freshness && freshness.rows.toLocaleString('en')],
+        ['true up to', freshness && `${freshness.true_at}, ${freshness.behind} before this page was made`], ['rows', freshness && freshness.rows.toLocaleString('en')],
         ['complete from', freshness && freshness.complete_from], ['file', el('code', {}, tag.file)],
       ]),
       tag.columns.length ? part('Columns', table(['column', 'type', 'title', 'unit', 'default', 'labels', 'made of'], tag.columns.map((column) =>
@@ -179,7 +180,7 @@
     el('small', {}, tag.name), tag.description && el('div', { class: 'note' }, tag.description)));
   const overview = () => [
     el('h1', {}, data.name),
-    el('p', { class: 'lead' }, `${data.tags.length} tags over ${data.streams.length} streams and ${data.views.length} views.`),
+    el('p', { class: 'lead' }, `${many(data.tags, 'tag')} over ${many(data.streams, 'stream')} and ${many(data.views, 'view')}.`),
     facts([['describes', data.entities.map((entity) => entity.title ? `${entity.name} (${entity.title})` : entity.name).join(', ')],
       ['time zone', data.timezone], ['made', data.made]]),
     el('p', { class: 'note' }, data.store + '.'),

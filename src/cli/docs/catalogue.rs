@@ -1,6 +1,7 @@
 //! What the page shows, as data.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use arrow::datatypes::DataType;
 use serde::Serialize;
@@ -88,6 +89,8 @@ struct ColumnDoc {
 struct FreshnessDoc {
     /// The clock up to which the table is true, in the project's zone.
     true_at: String,
+    /// How long that is before the page was made.
+    behind: String,
     rows: u64,
     /// From when on the answer is complete, where history does not reach back far enough.
     complete_from: Option<String>,
@@ -124,8 +127,20 @@ pub(super) struct ViewDoc {
     reads: BTreeSet<String>,
 }
 
-/// Everything that is known. `samples` asks the store for that many rows of each tag; `None` does not ask at all.
-pub(super) fn of(desired: &Desired, diagnostics: &[Diagnostic], samples: Option<usize>) -> Catalogue {
+/// What is shown of each table.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Samples {
+    /// So many rows at most.
+    pub(super) rows: usize,
+    /// Also whose they are.
+    pub(super) with_keys: bool,
+}
+
+/// What stands where the key of a user is not shown.
+const HIDDEN: &str = "•••";
+
+/// Everything that is known; the store is asked where samples are wanted.
+pub(super) fn of(desired: &Desired, diagnostics: &[Diagnostic], samples: Option<Samples>) -> Catalogue {
     let project = &desired.project;
     let config = &project.config;
     let planner = QueryPlanner::new(
@@ -147,8 +162,10 @@ pub(super) fn of(desired: &Desired, diagnostics: &[Diagnostic], samples: Option<
     let mut tags: Vec<TagDoc> = tags.collect();
     let store = match samples {
         None => "samples and freshness are left out: the store was not asked".to_string(),
-        Some(most) => match add_from_store(desired, &mut tags, most) {
-            Ok(()) => "samples and freshness are those of the store".to_string(),
+        Some(samples) => match add_from_store(desired, &mut tags, samples) {
+            Ok(()) if samples.rows == 0 => "freshness is that of the store".to_string(),
+            Ok(()) if samples.with_keys => "samples and freshness are those of the store".to_string(),
+            Ok(()) => "samples and freshness are those of the store; keys are hidden".to_string(),
             Err(reason) => format!("samples and freshness are left out: {reason}"),
         },
     };
@@ -275,7 +292,7 @@ fn stream_doc(stream: &Stream, project: &Project) -> StreamDoc {
 }
 
 /// Adds what the store knows, all of it or nothing.
-fn add_from_store(desired: &Desired, tags: &mut [TagDoc], most: usize) -> Result<(), String> {
+fn add_from_store(desired: &Desired, tags: &mut [TagDoc], samples: Samples) -> Result<(), String> {
     let config = &desired.project.config;
     // Asking makes the file of a SQLite store, which is for the daemon to do.
     if let Store::Sqlite(path) = &config.store
@@ -283,11 +300,12 @@ fn add_from_store(desired: &Desired, tags: &mut [TagDoc], most: usize) -> Result
     {
         return Err("the store has no file yet".to_string());
     }
-    read_store(desired, tags, most).map_err(|error| error.to_string())
+    read_store(desired, tags, samples).map_err(|error| error.to_string())
 }
 
-fn read_store(desired: &Desired, tags: &mut [TagDoc], most: usize) -> Result<(), SinkError> {
+fn read_store(desired: &Desired, tags: &mut [TagDoc], samples: Samples) -> Result<(), SinkError> {
     let config = &desired.project.config;
+    let now = chrono::Utc::now().timestamp_millis();
     let mut store = open_store(&config.store, &config.root, config.timezone)?;
     let progress: BTreeMap<String, TagProgress> =
         store.progress()?.into_iter().map(|progress| (progress.tag.clone(), progress)).collect();
@@ -301,18 +319,37 @@ fn read_store(desired: &Desired, tags: &mut [TagDoc], most: usize) -> Result<(),
         };
         tag.freshness = Some(FreshnessDoc {
             true_at: at(progress.clock / 1_000_000),
+            behind: told_length(now.saturating_sub(progress.clock / 1_000_000)),
             rows: progress.rows,
             complete_from: complete.get(&tag.name).copied().flatten().map(at),
         });
+        let hidden = config.entities.get(&tag.entity).filter(|_| !samples.with_keys).map(|entity| entity.key.as_str());
+        let shows_more = tag.columns.iter().any(|column| Some(column.name.as_str()) != hidden);
         // A table of another version of the tag has other columns.
-        if most > 0 && store.table_matches(&planned.table)? {
-            tag.sample = Some(sample(&mut *store, planned, most)?);
+        if samples.rows > 0 && shows_more && store.table_matches(&planned.table)? {
+            tag.sample = Some(sample(&mut *store, planned, samples.rows, hidden)?);
         }
     }
     Ok(())
 }
 
-fn sample(store: &mut dyn Sink, planned: &PlannedTag, most: usize) -> Result<Vec<Vec<Option<String>>>, SinkError> {
+/// A length of time in its two largest units: `3days 4h`.
+fn told_length(millis: i64) -> String {
+    let seconds = Duration::from_secs(u64::try_from(millis / 1000).unwrap_or_default());
+    let units = humantime::format_duration(seconds).to_string();
+    units.split(' ').take(2).collect::<Vec<_>>().join(" ")
+}
+
+fn sample(
+    store: &mut dyn Sink,
+    planned: &PlannedTag,
+    most: usize,
+    hidden: Option<&str>,
+) -> Result<Vec<Vec<Option<String>>>, SinkError> {
+    let shown = |(name, value): (String, Option<String>)| match Some(name.as_str()) == hidden {
+        true => Some(HIDDEN.to_string()),
+        false => value,
+    };
     let rows = store.first_rows(&planned.table, most)?;
-    Ok(rows.into_iter().map(|row| row.into_iter().map(|(_, value)| value).collect()).collect())
+    Ok(rows.into_iter().map(|row| row.into_iter().map(shown).collect()).collect())
 }

@@ -11,7 +11,8 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use crate::cli::{FAILED, Format, OK, ProjectArgs, complain, load, print};
+use self::catalogue::Samples;
+use crate::cli::{FAILED, Format, OK, ProjectArgs, complain, load, no_project, print};
 use crate::engine::desired::is_sound;
 
 /// Arguments of `tagflow docs`.
@@ -23,6 +24,9 @@ pub struct DocsArgs {
     /// How many rows of each table to show; 0 shows no values of any user.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(0..=100))]
     samples: u16,
+    /// Show whose the rows are, too; without it the keys of users are hidden.
+    #[arg(long)]
+    keys: bool,
     /// Do not ask the store for samples and freshness.
     #[arg(long)]
     offline: bool,
@@ -36,8 +40,8 @@ pub struct DocsArgs {
 /// Writes the page.
 pub fn run(args: &DocsArgs, out: &mut dyn Write) -> u8 {
     let (loaded, desired) = load(&args.project);
-    let Some(desired) = desired else { return complain("the project cannot be read; `tagflow check` says why") };
-    let samples = (!args.offline).then_some(usize::from(args.samples));
+    let Some(desired) = desired else { return complain(no_project(&args.project.project)) };
+    let samples = (!args.offline).then_some(Samples { rows: usize::from(args.samples), with_keys: args.keys });
     let catalogue = catalogue::of(&desired, &loaded.diagnostics, samples);
     let file = args.output.join("index.html");
     let written = std::fs::create_dir_all(&args.output).and_then(|()| std::fs::write(&file, page::html(&catalogue)));

@@ -42,7 +42,7 @@ fn project() -> tempfile::TempDir {
     folder
 }
 
-fn built(samples: Option<usize>) -> (serde_json::Value, String) {
+fn built(samples: Option<Samples>) -> (serde_json::Value, String) {
     let folder = project();
     let (loaded, desired) = load(&ProjectArgs { project: folder.path().to_owned(), profile: None });
     let catalogue = catalogue::of(&desired.unwrap(), &loaded.diagnostics, samples);
@@ -68,7 +68,10 @@ fn every_column_names_the_columns_of_streams_that_it_is_made_of() {
 
 #[test]
 fn store_that_is_not_there_is_told() {
-    assert_eq!(built(Some(5)).0["store"], "samples and freshness are left out: the store has no file yet");
+    assert_eq!(
+        built(Some(Samples { rows: 5, with_keys: false })).0["store"],
+        "samples and freshness are left out: the store has no file yet"
+    );
 }
 
 #[test]
