@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::catalog::Stream;
+use crate::config::Connection;
 use crate::delta::{Offsets, Partition};
 use crate::engine::intake::{Intake, Reads};
 use crate::engine::query::world;
@@ -47,6 +48,10 @@ pub fn histories(
 fn history(project: &Project, stream: &Arc<Stream>, folder: &Path) -> Result<History, String> {
     if stream.kind.is_outside() {
         return Err("its rows are not counted beforehand".to_string());
+    }
+    // Offsets of files are bytes.
+    if matches!(project.config.connections.get(&stream.connection), Some(Connection::File { .. })) {
+        return Err("lines of files are not counted beforehand".to_string());
     }
     let column = stream.schema().index_of("_offset").map_err(|error| error.to_string())?;
     let reads = Reads::from([(stream.name.clone(), (Arc::clone(stream), BTreeSet::from([column])))]);

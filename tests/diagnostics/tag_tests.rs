@@ -415,3 +415,65 @@ fails = "Divide by zero"
     let said = bench.run(&["price"]);
     assert!(said.code == Some(1) && said.out.contains("was to be set aside for \"Divide by zero\""), "{}", said.out);
 }
+
+/// Changes of a table as each tool writes them: a row that is new, one that is another, one that is gone, and what is none.
+const CHANGES: [(&str, [&str; 4]); 3] = [
+    (
+        "debezium-json",
+        [
+            r#"{"payload":{"before":null,"after":{"user_id":2,"city":"Köln"},"op":"c","source":{"table":"users"}}}"#,
+            r#"{"before":null,"after":{"user_id":1,"city":"Berlin"},"op":"u"}"#,
+            r#"{"before":{"user_id":2,"city":"Köln"},"after":null,"op":"d"}"#,
+            r#"{"after":{"user_id":"x","city":null},"op":"c"}"#,
+        ],
+    ),
+    (
+        "maxwell-json",
+        [
+            r#"{"database":"shop","table":"users","type":"insert","ts":1,"data":{"user_id":2,"city":"Köln"}}"#,
+            r#"{"database":"shop","table":"users","type":"update","ts":2,"data":{"user_id":1,"city":"Berlin"},"old":{"city":"Bonn"}}"#,
+            r#"{"database":"shop","table":"users","type":"delete","ts":3,"data":{"user_id":2,"city":"Köln"}}"#,
+            r#"{"database":"shop","table":"users","type":"insert","ts":4,"data":{"user_id":"x","city":null}}"#,
+        ],
+    ),
+    (
+        "canal-json",
+        [
+            r#"{"database":"shop","table":"users","type":"INSERT","isDdl":false,"data":[{"user_id":"2","city":"Köln"}]}"#,
+            r#"{"database":"shop","table":"users","type":"UPDATE","isDdl":false,"data":[{"user_id":"1","city":"Berlin"}],"old":[{"city":"Bonn"}]}"#,
+            r#"{"database":"shop","table":"users","type":"DELETE","isDdl":false,"data":[{"user_id":"2","city":"Köln"}]}"#,
+            r#"{"database":"shop","table":"users","type":"INSERT","isDdl":false,"data":[{"user_id":"x","city":null}]}"#,
+        ],
+    ),
+];
+
+#[test]
+fn changes_of_a_table_are_given_as_rows_or_as_the_topic_has_them() {
+    for (format, [new, other, gone, wrong]) in CHANGES {
+        let schema = format!(
+            "connection = \"shop\"\ntopic = \"users\"\nformat = \"{format}\"\nkey = [\"user_id\"]\n[columns]\n\
+             user_id = \"BIGINT NOT NULL\"\ncity = \"VARCHAR\"\n"
+        );
+        let tests = format!(
+            "[[test]]\nname = \"rows come, change and go\"\n\
+             [[test.moment]]\nat = 2026-03-01T12:00:00\n\
+             given.users = [{{ user_id = 1, city = \"Bonn\" }}, '{new}']\n\
+             rows = [{{ user_id = 1, city = \"Bonn\" }}, {{ user_id = 2, city = \"Köln\" }}]\n\
+             [[test.moment]]\nat = 2026-03-01T12:00:10\ngiven.users = ['{other}', '{gone}']\n\
+             changes = [{{ user_id = 1, city = \"Berlin\" }}, {{ user_id = 2, _delete = true }}]\n\
+             [[test.moment]]\nat = 2026-03-01T12:00:20\ngiven.users = ['{wrong}', {{ user_id = 1, _delete = true }}]\n\
+             dead_letters = [{{ stream = \"users\", error = \"user_id\" }}]\nrows = []\n"
+        );
+        let bench = Bench::new(&[
+            ("schemas/users.toml", &schema),
+            ("tags/cities.sql", "SELECT user_id, city FROM users"),
+            ("tags/cities.test.toml", &tests),
+        ]);
+        let said = bench.run(&["cities"]);
+        assert_eq!(said.code, Some(0), "{format}: {}{}", said.out, said.err);
+        // That it could fail is shown by one row that is another.
+        bench.write("tags/cities.test.toml", &tests.replace("city = \"Berlin\"", "city = \"Bremen\""));
+        let said = bench.run(&["cities"]);
+        assert!(said.code == Some(1) && said.out.contains("Bremen"), "{format}: {}{}", said.out, said.err);
+    }
+}

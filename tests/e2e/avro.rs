@@ -6,7 +6,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
@@ -207,6 +207,12 @@ impl Orders {
         started
     }
 
+    fn new_schema(&self) -> Output {
+        let mut started = Command::new(env!("CARGO_BIN_EXE_tagflow"));
+        started.args(["new", "schema", "seen", "--from-topic", &self.topic, "--project"]).arg(self.folder.path());
+        started.output().unwrap()
+    }
+
     fn start(&self) -> Daemon {
         let log = fs::File::options().create(true).append(true).open(self.folder.path().join("log")).unwrap();
         Daemon(self.command("run").stdout(Stdio::null()).stderr(log).spawn().unwrap())
@@ -312,6 +318,22 @@ fn schemas_change_while_the_daemon_runs_and_a_registry_that_is_away_loses_nothin
     orders.write(3_000, &[(first, first_version), (second, second_version)]);
     daemon.until_right(&orders, "records of both schemas are in the table");
 
+    // Who has no schema file yet gets one out of what the registry knows.
+    let output = orders.new_schema();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let file = orders.folder.path().join("schemas/seen.toml");
+    let seen = fs::read_to_string(&file).unwrap();
+    let lines: Vec<String> = seen
+        .lines()
+        .map(|line| line.split('#').next().unwrap().split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect();
+    for line in ["format = \"avro\"", "order_id = \"BIGINT NOT NULL\"", "city = \"VARCHAR\""] {
+        assert!(lines.iter().any(|found| found == line), "{line}: {seen}");
+    }
+    let output = orders.command("check").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    fs::remove_file(&file).unwrap();
+
     // A schema that the daemon has not seen, and no registry to ask.
     let fixed =
         json!({ "type": "fixed", "name": "Cents", "size": 4, "logicalType": "decimal", "precision": 9, "scale": 2 });
@@ -330,6 +352,16 @@ fn schemas_change_while_the_daemon_runs_and_a_registry_that_is_away_loses_nothin
     };
     daemon.until(&orders, "the status tells of the registry", is_troubled);
     daemon.kill();
+    // Whoever asks the world is told what is away, and not that the records are wrong.
+    let output = orders.command("check").args(["--live", "--format", "json"]).output().unwrap();
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let codes: Vec<&str> =
+        told["diagnostics"].as_array().unwrap().iter().map(|told| told["code"].as_str().unwrap()).collect();
+    assert_eq!((output.status.code(), codes), (Some(1), vec!["T1005"]), "{told:#}");
+    let output = orders.new_schema();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && said.contains("no answer from the schema registry"), "{said}");
+    assert!(!file.exists());
 
     // What a new process knows of schemas is nothing; it waits at the same records.
     let mut daemon = orders.start();

@@ -368,5 +368,25 @@ fn tags_over_tables_outside_are_what_sql_says_over_the_tables_whatever_happens_m
     world.until_equal();
     daemon.interrupt();
     world.shop.verify();
+
+    // Queries and plans read them too, without a daemon.
+    let answer = |arguments: &[&str]| {
+        let output = world.shop.output(arguments);
+        assert!(output.status.success(), "{arguments:?}\n{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let gold = "FROM users u JOIN levels l ON l.level = u.level WHERE l.level = 'gold'";
+    let counted = answer(&["query", &format!("SELECT COUNT(*) AS n {gold}"), "--format", "csv"]);
+    assert_eq!(counted, format!("n\n{}\n", world.sql(&[&format!("SELECT CONCAT(COUNT(*)) {gold}")])[0]));
+    let town = "SELECT u.id AS user_id, c.name || '!' AS name FROM users u LEFT JOIN cities c ON c.code = u.city";
+    fs::write(world.shop.path("tags/town.sql"), town).unwrap();
+    let plan = answer(&["plan", "--data", "--sample", "100%", "--format", "json"]);
+    let plan: serde_json::Value = serde_json::from_str(&plan).unwrap();
+    let data = &plan["tags"][0]["data"];
+    let named = world.sql(&["SELECT CONCAT(COUNT(*)) FROM users u JOIN cities c ON c.code = u.city"]);
+    assert_eq!(
+        (data["changed"].to_string(), &data["appear"], &data["vanish"]),
+        (named[0].clone(), &0.into(), &0.into())
+    );
     world.sql(&[&format!("DROP DATABASE {}_tags", world.id), &format!("DROP DATABASE {}_crm", world.id)]);
 }

@@ -63,9 +63,26 @@ pub enum QueryError {
         "the store has no table of the tag `{0}`; `tagflow run` fills it, and `tagflow query --tag` computes it anew"
     )]
     NoTable(String),
+    /// A step has no room for what it must keep in memory.
+    #[error(
+        "the query needs more memory than `memory_limit` has: raise it, or ask for fewer rows or columns; a join keeps its smaller \
+         side in memory ({0})"
+    )]
+    Memory(String),
     /// DataFusion says no.
     #[error("{}", .0.strip_backtrace())]
-    Batch(#[from] DataFusionError),
+    Batch(DataFusionError),
+}
+
+impl From<DataFusionError> for QueryError {
+    fn from(error: DataFusionError) -> Self {
+        match error.find_root() {
+            DataFusionError::ResourcesExhausted(reason) => {
+                QueryError::Memory(reason.lines().next().unwrap_or_default().to_string())
+            }
+            _ => QueryError::Batch(error),
+        }
+    }
 }
 
 /// A query that can run.
