@@ -304,13 +304,17 @@ impl<'a> Walk<'a> {
     /// A list of strings; empty where there is none.
     pub(crate) fn strings(&mut self, section: &Section<'_>, key: &str) -> Vec<String> {
         let Some(value) = section.table.get(key) else { return Vec::new() };
-        let texts = value.get_ref().as_array().map(|texts| texts.iter().map(|text| text.get_ref().as_str()));
-        let Some(found) = texts.and_then(|texts| texts.map(|text| text.map(str::to_owned)).collect::<Option<_>>())
-        else {
+        let Some(texts) = value.get_ref().as_array() else {
             self.wrong_type(&section.label, key, value, "a list of strings");
             return Vec::new();
         };
-        found
+        if let Some(other) = texts.iter().find(|text| text.get_ref().as_str().is_none()) {
+            let (label, kind) = (&section.label, article(other.get_ref().type_str()));
+            let span = self.at(other.span());
+            self.error(codes::WRONG_TYPE, span, format!("\"{key}\" in {label} lists {kind}, and takes strings alone"));
+            return Vec::new();
+        }
+        texts.iter().filter_map(|text| text.get_ref().as_str()).map(str::to_owned).collect()
     }
 
     /// One of some words.

@@ -45,7 +45,7 @@ pub fn hold_back(diagnostics: Vec<Diagnostic>) -> Vec<Diagnostic> {
             // Where nothing is wrong with the file itself, something must still keep the project from being accepted.
             let severity = if has_errors(&root, &told) { Severity::Note } else { Severity::Error };
             let note = Diagnostic { severity, ..Diagnostic::error(code, root, None, message) };
-            note.help("check again then: what is wrong in them besides was told already")
+            note.help("mend this file and check again; what else is wrong in them is told here, too")
         })
         .collect();
     told.extend(notes);

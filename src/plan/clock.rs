@@ -147,8 +147,8 @@ enum Step {
 fn step_of(expr: &Expr) -> Result<Step, String> {
     let unknown = || {
         Err(format!(
-            "`{}` is not known never to decrease as time passes: only NOW(), CURRENT_DATE, date_trunc, casts to a date or \
-             timestamp, and a fixed interval added or subtracted are",
+            "`{}` may go back as time passes: write NOW() or CURRENT_DATE, also in date_trunc or cast to a date or timestamp, plus or \
+             minus a fixed interval",
             sql_text(&expr.to_string())
         ))
     };

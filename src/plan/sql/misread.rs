@@ -137,7 +137,7 @@ fn told(text: &SqlText<'_>, misread: &Misread) -> Diagnostic {
                 Some(name) => (vec![name.as_str()], format!("`{name}` is text and")),
                 None => (vec!["where", "having", "case", "filter"], "text".to_string()),
             };
-            let message = format!("{value} is compared with a number: what is none stops the tag");
+            let message = format!("{value} is compared with a number: text that is no number stops the tag");
             let help = "write `TRY_CAST(… AS DOUBLE)` around the text, which gives NULL where it is no number, or quote the number";
             text.error(codes::TYPES, place(&words), message).help(help)
         }
