@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tracing::error;
 
 use super::{Daemon, DaemonError};
+use crate::catalog::Stream;
 use crate::delta::Lost;
 use crate::engine::desired::reads;
 use crate::engine::status::update;
@@ -42,7 +43,8 @@ impl Daemon {
         Ok(())
     }
 
-    /// A stream that stands still before what is lost may be told to go on: that changes no plan, only how it is read.
+    /// A stream that stands still before what is lost may be told to go on, or get files that have it: that changes no plan, only
+    /// how it is read.
     pub(super) fn follow_on_lost(&mut self) -> Result<(), DaemonError> {
         let mut differs = false;
         for (name, running) in &mut self.running {
@@ -56,9 +58,10 @@ impl Daemon {
                 .zip(running.plan.sources())
                 .map(|(wanted, running)| (wanted.0, running.0))
                 .collect();
+            let read_by = |stream: &Stream| (stream.on_lost, stream.history.clone(), stream.archive.clone());
             // Where the layout differs too, a fill is under way that brings both.
             if pairs.iter().all(|(wanted, running)| wanted.columns == running.columns)
-                && pairs.iter().any(|(wanted, running)| wanted.on_lost != running.on_lost)
+                && pairs.iter().any(|(wanted, running)| read_by(wanted) != read_by(running))
             {
                 running.plan = Arc::clone(&wanted.plan);
                 differs = true;
