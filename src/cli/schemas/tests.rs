@@ -69,6 +69,7 @@ fn places() -> Vec<(Place, Object)> {
         place(STREAM, "", streams),
         place(STREAM, "time", &[("[time]", "")]),
         place(STREAM, "unique", &[("[unique]", "")]),
+        place(STREAM, "archive", &[("[archive]", "")]),
         place(STREAM, "changes", &[("kind = \"mysql\"\n[changes]", "")]),
         place(STREAM, "columns.a", &[("[columns.a]\ntype = \"TIMESTAMP\"", "")]),
     ];
