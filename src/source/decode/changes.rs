@@ -201,7 +201,7 @@ impl ChangeReader {
 
     /// The key's values in a row; `None` where a field is not there.
     fn key_of(&mut self, row: &str) -> Result<Vec<Option<Json>>, DecodeError> {
-        self.keys.read(row)?;
+        self.keys.read(row).map_err(of_row)?;
         let value = |slot: usize| match self.keys.value(slot, row) {
             Value::Missing => Ok(None),
             Value::Null => Ok(Some(Json::Null)),
@@ -218,13 +218,18 @@ impl ChangeReader {
 
     /// Finds the columns of one row.
     pub(super) fn read_row(&mut self, row: &str) -> Result<(), DecodeError> {
-        self.row.read(row)
+        self.row.read(row).map_err(of_row)
     }
 
     /// The value of a declared column in the row that was just read.
     pub(super) fn value<'a>(&'a self, slot: usize, row: &'a str) -> Value<'a> {
         self.row.value(slot, row)
     }
+}
+
+/// What is wrong with a row, and not with the record that holds it.
+fn of_row(DecodeError(reason): DecodeError) -> DecodeError {
+    DecodeError(format!("a row of the change: {reason}"))
 }
 
 /// What Debezium writes beside changes, to topics of their own unless they are routed together: what a record is, if it

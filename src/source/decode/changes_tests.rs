@@ -169,3 +169,18 @@ fn words_that_nobody_knows_are_told_in_short() {
     let error = decoder.decode(&record(payload.as_bytes())).unwrap_err().to_string();
     assert!(error.starts_with("op \"xxx") && error.len() < 200, "{error}");
 }
+
+#[test]
+fn row_of_a_change_that_is_no_object_is_told_of_as_such() {
+    let changes = [
+        (Format::Debezium, r#"{"op":"u","before":42,"after":{"id":1}}"#),
+        (Format::Debezium, r#"{"op":"c","after":42}"#),
+        (Format::Canal, r#"{"type":"INSERT","data":[42]}"#),
+        (Format::Maxwell, r#"{"type":"insert","data":42}"#),
+    ];
+    for (format, payload) in changes {
+        let (_, mut decoder) = table(format, Kind::Records, &["id"], vec![column("id", DataType::Int64)]);
+        let error = decoder.decode(&record(payload.as_bytes())).unwrap_err().to_string();
+        assert_eq!(error, "a row of the change: expected a JSON object, found 42", "{payload}");
+    }
+}
