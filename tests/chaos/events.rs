@@ -189,6 +189,8 @@ impl Topics {
     pub fn record(&self, held: &Mutex<Held>, stop: &AtomicBool) {
         let mut config = self.config();
         config.set("group.id", "chaos").set("enable.auto.commit", "false");
+        // As the daemon: a partition whose leader was lost sight of would be missed for minutes.
+        config.set("topic.metadata.refresh.interval.ms", "10000");
         let consumer: BaseConsumer = config.create().expect("a consumer");
         let mut from = TopicPartitionList::new();
         for topic in [&self.orders, &self.refunds] {

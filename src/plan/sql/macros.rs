@@ -36,6 +36,8 @@ pub(crate) struct Macros {
 #[derive(Debug, Clone)]
 struct Macro {
     file: PathBuf,
+    /// Where what is wrong in it is told.
+    span: Range<usize>,
     parameters: Vec<(String, DataType)>,
     returns: DataType,
     body: Expr,
@@ -61,7 +63,8 @@ impl Macros {
                 Next::Circle(circle) => {
                     let message =
                         format!("functions call each other in a circle: {} → {}", circle.join(" → "), circle[0]);
-                    let problem = Diagnostic::error(codes::FUNCTION, &macros.functions[&circle[0]].file, None, message);
+                    let Macro { file, span, .. } = &macros.functions[&circle[0]];
+                    let problem = Diagnostic::error(codes::FUNCTION, file, Some(span.clone()), message);
                     problems.push(problem.help("let one of them call no other"));
                     circle.iter().for_each(|name| drop(macros.functions.remove(name)));
                     continue;
@@ -74,7 +77,7 @@ impl Macros {
             let is_long = function.body.to_string().len() > LONGEST;
             let too_long = || text.error(codes::FUNCTION, 0..0, format!("`{name}` is too long with all that it calls"));
             match inline.problem.take().or_else(|| is_long.then(too_long)) {
-                Some(problem) => problems.push(Diagnostic { span: None, ..problem }),
+                Some(problem) => problems.push(Diagnostic { span: Some(function.span.clone()), ..problem }),
                 None => drop(macros.functions.insert(name, function)),
             }
         }
@@ -122,12 +125,12 @@ impl Macros {
         Ok(())
     }
 
-    /// For every function its file and a query that calls it, so that what is wrong in one is told where it is.
-    pub(crate) fn trials(&self) -> impl Iterator<Item = (&Path, String)> {
+    /// For every function its file, a place in it, and a query that calls it, so that what is wrong in one is told there.
+    pub(crate) fn trials(&self) -> impl Iterator<Item = (&Path, &Range<usize>, String)> {
         self.functions.iter().map(|(name, function)| {
             let nulls: Vec<String> =
                 function.parameters.iter().map(|(_, data_type)| format!("CAST(NULL AS {data_type})")).collect();
-            (function.file.as_path(), format!("SELECT {name}({}) AS value", nulls.join(", ")))
+            (function.file.as_path(), &function.span, format!("SELECT {name}({}) AS value", nulls.join(", ")))
         })
     }
 }
@@ -178,7 +181,8 @@ fn read(file: &Path, text: &str) -> Result<(String, Macro), Diagnostic> {
         _ => Err(problem(format!("a parameter of `{name}` has no name, or a default"))),
     });
     let parameters = parameters.collect::<Result<Vec<_>, _>>()?;
-    Ok((name, Macro { file: file.to_owned(), parameters, returns: returns.clone(), body: body.clone() }))
+    let span = sql.find_word(&["return"]).unwrap_or_else(|| sql.first_word());
+    Ok((name, Macro { file: file.to_owned(), span, parameters, returns: returns.clone(), body: body.clone() }))
 }
 
 struct Inline<'a> {

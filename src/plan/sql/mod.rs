@@ -197,7 +197,7 @@ impl QueryPlanner {
             return;
         }
         let mut problems = Vec::new();
-        for (file, trial) in self.macros.trials() {
+        for (file, span, trial) in self.macros.trials() {
             let text = SqlText::new(file, &trial);
             let planned = text.parse().and_then(|mut query| {
                 self.macros.inline(&text, &mut query).map_err(|problem| vec![problem])?;
@@ -212,7 +212,8 @@ impl QueryPlanner {
                     vec![problem(of_function(&message))]
                 })
             });
-            problems.extend(planned.err().unwrap_or_default());
+            let found = planned.err().unwrap_or_default().into_iter();
+            problems.extend(found.map(|problem| Diagnostic { span: Some(span.clone()), ..problem }));
         }
         problems.iter().for_each(|problem| self.macros.set_broken(&problem.file));
         self.view_problems.extend(problems);

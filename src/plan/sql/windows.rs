@@ -54,8 +54,8 @@ struct Call {
 
 /// `TABLE ( <function> ( … ) )` at a token.
 fn call_at(tokens: &[TokenWithSpan], at: usize) -> Option<Call> {
-    let mut next = significant(tokens, at);
-    word(tokens, next.next()?).filter(|word| word == "table")?;
+    word(tokens, at).filter(|word| word == "table")?;
+    let mut next = significant(tokens, at + 1);
     is(tokens, next.next()?, &Token::LParen).then_some(())?;
     let function = word(tokens, next.next()?).filter(|word| ["tumble", "hop", "session"].contains(&word.as_str()))?;
     let open = next.next()?;

@@ -211,6 +211,8 @@ fn client_config(brokers: &str, properties: &BTreeMap<String, Secret>, role: Rol
         .set("check.crcs", "false")
         .set("isolation.level", "read_committed")
         .set("reconnect.backoff.max.ms", "2000")
+        // A partition whose leader was lost sight of is looked for again within this time: five minutes are the default.
+        .set("topic.metadata.refresh.interval.ms", "10000")
         .set("socket.keepalive.enable", "true");
     for (name, value) in properties {
         config.set(name, value.expose());
