@@ -22,8 +22,8 @@ pub(super) struct Fold {
     digest: Digest,
 }
 
-/// What stands for a key: 128 bits, so that two keys have the same by no chance that matters, and so that nobody can choose such keys.
-/// The keys themselves would take several times the memory.
+/// What stands for a key: 128 bits, so that two keys have the same by no chance that matters, and with secrets of its own, so that
+/// nobody can choose such keys. The keys themselves would take several times the memory.
 #[derive(Debug, Default)]
 struct Digest(RandomState, RandomState);
 

@@ -103,7 +103,8 @@ impl Unique {
         Ok([StatePart::whole(PARTITIONS, 1, partitions), StatePart::whole(TOTALS, 3, totals)])
     }
 
-    /// The entries of these slots of each shard, or all in memory, in both tables; and the time and key of those among them that are not out.
+    /// The entries of these slots of each shard, or all in memory, in both tables; and time and key of those among them that
+    /// are not out.
     fn large_tables(&self, slots: Option<&[Vec<u32>]>) -> Result<([RecordBatch; 2], RecordBatch), OperatorError> {
         let key: Vec<usize> = (0..width(&self.layout)).collect();
         let (mut times, mut records, mut not_out) = (Vec::new(), Vec::new(), Vec::new());
