@@ -221,13 +221,19 @@ impl Daemon<'_> {
     }
 
     /// Waits for the end; the exit code.
-    pub fn end(mut self, patience: Duration) -> i32 {
+    pub fn end(self, patience: Duration) -> i32 {
+        self.end_while(patience, || {})
+    }
+
+    /// The same, while something is done again and again.
+    pub fn end_while(mut self, patience: Duration, mut act: impl FnMut()) -> i32 {
         let begun = Instant::now();
         loop {
             if let Some(code) = self.child.try_wait().unwrap() {
                 return code.code().unwrap_or(-1);
             }
             assert!(begun.elapsed() < patience, "it has not ended within {patience:?}\n{}", self.shop.log());
+            act();
             std::thread::sleep(Duration::from_millis(20));
         }
     }

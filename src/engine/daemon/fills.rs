@@ -106,7 +106,7 @@ impl Daemon {
             world: self.world.clone(),
             store: Arc::clone(&self.store),
             shards: shards(&self.config),
-            epoch_rows: self.config.engine.epoch_rows,
+            epoch_rows: self.epoch_rows(),
             clock: wall_clock().max(self.dataflow.clock),
             watermarks,
             is_alone: self.running.is_empty(),

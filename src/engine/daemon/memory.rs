@@ -25,6 +25,12 @@ impl Daemon {
         }
     }
 
+    /// Rows of an epoch at most.
+    pub(super) fn epoch_rows(&self) -> usize {
+        let most = self.config.engine.epoch_rows;
+        self.memory.as_ref().map_or(most, |memory| memory.epoch_rows(most))
+    }
+
     fn is_state_too_large(&self) -> bool {
         let fit = self.dataflow.graph.fit();
         fit.awaits_checkpoint || fit.trouble.is_some()

@@ -341,9 +341,8 @@ impl Daemon {
             std::thread::sleep(Duration::from_millis(5));
             Default::default()
         } else {
-            self.intake
-                .collect(self.config.engine.epoch_interval, self.config.engine.epoch_rows)
-                .map_err(OperatorError::from)?
+            let rows = self.epoch_rows();
+            self.intake.collect(self.config.engine.epoch_interval, rows).map_err(OperatorError::from)?
         };
         let intake = &self.intake;
         self.stream_errors.retain(|stream, _| intake.failed.contains_key(stream) || !intake.is_announced(stream));

@@ -311,9 +311,7 @@ impl Daemon {
                 self.write_status(&intake.troubles.values().cloned().collect::<Vec<_>>());
                 continue;
             }
-            let arrived = intake
-                .collect(Duration::from_millis(100), self.config.engine.epoch_rows)
-                .map_err(OperatorError::from)?;
+            let arrived = intake.collect(Duration::from_millis(100), self.epoch_rows()).map_err(OperatorError::from)?;
             if let Some((stream, reason)) = intake.failed.first_key_value() {
                 warn!(stream, reason, "records of the replay are gone; tags are filled anew");
                 self.forget_all();

@@ -18,6 +18,8 @@ use crate::engine::scratch;
 use crate::operator::cold::Scratch;
 use crate::operator::graph::Room;
 
+/// What a row of an epoch may take beside state, in all operators that it passes.
+const OF_ROW: usize = 8 << 10;
 /// What is needed beside what the process takes at its start.
 const LEAST: usize = 64 << 20;
 /// Where the process has more than so many 64ths of its limit, free memory is given back, and state gets less room.
@@ -161,6 +163,11 @@ impl MemoryPlan {
     /// True where nothing should be read, as far as was seen at the last look.
     pub fn is_full(&self) -> bool {
         self.held(|held| held.full_since.is_some())
+    }
+
+    /// Rows of an epoch, at most so many: the process is looked at between epochs.
+    pub fn epoch_rows(&self, most: usize) -> usize {
+        most.min(self.rest() / OF_ROW)
     }
 
     /// What one intake may have in memory, all of its streams together.
