@@ -124,6 +124,8 @@ impl Topics {
     fn config(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.brokers).set("reconnect.backoff.max.ms", "500");
+        // As the daemon: a partition whose leader was lost sight of would be missed for five minutes.
+        config.set("topic.metadata.refresh.interval.ms", "10000");
         config
     }
 
@@ -189,8 +191,6 @@ impl Topics {
     pub fn record(&self, held: &Mutex<Held>, stop: &AtomicBool) {
         let mut config = self.config();
         config.set("group.id", "chaos").set("enable.auto.commit", "false");
-        // As the daemon: a partition whose leader was lost sight of would be missed for minutes.
-        config.set("topic.metadata.refresh.interval.ms", "10000");
         let consumer: BaseConsumer = config.create().expect("a consumer");
         let mut from = TopicPartitionList::new();
         for topic in [&self.orders, &self.refunds] {
