@@ -76,8 +76,14 @@ impl Servers {
     /// told to end then.
     pub fn stop(&mut self, server: Server) {
         self.reviving.retain_mut(|(_, child)| !matches!(child.try_wait(), Ok(Some(_))));
-        let starts = self.reviving.iter().any(|(reviving, _)| *reviving == server);
-        self.signal(server, if starts { "-KILL" } else { "-TERM" });
+        if self.reviving.iter().any(|(reviving, _)| *reviving == server) {
+            return self.signal(server, "-KILL");
+        }
+        let folder = self.folder.join(server.name());
+        // Whoever revives it before it has ended would take it for one that runs.
+        // There is no process to wait for where this fails.
+        let _ = fs::copy(folder.join("pid"), folder.join("ending"));
+        self.signal(server, "-TERM");
     }
 
     /// Both run and answer when this returns.
