@@ -19,7 +19,6 @@ pub(super) struct Fold {
     /// The operator's tables: others have gone with the tags that they were of.
     names: BTreeSet<String>,
     newer: BTreeMap<String, Newer>,
-    digest: Digest,
 }
 
 /// What stands for a key: 128 bits, so that two keys have the same by no chance that matters, and with secrets of its own, so that
@@ -36,6 +35,7 @@ impl Digest {
 /// What newer runs have said of a table, and what this one says.
 #[derive(Debug, Default)]
 struct Newer {
+    digest: Digest,
     is_complete: bool,
     said: Said,
     saying: Said,
@@ -52,7 +52,7 @@ struct Said {
 impl Fold {
     /// Of an operator with these tables.
     pub(super) fn new(names: &BTreeSet<String>) -> Self {
-        Fold { names: names.clone(), newer: BTreeMap::new(), digest: Digest::default() }
+        Fold { names: names.clone(), newer: BTreeMap::new() }
     }
 
     /// What a segment of this run adds. Over all segments no key is added twice.
@@ -61,7 +61,7 @@ impl Fold {
         for part in parts.into_iter().filter(|part| self.names.contains(&part.name)) {
             let newer = self.newer.entry(part.name.clone()).or_default();
             if !newer.is_complete {
-                added.push(newer.add(part, &self.digest).map_err(|error| error.to_string())?);
+                added.push(newer.add(part).map_err(|error| error.to_string())?);
             }
         }
         Ok(added)
@@ -83,7 +83,7 @@ impl Fold {
 }
 
 impl Newer {
-    fn add(&mut self, part: StatePart, digest: &Digest) -> Result<StatePart, ArrowError> {
+    fn add(&mut self, part: StatePart) -> Result<StatePart, ArrowError> {
         let StatePart { name, key, batch, extent } = part;
         let mut batch = batch;
         if let Some(below) = self.said.below
@@ -93,7 +93,7 @@ impl Newer {
                 first.iter().map(|value| Some(value.is_none_or(|value| value >= below))).collect();
             batch = filter_record_batch(&batch, &stays)?;
         }
-        let batch = self.unsaid(batch, key, digest)?;
+        let batch = self.unsaid(batch, key)?;
         let extent = match extent {
             Extent::Whole => {
                 self.says_all = true;
@@ -101,9 +101,9 @@ impl Newer {
             }
             Extent::Rest => Extent::Rest,
             Extent::Changes(Gone { keys, below }) => {
-                let keys = self.unsaid(keys, key, digest)?;
-                self.say(&batch, key, digest)?;
-                self.say(&keys, key, digest)?;
+                let keys = self.unsaid(keys, key)?;
+                self.say(&batch, key)?;
+                self.say(&keys, key)?;
                 self.saying.below = self.saying.below.max(below);
                 Extent::Changes(Gone { keys, below })
             }
@@ -112,19 +112,20 @@ impl Newer {
     }
 
     /// Rows of whose keys nothing was said.
-    fn unsaid(&self, batch: RecordBatch, key: usize, digest: &Digest) -> Result<RecordBatch, ArrowError> {
+    fn unsaid(&self, batch: RecordBatch, key: usize) -> Result<RecordBatch, ArrowError> {
         if self.said.keys.is_empty() || batch.num_rows() == 0 {
             return Ok(batch);
         }
         let encoded = encode_keys(&batch, key)?;
         let unsaid: BooleanArray =
-            encoded.iter().map(|row| Some(!self.said.keys.contains(&digest.of(row.data())))).collect();
+            encoded.iter().map(|row| Some(!self.said.keys.contains(&self.digest.of(row.data())))).collect();
         if unsaid.true_count() == batch.num_rows() { Ok(batch) } else { filter_record_batch(&batch, &unsaid) }
     }
 
-    fn say(&mut self, batch: &RecordBatch, key: usize, digest: &Digest) -> Result<(), ArrowError> {
+    fn say(&mut self, batch: &RecordBatch, key: usize) -> Result<(), ArrowError> {
         if batch.num_rows() > 0 {
-            self.saying.keys.extend(encode_keys(batch, key)?.iter().map(|row| digest.of(row.data())));
+            let keys = encode_keys(batch, key)?;
+            self.saying.keys.extend(keys.iter().map(|row| self.digest.of(row.data())));
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use arrow::row::{RowConverter, Rows};
 use hashbrown::HashTable;
 
-use crate::operator::cold::{Cold, KeyColumns};
+use crate::operator::cold::{Cold, Hand, KeyColumns};
 use crate::operator::{OperatorError, StatePart, rows};
 
 /// In place of when a slot got its key: it has none.
@@ -244,10 +244,14 @@ impl KeyIndex {
         }
     }
 
-    /// True for a slot whose key can leave memory; the one without a value stays.
-    pub fn can_go(&self, slot: u32) -> bool {
-        let is_null = matches!(&self.keys, SlotKeys::Integers { null, .. } if *null == Some(slot));
-        self.holds(slot) && !is_null
+    /// Up to `most` slots whose keys can leave memory: no step has met them since `hand` passed them last, and no checkpoint
+    /// waits for them. The slot of the key without a value stays.
+    pub fn idle_slots(&self, hand: &mut Hand, most: usize, is_awaited: impl Fn(u32) -> bool) -> Vec<u32> {
+        let null = match &self.keys {
+            SlotKeys::Integers { null, .. } => *null,
+            SlotKeys::Rows { .. } => None,
+        };
+        hand.idle(self.slots() as u32, most, |slot| self.holds(slot) && null != Some(slot) && !is_awaited(slot))
     }
 
     /// Forgets the keys of slots that leave memory and that no checkpoint waits for; the slots are free at once.

@@ -44,13 +44,6 @@ impl Shard {
         Ok(())
     }
 
-    /// Slots that no step has met since they were passed here last, and whose changes no checkpoint waits for.
-    fn idle_slots(&mut self, most: usize) -> Vec<u32> {
-        let is_awaited = |slot: u32| self.members.iter().any(|member| member.changed.awaits(slot));
-        let can_go = |slot: u32| self.index.can_go(slot) && !is_awaited(slot);
-        self.hand.idle(self.index.slots() as u32, most, can_go)
-    }
-
     fn spill(
         &mut self,
         most: usize,
@@ -58,7 +51,8 @@ impl Shard {
         plans: &[Arc<MemberPlan>],
         scratch: &Arc<dyn Scratch>,
     ) -> Result<usize, OperatorError> {
-        let slots = self.idle_slots(most);
+        let is_awaited = |slot: u32| self.members.iter().any(|member| member.changed.awaits(slot));
+        let slots = self.index.idle_slots(&mut self.hand, most, is_awaited);
         if slots.is_empty() {
             return Ok(0);
         }

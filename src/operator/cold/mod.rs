@@ -219,6 +219,7 @@ pub struct ColdRows {
     wanted: Vec<String>,
     files: std::vec::IntoIter<LogFile>,
     scan: Option<Scan>,
+    /// Tables of which rows whose first column lies below are left out.
     from: Vec<(&'static str, i64)>,
 }
 

@@ -63,8 +63,7 @@ impl Shard {
         (layout, rule): (&KeyLayout, &UniqueRule),
         scratch: &Arc<dyn Scratch>,
     ) -> Result<usize, OperatorError> {
-        let can_go = |slot: u32| self.index.can_go(slot) && !self.changed.awaits(slot);
-        let slots = self.hand.idle(self.index.slots() as u32, most, can_go);
+        let slots = self.index.idle_slots(&mut self.hand, most, |slot| self.changed.awaits(slot));
         if slots.is_empty() {
             return Ok(0);
         }
