@@ -37,3 +37,4 @@ mod sql_header;
 pub mod tag;
 pub mod tag_test;
 mod toml_walk;
+mod whole_file;

@@ -19,12 +19,12 @@ use crate::config::Connection;
 use crate::engine::desired::{Desired, PlannedTag};
 use crate::engine::replays::Replays;
 use crate::engine::rollbacks::Rollbacks;
-use crate::engine::state_dir::write_whole;
 use crate::engine::versions::Texts;
 use crate::graph::Graph;
 use crate::plan::wording::sql_type;
 use crate::project::read_named;
 use crate::sink::TagRegistration;
+use crate::whole_file;
 
 const FILE: &str = "running.json";
 /// The version of the format; another one is refused.
@@ -230,7 +230,7 @@ impl Running {
     /// # Errors
     /// When the directory takes no file.
     pub fn keep_in(&self, state_dir: &Path) -> io::Result<()> {
-        write_whole(state_dir, FILE, &self.encode()?)
+        whole_file::write(&state_dir.join(FILE), &self.encode()?)
     }
 
     /// The bytes of a file.

@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::sink::lease::random_name;
+use crate::whole_file;
 
 const FILE: &str = "id";
 
@@ -19,9 +20,7 @@ pub fn name_of(state_dir: &Path) -> io::Result<String> {
     match fs::read_to_string(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let name = random_name();
-            let unfinished = state_dir.join("id.unfinished");
-            fs::write(&unfinished, &name)?;
-            fs::rename(&unfinished, &path)?;
+            whole_file::write(&path, name.as_bytes())?;
             Ok(name)
         }
         found => found,
@@ -48,15 +47,7 @@ pub fn change_json<T: Serialize + DeserializeOwned + Default>(
     lock.lock()?;
     let mut said: T = read_json(state_dir, file)?;
     change(&mut said);
-    write_whole(state_dir, file, &serde_json::to_vec(&said)?)
-}
-
-/// Puts bytes in the place of what a file of a state directory held: whoever reads it reads all of it.
-pub fn write_whole(state_dir: &Path, file: &str, bytes: &[u8]) -> io::Result<()> {
-    let unfinished = state_dir.join(format!("{file}.unfinished"));
-    fs::write(&unfinished, bytes)?;
-    fs::File::open(&unfinished)?.sync_all()?;
-    fs::rename(&unfinished, state_dir.join(file))
+    whole_file::write(&state_dir.join(file), &serde_json::to_vec(&said)?)
 }
 
 #[cfg(test)]

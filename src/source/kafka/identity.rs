@@ -16,6 +16,7 @@ use rdkafka::consumer::Consumer as _;
 use serde::{Deserialize, Serialize};
 
 use super::Consumer;
+use crate::whole_file;
 
 /// The folder of known topics below the state directory, one file a stream.
 const FOLDER: &str = "topics";
@@ -97,9 +98,7 @@ impl Identity {
 
     fn remember(&self, known: &KnownTopic) -> io::Result<()> {
         fs::create_dir_all(&self.folder)?;
-        let unfinished = self.path().with_extension("unfinished");
-        fs::write(&unfinished, serde_json::to_vec(known)?)?;
-        fs::rename(&unfinished, self.path())
+        whole_file::write(&self.path(), &serde_json::to_vec(known)?)
     }
 }
 
