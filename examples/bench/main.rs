@@ -337,7 +337,8 @@ impl Saver {
     fn start(checkpoints: &Checkpoints) -> Result<Self, Failure> {
         let keeping = Keeping { count: 2, age: Duration::ZERO };
         let stop = Arc::new(Stop::new(Arc::default()));
-        let thread = CheckpointThread::start(checkpoints, keeping, BTreeMap::new(), stop)?;
+        let letters = Arc::new(DeadLetters::new("", 0, Arc::new(|| 0)));
+        let thread = CheckpointThread::start(checkpoints, keeping, BTreeMap::new(), stop, letters)?;
         Ok(Saver { thread, last: Instant::now() })
     }
 

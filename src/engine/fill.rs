@@ -24,6 +24,7 @@ use crate::engine::letters::keep_left_out;
 use crate::engine::memory::{MemoryPlan, pending};
 use crate::engine::sizes::StateSizes;
 use crate::engine::status::Rate;
+use crate::engine::stop::Stop;
 use crate::engine::store::StoreThread;
 use crate::sink::CommitStats;
 
@@ -49,7 +50,7 @@ pub struct FillRequest {
     pub store: Arc<StoreThread>,
     /// Key shards.
     pub shards: usize,
-    /// Most rows of one epoch.
+    /// Most rows of one epoch, where memory does not make it fewer.
     pub epoch_rows: usize,
     /// The clock to begin with.
     pub clock: Clock,
@@ -59,6 +60,8 @@ pub struct FillRequest {
     pub is_alone: bool,
     /// What it may take of the memory; `None` without a limit.
     pub memory: Option<MemoryPlan>,
+    /// When it is not waited for any more.
+    pub stop: Arc<Stop>,
 }
 
 /// Where fill and running tags meet.
@@ -131,6 +134,7 @@ pub struct Fill {
     meetings: Sender<Meeting>,
     cancelled: Arc<AtomicBool>,
     held: Arc<AtomicBool>,
+    stop: Arc<Stop>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -143,6 +147,7 @@ impl Fill {
         let held = Arc::new(AtomicBool::new(false));
         let tags = request.tags.clone();
         let clock = request.clock;
+        let stop = Arc::clone(&request.stop);
         let run = Run {
             request,
             events: sender,
@@ -167,6 +172,7 @@ impl Fill {
             meetings,
             cancelled,
             held,
+            stop,
             thread: Some(thread),
         })
     }
@@ -201,9 +207,15 @@ impl Fill {
 impl Drop for Fill {
     fn drop(&mut self) {
         self.cancelled.store(true, Ordering::SeqCst);
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
+        let Some(thread) = self.thread.take() else { return };
+        // Where the daemon goes on, the tables that it fills are filled by another one next.
+        while !thread.is_finished() {
+            if self.stop.is_over() {
+                return warn!("the fill is in the middle of something long; it ends with the process");
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        if thread.join().is_err() {
             warn!("a fill panicked");
         }
     }
@@ -252,6 +264,9 @@ impl Run {
             dataflow.graph.set_room(memory.of_filling());
         }
         for (name, tag) in &self.request.tags {
+            if self.is_cancelled() {
+                return Err(None);
+            }
             let table = Arc::clone(&tag.shadow);
             let created = self.request.store.call("create table", move |sink| sink.create_table(&table));
             let created = created.map_err(|error| TagFault::passing(name, error));
@@ -271,7 +286,7 @@ impl Run {
             Intake::start(&world, &reads, &Offsets::default(), None).map_err(|error| Some(error.to_string()))?;
         let clock = self.request.clock;
         // The running tags wait where they meet the fill, so it goes on until little is left between them.
-        while !intake.is_caught_up() || intake.lag() > self.request.epoch_rows as i64 {
+        while !intake.is_caught_up() || intake.lag() > self.epoch_rows() as i64 {
             let begun = Instant::now();
             self.epoch(&mut dataflow, &mut intake, clock)?;
             self.wait_while_held(begun.elapsed());
@@ -309,9 +324,8 @@ impl Run {
         if self.waits_for_memory(dataflow, intake)? {
             return Ok(());
         }
-        let arrived = intake
-            .collect(Duration::from_millis(100), self.request.epoch_rows)
-            .map_err(|error| Some(error.to_string()))?;
+        let arrived =
+            intake.collect(Duration::from_millis(100), self.epoch_rows()).map_err(|error| Some(error.to_string()))?;
         if let Some(lost) = intake.lost.first() {
             return Err(Some(format!("{lost} were gone before they were read")));
         }
@@ -348,6 +362,11 @@ impl Run {
             self.write(dataflow)?;
         }
         Ok(())
+    }
+
+    fn epoch_rows(&self) -> usize {
+        let most = self.request.epoch_rows;
+        self.request.memory.as_ref().map_or(most, |memory| memory.epoch_rows(most))
     }
 
     /// Waits for running tags that are behind, and not for ever: `worked` is how long the last epoch took.

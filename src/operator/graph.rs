@@ -15,7 +15,7 @@ use chrono_tz::Tz;
 
 use self::spill::Counted;
 pub use self::spill::{Fit, Room};
-pub use self::state::Further;
+pub use self::state::{ChangesFault, Further};
 use crate::delta::{Clock, Delta, Moment, Partition};
 use crate::operator::OperatorError;
 use crate::operator::aggregate::Aggregate;

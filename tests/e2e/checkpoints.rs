@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::shop::{Daemon, Shop};
+use crate::mariadb::Other;
+use crate::shop::{Daemon, PATIENCE, Shop};
 
 pub const TAGS: [(&str, &str); 4] = [
     (
@@ -132,6 +134,79 @@ fn checkpoints_follow_what_changed_and_survive_crashes_damage_and_going_back() {
     // What nobody needs is not there.
     let needed = fs::read_dir(folder(&shop, "segments")).unwrap().count();
     assert!(needed < 200, "{needed} files");
+}
+
+/// A checkpoint that is ahead of the tables would have their tags filled anew after a crash.
+#[test]
+fn checkpoint_is_none_before_the_store_has_confirmed_its_epoch() {
+    let shop = shop("confirmed");
+    shop.produce("2000", "1");
+    let mut daemon = shop.start();
+    daemon.until_quiet(TAGS.len());
+    work(&shop, &mut daemon, 2..3);
+    // Every commit waits for somebody who holds this row.
+    let mut other = Other::to(&shop.store).unwrap();
+    other.run("START TRANSACTION");
+    other.run("SELECT * FROM _tagflow_meta FOR UPDATE");
+    let segments = || fs::read_dir(folder(&shop, "segments")).unwrap().count();
+    let before = segments();
+    shop.produce("300", "3");
+    let begun = Instant::now();
+    while segments() <= before {
+        assert!(begun.elapsed() < PATIENCE, "no checkpoint is begun\n{}", shop.log());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let confirmed: u64 = shop.registry("SELECT CONCAT(MAX(epoch)) FROM _tagflow_progress")[0].parse().unwrap();
+    // Writing it out takes as long as it takes; that it is published would follow at once.
+    for _ in 0..20 {
+        assert!(epochs(&shop)[0] <= confirmed, "{:?} of {confirmed}", epochs(&shop));
+    }
+    daemon.kill();
+    other.run("ROLLBACK");
+    let mut daemon = shop.start();
+    daemon.until_quiet(TAGS.len());
+    nothing_was_filled_again(&shop);
+    daemon.interrupt();
+    shop.verify();
+}
+
+#[test]
+fn database_that_was_set_back_goes_on_from_an_older_checkpoint() {
+    let shop = shop("set_back");
+    shop.produce("2000", "1");
+    let mut daemon = shop.start();
+    daemon.until_quiet(TAGS.len());
+    work(&shop, &mut daemon, 2..4);
+    daemon.kill();
+    let tables = || TAGS.iter().map(|(file, _)| &file[5..file.len() - 4]).chain(["_tagflow_progress"]);
+    for table in tables() {
+        shop.registry(&format!("CREATE TABLE backup_{table} AS SELECT * FROM {table}"));
+    }
+    let mut daemon = shop.start();
+    daemon.until_quiet(TAGS.len());
+    work(&shop, &mut daemon, 4..5);
+    daemon.kill();
+    let ahead = epochs(&shop)[0];
+    for table in tables() {
+        shop.registry(&format!("DELETE FROM {table}"));
+        shop.registry(&format!("INSERT INTO {table} SELECT * FROM backup_{table}"));
+        shop.registry(&format!("DROP TABLE backup_{table}"));
+    }
+    let mut daemon = shop.start();
+    daemon.until_quiet(TAGS.len());
+    assert!(shop.log().contains("no table goes with the checkpoint"), "{}", shop.log());
+    nothing_was_filled_again(&shop);
+    work(&shop, &mut daemon, 5..6);
+    daemon.kill();
+    // What is newest was written after that, whatever number it has.
+    let mut daemon = shop.start();
+    daemon.until_quiet(TAGS.len());
+    nothing_was_filled_again(&shop);
+    daemon.interrupt();
+    let is_looked_at = |line: &&str| line.contains("no table goes with") && line.ends_with(&format!("epoch={ahead}"));
+    let log = shop.log();
+    assert_eq!(log.lines().filter(is_looked_at).count(), 1, "{log}");
+    shop.verify();
 }
 
 #[test]

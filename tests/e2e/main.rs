@@ -19,6 +19,7 @@ mod kafka_cluster;
 mod kafka_faults;
 mod kafka_source;
 mod kafka_tls;
+mod large_flush;
 mod lost_records;
 mod lsp;
 mod mariadb;

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use mysql_async::prelude::Queryable;
+
 pub struct Server {
     folder: tempfile::TempDir,
     port: u16,
@@ -126,6 +128,24 @@ impl Server {
         let mut client = Command::new("mariadb");
         client.args(["--no-defaults", "-uroot", "-h127.0.0.1", "--skip-column-names", "--batch"]);
         client.arg(format!("-P{}", self.port)).args(["-e", statements]).output().unwrap()
+    }
+}
+
+/// A connection of another program, that stays open.
+pub struct Other {
+    runtime: tokio::runtime::Runtime,
+    pub connection: mysql_async::Conn,
+}
+
+impl Other {
+    pub fn to(url: &str) -> Result<Other, mysql_async::Error> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let connection = runtime.block_on(mysql_async::Conn::from_url(url))?;
+        Ok(Other { runtime, connection })
+    }
+
+    pub fn run(&mut self, statement: &str) {
+        self.runtime.block_on(self.connection.query_drop(statement)).unwrap();
     }
 }
 

@@ -38,7 +38,7 @@ impl Project {
         let settings = format!(
             "timezone = \"UTC\"\n[entity.user]\nkey = \"user_id\"\ntype = \"BIGINT\"\n[connection.files]\ntype = \"file\"\n\
              path = \"data\"\nfollow = true\n[store]\nurl = \"sqlite:tags.db\"\n[serve]\nlisten = \"{}\"\n\
-             [engine]\nmemory_limit = \"{limit}B\"\nepoch_rows = 8192\ncheckpoint_interval = \"1s\"\n",
+             [engine]\nmemory_limit = \"{limit}B\"\ncheckpoint_interval = \"1s\"\n",
             project.address
         );
         let schema = "connection = \"files\"\ntopic = \"notes.jsonl\"\nformat = \"json\"\n[columns]\nuser_id = \"BIGINT\"\n\

@@ -7,10 +7,9 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use mysql_async::prelude::Queryable;
 use tagflow::engine::status::{Status, TagState, TagStatus};
 
-use crate::mariadb::Server;
+use crate::mariadb::{Other, Server};
 use crate::proxy::{Cut, Proxy};
 use crate::shop::{Daemon, PATIENCE, Shop};
 use crate::topic::Topic;
@@ -101,24 +100,6 @@ fn is_set_aside(daemon: &mut Daemon<'_>, name: &str, word: &str) {
         let tag = tag(status, name);
         tag.state == TagState::Failed && tag.message.as_ref().is_some_and(|message| message.contains(word))
     });
-}
-
-/// A connection of another program, as root.
-struct Other {
-    runtime: tokio::runtime::Runtime,
-    connection: mysql_async::Conn,
-}
-
-impl Other {
-    fn to(url: &str) -> Result<Other, mysql_async::Error> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let connection = runtime.block_on(mysql_async::Conn::from_url(url))?;
-        Ok(Other { runtime, connection })
-    }
-
-    fn run(&mut self, statement: &str) {
-        self.runtime.block_on(self.connection.query_drop(statement)).unwrap();
-    }
 }
 
 #[test]

@@ -84,6 +84,9 @@ pub enum CheckpointError {
         /// Its version.
         found: u32,
     },
+    /// The writer itself is wrong.
+    #[error("this is a bug of tagflow, its log has the place: the thread that writes checkpoints panicked")]
+    Panicked,
 }
 
 impl CheckpointError {

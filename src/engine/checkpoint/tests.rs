@@ -6,7 +6,7 @@ mod objects;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow::array::{AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
@@ -18,6 +18,7 @@ use super::*;
 use crate::config::Keeping;
 use crate::engine::stop::Stop;
 use crate::operator::state::Gone;
+use crate::source::dead_letter::DeadLetters;
 
 const OPERATOR: &str = "abc123";
 const KEEPING: Keeping = Keeping { count: 2, age: Duration::ZERO };
@@ -66,6 +67,11 @@ impl Place for Memory {
 fn in_memory() -> (Arc<Memory>, Checkpoints) {
     let memory = Arc::new(Memory::default());
     (Arc::clone(&memory), Checkpoints::at(memory))
+}
+
+/// Of no stream.
+fn no_letters() -> Arc<DeadLetters> {
+    Arc::new(DeadLetters::new("nowhere", 0, Arc::new(|| 0)))
 }
 
 fn writer(checkpoints: &Checkpoints) -> Writer {
@@ -343,6 +349,22 @@ fn going_back_makes_an_older_checkpoint_the_newest() {
 }
 
 #[test]
+fn where_the_store_has_gone_back_later_checkpoints_go_and_new_ones_stay() {
+    let (_, checkpoints) = in_memory();
+    let mut before = writer(&checkpoints);
+    for epoch in [10, 20, 30] {
+        save(&mut before, epoch, vec![whole("a", &[(1, epoch as i64)])]);
+    }
+    let mut after = writer(&checkpoints);
+    for epoch in [16, 17] {
+        save(&mut after, epoch, vec![whole("a", &[(1, epoch as i64)])]);
+        assert_eq!(latest(&checkpoints).0.unwrap().0, epoch);
+    }
+    assert_eq!(checkpoints.epochs().unwrap()[0], 17);
+    assert!(checkpoints.manifests().unwrap().iter().all(|found| found.as_ref().unwrap().position.epoch < 20));
+}
+
+#[test]
 fn changes_of_what_is_not_there_are_refused() {
     let (_, checkpoints) = in_memory();
     let refused = writer(&checkpoints).write(taken(1, vec![changes("a", &[(1, 1)], &[], None)]), 1);
@@ -354,7 +376,8 @@ fn a_checkpoint_is_there_once_the_store_has_its_epoch_and_after_failures() {
     let (memory, checkpoints) = in_memory();
     memory.failures.store(2, Ordering::SeqCst);
     let stop = Arc::new(Stop::new(Arc::default()));
-    let mut thread = CheckpointThread::start(&checkpoints, KEEPING, BTreeMap::new(), Arc::clone(&stop)).unwrap();
+    let mut thread =
+        CheckpointThread::start(&checkpoints, KEEPING, BTreeMap::new(), Arc::clone(&stop), no_letters()).unwrap();
     thread.write(taken(5, vec![whole("a", &[(1, 1)])]), 1);
     assert!(thread.is_busy());
     thread.committed(4);
@@ -376,6 +399,25 @@ fn a_checkpoint_is_there_once_the_store_has_its_epoch_and_after_failures() {
     stop.begin();
     drop(thread);
     assert_eq!(latest(&checkpoints).0.unwrap().0, 5);
+}
+
+#[test]
+fn a_checkpoint_that_cannot_be_written_for_good_is_told_and_no_other_is_awaited() {
+    let (_, checkpoints) = in_memory();
+    let stop = Arc::new(Stop::new(Arc::default()));
+    let mut thread =
+        CheckpointThread::start(&checkpoints, KEEPING, BTreeMap::new(), Arc::clone(&stop), no_letters()).unwrap();
+    assert!(!thread.has_ended() && thread.failure().is_none());
+    thread.write(taken(5, vec![changes("a", &[(1, 1)], &[], None)]), 1);
+    let begun = Instant::now();
+    let failure = loop {
+        match thread.failure() {
+            Some(failure) => break failure,
+            None => assert!(begun.elapsed() < Duration::from_secs(60)),
+        }
+    };
+    assert!(failure.to_string().ends_with("its changes have nothing to rest on"), "{failure}");
+    assert!(thread.has_ended() && !thread.is_busy() && thread.failure().is_none());
 }
 
 #[test]

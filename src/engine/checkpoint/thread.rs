@@ -20,6 +20,7 @@ use super::{CheckpointError, Checkpoints};
 use crate::config::Keeping;
 use crate::delta::Offsets;
 use crate::engine::stop::Stop;
+use crate::source::dead_letter::DeadLetters;
 
 /// Waits between two tries: doubled from the first up to the last.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
@@ -46,19 +47,21 @@ enum Message {
 pub struct CheckpointThread {
     messages: Option<Sender<Message>>,
     saved: Receiver<Saved>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<Result<(), CheckpointError>>>,
     trouble: Arc<Mutex<Option<String>>>,
     stop: Arc<Stop>,
     is_busy: bool,
 }
 
 impl CheckpointThread {
-    /// Starts it. `resting_on` is what the operators' state was loaded from; `stop` gives up what does not work.
+    /// Starts it. `resting_on` is what the operators' state was loaded from; `stop` gives up what does not work; the records
+    /// of `letters` lie before the offsets of checkpoints, and are on the disk when these are.
     pub fn start(
         checkpoints: &Checkpoints,
         keeping: Keeping,
         resting_on: BTreeMap<String, OperatorFiles>,
         stop: Arc<Stop>,
+        letters: Arc<DeadLetters>,
     ) -> std::io::Result<Self> {
         let (messages, received) = channel();
         let (done, saved) = channel();
@@ -70,12 +73,18 @@ impl CheckpointThread {
             let stop = Arc::clone(&place.stop);
             let told = Arc::clone(&place.trouble);
             let checkpoints = Checkpoints { place: Arc::new(place), ..checkpoints };
-            let outcome = Writer::open(checkpoints, keeping, resting_on)
-                .and_then(|writer| follow(writer, &received, &done, &stop));
-            if let Err(error) = outcome {
+            let tell = |error: &CheckpointError| {
                 error!(%error, "no more checkpoints are written");
                 if let Ok(mut told) = told.lock() {
                     *told = Some(format!("no more checkpoints are written: {error}"));
+                }
+            };
+            match Writer::open(checkpoints, keeping, resting_on) {
+                Ok(writer) => follow(writer, &received, &done, &stop, &letters).inspect_err(tell),
+                // The place is not for us: tags run without it.
+                Err(error) => {
+                    tell(&error);
+                    Ok(())
                 }
             }
         })?;
@@ -84,7 +93,18 @@ impl CheckpointThread {
 
     /// True while a checkpoint is on its way.
     pub fn is_busy(&self) -> bool {
-        self.is_busy
+        self.is_busy && !self.has_ended()
+    }
+
+    /// True where no checkpoint is written any more.
+    pub fn has_ended(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Why a checkpoint could not be written that was on its way, once: state that the daemon has cannot be read.
+    pub fn failure(&mut self) -> Option<CheckpointError> {
+        let thread = self.thread.take_if(|thread| thread.is_finished())?;
+        thread.join().unwrap_or(Err(CheckpointError::Panicked)).err()
     }
 
     /// Begins to write; `now` is in milliseconds since the Unix epoch. Not while another is on its way.
@@ -130,7 +150,7 @@ impl Drop for CheckpointThread {
             std::thread::sleep(Duration::from_millis(5));
         }
         if thread.is_finished() && thread.join().is_err() {
-            error!("the thread that writes checkpoints panicked");
+            error!("{}", CheckpointError::Panicked);
         }
     }
 }
@@ -140,6 +160,7 @@ fn follow(
     messages: &Receiver<Message>,
     done: &Sender<Saved>,
     stop: &Stop,
+    letters: &DeadLetters,
 ) -> Result<(), CheckpointError> {
     let mut waiting: Option<(Manifest, u64, Instant)> = None;
     let mut committed = 0;
@@ -154,6 +175,7 @@ fn follow(
         let is_due = |(manifest, ..): &mut (Manifest, u64, Instant)| manifest.position.epoch <= committed;
         let Some((manifest, before, begun)) = waiting.take_if(is_due) else { continue };
         let epoch = manifest.position.epoch;
+        letters.sync();
         writer.publish(manifest)?;
         let (bytes, millis) = (writer.bytes() - before, begun.elapsed().as_millis() as u64);
         info!(epoch, bytes, millis, "checkpoint");

@@ -169,9 +169,12 @@ impl Writer {
         crash_point("checkpoint.published");
         let (now, epoch) = (manifest.written_at, manifest.position.epoch);
         self.resting_on.clone_from(&manifest.operators);
-        // One of the same epoch was replaced: its files may not be needed any more.
+        // One of the same epoch was replaced, and where the store went back later ones are of what is no more: their files may
+        // not be needed.
         let (replaced, mut kept): (Vec<Manifest>, Vec<Manifest>) =
-            std::mem::take(&mut self.kept).into_iter().partition(|known| known.position.epoch == epoch);
+            std::mem::take(&mut self.kept).into_iter().partition(|known| known.position.epoch >= epoch);
+        let later = replaced.iter().map(|known| known.position.epoch).filter(|later| *later > epoch);
+        self.checkpoints.place.remove(&later.map(manifest_name).collect::<Vec<_>>())?;
         kept.insert(0, manifest);
         let young = |manifest: &Manifest| now.saturating_sub(manifest.written_at) < self.keeping.age.as_millis() as i64;
         let stays = |(index, manifest): (usize, &Manifest)| index < self.keeping.count.max(1) || young(manifest);

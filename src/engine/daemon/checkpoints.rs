@@ -8,6 +8,7 @@ use tracing::warn;
 
 use super::{Daemon, DaemonError};
 use crate::engine::checkpoint::{CheckpointError, CheckpointThread, OperatorFiles, Position, Saved, TagVersion, Taken};
+use crate::engine::dataflow::TagFault;
 use crate::engine::status::update;
 use crate::source::known_topics;
 
@@ -50,7 +51,8 @@ impl Daemon {
     /// Starts the thread; the operators' state was loaded from `resting_on`.
     pub(super) fn start_checkpoints(&mut self, resting_on: BTreeMap<String, OperatorFiles>) -> Result<(), DaemonError> {
         let keeping = self.config.engine.keeping;
-        let thread = CheckpointThread::start(&self.checkpoints, keeping, resting_on, Arc::clone(&self.stop));
+        let letters = Arc::clone(&self.world.context.dead_letters);
+        let thread = CheckpointThread::start(&self.checkpoints, keeping, resting_on, Arc::clone(&self.stop), letters);
         let thread =
             thread.map_err(|source| DaemonError::Io { what: "the checkpoints' thread".to_string(), source })?;
         self.checkpointing = Some(Checkpointing {
@@ -83,7 +85,11 @@ impl Daemon {
         if let Some(saved) = checkpointing.thread.saved(Duration::ZERO) {
             self.checkpoint_saved(&saved);
         }
-        let Some(checkpointing) = &self.checkpointing else { return Ok(()) };
+        let Some(checkpointing) = &mut self.checkpointing else { return Ok(()) };
+        // Only what has come from the last good checkpoint heals what cannot be read here any more.
+        if let Some(error) = checkpointing.thread.failure() {
+            return Err(error.into());
+        }
         let interval = self.config.engine.checkpoint_interval.max(checkpointing.pause * SHARE);
         let is_due = checkpointing.is_due || checkpointing.taken_at.elapsed() >= interval;
         if is_due && !checkpointing.thread.is_busy() && self.meeting.is_none() {
@@ -110,15 +116,27 @@ impl Daemon {
         let Some(checkpointing) = &mut self.checkpointing else { return Ok(()) };
         checkpointing.taken_at = begun;
         checkpointing.is_due = false;
-        if position.tags.is_empty() || checkpointing.last.as_ref() == Some(&position) {
+        let is_known = checkpointing.last.as_ref() == Some(&position);
+        if position.tags.is_empty() || is_known || checkpointing.thread.has_ended() {
             return Ok(());
         }
+        let (state, further) = match self.dataflow.graph.changes() {
+            Ok(changes) => changes,
+            Err(fault) => {
+                // Of the others the next one holds all.
+                checkpointing.is_due = true;
+                let of_tag = |tag| TagFault::lasting(tag, &fault.error);
+                self.faults(fault.tags.into_iter().map(of_tag).collect());
+                return Ok(());
+            }
+        };
         checkpointing.last = Some(position.clone());
         checkpointing.awaited = Some(position.epoch).filter(|epoch| *epoch > self.committed_epoch);
-        let (state, further) = self.dataflow.graph.changes()?;
         let taken = Taken { position, state, further };
-        // What was committed before the thread began it was not told.
-        checkpointing.thread.committed(self.committed_epoch);
+        // What was committed before the thread began it was not told; what is on its way may fail yet.
+        if self.in_flight.is_none() {
+            checkpointing.thread.committed(self.committed_epoch);
+        }
         checkpointing.thread.write(taken, chrono::Utc::now().timestamp_millis());
         checkpointing.pause = begun.elapsed();
         Ok(())
@@ -152,7 +170,9 @@ impl Daemon {
         self.world.context.tables.checkpointed(&saved.kept_from);
         if !saved.is_sound {
             self.dataflow.graph.set_saved(false);
-            self.hasten_checkpoint();
+            if let Some(checkpointing) = &mut self.checkpointing {
+                (checkpointing.last, checkpointing.is_due) = (None, true);
+            }
         }
     }
 
@@ -171,7 +191,7 @@ impl Daemon {
                     return Ok(());
                 }
             }
-            if !is_last {
+            if !is_last && !self.stop.is_over() {
                 self.take_checkpoint()?;
             }
         }

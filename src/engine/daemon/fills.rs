@@ -106,11 +106,12 @@ impl Daemon {
             world: self.world.clone(),
             store: Arc::clone(&self.store),
             shards: shards(&self.config),
-            epoch_rows: self.epoch_rows(),
+            epoch_rows: self.config.engine.epoch_rows,
             clock: wall_clock().max(self.dataflow.clock),
             watermarks,
             is_alone: self.running.is_empty(),
             memory: self.memory.clone(),
+            stop: Arc::clone(&self.stop),
         };
         let fill =
             Fill::start(request).map_err(|source| DaemonError::Io { what: "the fill's thread".to_string(), source })?;

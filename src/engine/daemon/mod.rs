@@ -289,6 +289,9 @@ impl Daemon {
     }
 
     fn follow(&mut self) -> Result<(), DaemonError> {
+        if self.stopping() {
+            return Ok(());
+        }
         update(&self.status, |status| status.phase = Phase::Running);
         self.restart_intake(None)?;
         self.describe_anew()?;

@@ -1,6 +1,6 @@
 //! The status, written anew a few times a second.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use super::{Daemon, STATUS_INTERVAL};
@@ -81,7 +81,7 @@ impl Daemon {
             newest_timestamp: state.newest_timestamp,
         });
         let partitions: Vec<PartitionStatus> = partitions.collect();
-        let troubles: Vec<String> = self
+        let mut troubles: Vec<String> = self
             .intake
             .troubles
             .iter()
@@ -94,6 +94,9 @@ impl Daemon {
             .chain(self.archives.troubles())
             .chain(more_troubles.iter().cloned())
             .collect();
+        // Fill and running tags share the process, and what it lacks.
+        let mut told = BTreeSet::new();
+        troubles.retain(|trouble| told.insert(trouble.clone()));
         let fill = self.fill.as_mut().map(|fill| {
             let rows_per_second = fill.rate.update(fill.rows, seconds);
             FillStatus {

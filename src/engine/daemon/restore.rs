@@ -169,7 +169,11 @@ impl Daemon {
                     continue;
                 }
             };
-            let Some(target) = self.resumable(&manifest.position, candidates)? else { return Ok(None) };
+            // The store may have gone back behind it, by a backup for one; an older one may serve then.
+            let Some(target) = self.resumable(&manifest.position, candidates)? else {
+                info!(epoch, "no table goes with the checkpoint; the one before is looked at");
+                continue;
+            };
             self.add_resumed(&manifest.position, &target, candidates)?;
             match self.load_pieces(&checkpoints, &manifest) {
                 Ok(true) => return Ok(Some((manifest, target))),

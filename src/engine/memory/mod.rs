@@ -18,8 +18,12 @@ use crate::engine::scratch;
 use crate::operator::cold::Scratch;
 use crate::operator::graph::Room;
 
-/// What a row of an epoch may take beside state, in all operators that it passes.
+/// So much of what there is to work with for each row of an epoch.
 const OF_ROW: usize = 8 << 10;
+/// So much of what is left of it for each: what a row may take beside state, in all operators that it passes.
+const LEFT_OF_ROW: usize = 4 << 10;
+/// An epoch takes so many rows, however little is left.
+const LEAST_ROWS: usize = 256;
 /// What is needed beside what the process takes at its start.
 const LEAST: usize = 64 << 20;
 /// Where the process has more than so many 64ths of its limit, free memory is given back, and state gets less room.
@@ -84,6 +88,7 @@ impl MemoryPlan {
     /// Within `limit` bytes; what does not fit goes below the state directory. To be made before anything is held.
     pub fn new(limit: u64, state_dir: &Path) -> Result<Self, TooSmall> {
         process::keep_little();
+        process::allow_files();
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let Resident { all, files } = Resident::now().unwrap_or(Resident { all: 0, files: 0 });
         if limit < all + LEAST {
@@ -165,13 +170,37 @@ impl MemoryPlan {
         self.held(|held| held.full_since.is_some())
     }
 
-    /// Rows of an epoch, at most so many: the process is looked at between epochs.
+    /// Rows of an epoch, at most so many: the process is looked at between epochs, and fewer come the nearer it is to its
+    /// limit.
     pub fn epoch_rows(&self, most: usize) -> usize {
-        most.min(self.rest() / OF_ROW)
+        let left = self.limit.saturating_sub(self.held(|held| held.all));
+        most.min((self.rest() / OF_ROW).min(left / LEFT_OF_ROW).max(LEAST_ROWS))
     }
 
     /// What one intake may have in memory, all of its streams together.
     pub fn reading(&self) -> usize {
         self.rest() / 8
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn epochs_become_smaller_towards_the_limit_and_never_empty() {
+        let folder = tempfile::tempdir().unwrap();
+        let plan = MemoryPlan::new(1 << 36, folder.path()).unwrap();
+        let rows = |all: usize| {
+            plan.held(|held| held.all = all);
+            plan.epoch_rows(1 << 30)
+        };
+        assert!(rows(0) > 1_000_000);
+        assert_eq!(rows(plan.limit - (8 << 20)), 2048);
+        assert_eq!(rows(plan.limit + 1), LEAST_ROWS);
+        // More pages of files may be there by now than all that is allowed.
+        plan.held(|held| held.files = plan.limit);
+        assert_eq!(rows(0), LEAST_ROWS);
+        assert_eq!(plan.epoch_rows(100), 100);
     }
 }

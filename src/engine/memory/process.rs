@@ -46,6 +46,23 @@ pub fn keep_little() {
     }
 }
 
+/// Lets the process have as many files open as the machine gives it: what is out of memory is in many.
+#[cfg(unix)]
+pub fn allow_files() {
+    let mut files = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the first call writes the struct and the second one reads it.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut files) == 0 && files.rlim_cur < files.rlim_max {
+            files.rlim_cur = files.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &files);
+        }
+    }
+}
+
+/// Other systems are left alone.
+#[cfg(not(unix))]
+pub fn allow_files() {}
+
 /// Gives free pages back to the machine.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub fn give_back() {
@@ -66,6 +83,16 @@ pub fn give_back() {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn as_many_files_are_allowed_as_the_machine_gives() {
+        allow_files();
+        let limits = std::fs::read_to_string("/proc/self/limits").unwrap();
+        let files = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+        let [soft, hard] = [0, 1].map(|at| files.split_whitespace().nth(at).unwrap());
+        assert_eq!(soft, hard);
+    }
 
     #[test]
     #[cfg(target_os = "linux")]

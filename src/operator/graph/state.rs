@@ -13,6 +13,16 @@ type State = BTreeMap<String, Vec<StatePart>>;
 /// Further rows of operators' tables, which are out of memory.
 pub type Further = BTreeMap<String, Vec<ColdRows>>;
 
+/// An operator cannot say what has changed in it.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct ChangesFault {
+    /// Why.
+    pub error: OperatorError,
+    /// The tags over it.
+    pub tags: Vec<String>,
+}
+
 impl Operator {
     fn stateful(&self) -> Option<&dyn Stateful> {
         match self {
@@ -89,15 +99,18 @@ impl Graph {
 
     /// What has changed in every operator with state since this was called last; all of what is new since. Of tables that
     /// are there as a whole the rows that are out of memory are read later. After an error the next changes are all.
-    pub fn changes(&mut self) -> Result<(State, Further), OperatorError> {
+    pub fn changes(&mut self) -> Result<(State, Further), ChangesFault> {
         let (mut changes, mut further) = (State::new(), Further::new());
         for node in &mut self.nodes {
-            if let Some(room) = self.room.as_ref().filter(|_| !node.is_saved) {
-                node.operator.spill_all(room);
-            }
-            let Some(operator) = node.operator.stateful_mut() else { continue };
-            match operator.changes() {
-                Ok(parts) => {
+            let room = self.room.as_ref().filter(|_| !node.is_saved);
+            let operator = &mut node.operator;
+            let taken = OperatorError::of_panic(|| {
+                room.into_iter().for_each(|room| operator.spill_all(room));
+                operator.stateful_mut().map(|operator| operator.changes()).transpose()
+            });
+            match taken.flatten() {
+                Ok(None) => {}
+                Ok(Some(parts)) => {
                     node.is_saved = true;
                     let whole = parts.iter().filter(|part| matches!(part.extent, Extent::Whole));
                     let whole: Vec<String> = whole.map(|part| part.name.clone()).collect();
@@ -105,8 +118,10 @@ impl Graph {
                     changes.insert(node.fingerprint.clone(), parts);
                 }
                 Err(error) => {
+                    let fingerprint = node.fingerprint.clone();
                     self.set_saved(false);
-                    return Err(error);
+                    let tags = self.users(&fingerprint).into_iter().map(str::to_string).collect();
+                    return Err(ChangesFault { error, tags });
                 }
             }
         }

@@ -92,6 +92,18 @@ impl LetterFiles {
         Ok((length(self.previous())?, length(self.current())?))
     }
 
+    /// Waits until what was written is on the disk.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        for path in [self.previous(), self.current(), self.gone()] {
+            match File::open(path) {
+                Ok(file) => file.sync_all()?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        File::open(&self.dir)?.sync_all()
+    }
+
     /// Shows every letter, oldest first.
     pub fn each(&self, mut show: impl FnMut(DeadLetter)) -> io::Result<()> {
         if !self.dir.exists() {

@@ -83,6 +83,8 @@ struct StreamLetters {
     /// Lines for the current file.
     waiting: Vec<(Place, Vec<u8>)>,
     waiting_bytes: usize,
+    /// Lines were written that may not be on the disk yet.
+    is_unsynced: bool,
     count: DeadLetterCount,
     /// Up to where NULLs were counted in each partition: readers of the same records count them once.
     nulls_counted: BTreeMap<i32, i64>,
@@ -140,6 +142,19 @@ impl DeadLetters {
     pub fn flush(&self, stream: &str) {
         if let Some(letters) = self.lock().get_mut(stream) {
             letters.flush(self.most_bytes);
+        }
+    }
+
+    /// Waits until the letters that were handed to the operating system are on the disk: behind them their records need not be
+    /// read again. Where that cannot be said it is logged.
+    pub fn sync(&self) {
+        let unsynced =
+            |letters: &mut StreamLetters| std::mem::take(&mut letters.is_unsynced).then(|| letters.files.clone());
+        let files: Vec<LetterFiles> = self.lock().values_mut().filter_map(unsynced).collect();
+        for files in files {
+            if let Err(error) = files.sync() {
+                tracing::warn!(path = %files.current().display(), %error, "dead letters may not outlive a loss of power");
+            }
         }
     }
 
@@ -220,6 +235,7 @@ impl StreamLetters {
             gone: HashSet::new(),
             waiting: Vec::new(),
             waiting_bytes: 0,
+            is_unsynced: false,
             count: DeadLetterCount::default(),
             nulls_counted: BTreeMap::new(),
         };
@@ -315,6 +331,7 @@ impl StreamLetters {
             bytes += length;
         }
         writer.flush()?;
+        self.is_unsynced = true;
         self.lengths = self.files.lengths()?;
         Ok(())
     }
