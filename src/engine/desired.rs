@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -12,6 +11,7 @@ use datafusion::logical_expr::LogicalPlan;
 use crate::catalog::Stream;
 use crate::diagnostic::codes::{HEADER_COLUMN, STREAMS};
 use crate::diagnostic::{Diagnostic, Severity, nearest};
+use crate::engine::commits::Commits;
 use crate::engine::intake::Reads;
 use crate::engine::replays::{self, Replays};
 use crate::engine::rollbacks::{self, Rollbacks};
@@ -63,12 +63,14 @@ pub struct Desired {
     pub rollbacks: Rollbacks,
     /// What tags are made of that are planned over files of versions before, not over the project's own.
     pub laid_over: BTreeMap<String, Texts>,
+    /// Who last touched the files of tags; filled in for a daemon alone.
+    pub commits: Commits,
 }
 
 impl Desired {
     fn new(project: &Project, replays: Replays) -> Self {
-        let (tags, rollbacks, laid_over) = Default::default();
-        Desired { project: project.clone(), tags, replays, rollbacks, laid_over }
+        let (tags, rollbacks, laid_over, commits) = Default::default();
+        Desired { project: project.clone(), tags, replays, rollbacks, laid_over, commits }
     }
 
     /// The files that a tag is made of; `graph` is that of the project's own.
@@ -340,28 +342,4 @@ pub fn reads<'a>(plans: impl IntoIterator<Item = &'a FlowPlan>) -> Reads {
 /// The streams of plans, for telling whether they lay them out alike.
 pub fn streams<'a>(plans: impl IntoIterator<Item = &'a FlowPlan>) -> BTreeMap<String, Arc<Stream>> {
     reads(plans).into_iter().map(|(name, (stream, _))| (name, stream)).collect()
-}
-
-/// The commit that last touched a file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Commit {
-    /// Its hash.
-    pub hash: String,
-    /// Name and address of who wrote it.
-    pub author: String,
-    /// The first line of its message.
-    pub subject: String,
-    /// False where the file differs from it.
-    pub is_clean: bool,
-}
-
-/// The commit that last touched a file, where the project is a git checkout.
-pub fn git_commit(root: &Path, file: &str) -> Option<Commit> {
-    let git = |arguments: &[&str]| Command::new("git").arg("-C").arg(root).args(arguments).args(["--", file]).output();
-    let log = git(&["log", "-1", "--format=%H%x00%an <%ae>%x00%s"]).ok().filter(|log| log.status.success())?;
-    let text = String::from_utf8_lossy(&log.stdout).into_owned();
-    let mut parts = text.trim_end_matches('\n').split('\0').map(str::to_string);
-    let (hash, author, subject) = (parts.next()?, parts.next()?, parts.next()?);
-    let is_clean = git(&["diff", "--quiet", "HEAD"]).is_ok_and(|diff| diff.status.success());
-    Some(Commit { hash, author, subject, is_clean })
 }

@@ -16,6 +16,7 @@ use tracing::{info, warn};
 
 use crate::delta::{Clock, Offsets, Watermarks};
 use crate::engine::changes::complete_from;
+use crate::engine::commits::{Commits, commits_of_tags};
 use crate::engine::dataflow::{Dataflow, TagFault};
 use crate::engine::desired::{PlannedTag, reads};
 use crate::engine::intake::{Intake, Reads, World};
@@ -96,6 +97,8 @@ pub enum FillEvent {
         offsets: Offsets,
         /// How far the watermarks have come.
         watermarks: Watermarks,
+        /// Who last touched the files of tags.
+        commits: Commits,
     },
     /// It is where it was told to be, and its tables hold what its dataflow says.
     Filled(Box<Filled>),
@@ -296,7 +299,9 @@ impl Run {
         drop(intake);
         self.write(&mut dataflow)?;
         let watermarks = dataflow.next_watermarks().clone();
-        self.tell(FillEvent::CaughtUp { offsets: dataflow.offsets.clone(), watermarks });
+        // Before the meeting, at which running tags wait.
+        let commits = commits_of_tags(&world.context.root);
+        self.tell(FillEvent::CaughtUp { offsets: dataflow.offsets.clone(), watermarks, commits });
 
         let meeting = self.wait_for_meeting()?;
         let reads = self.reads(&dataflow);

@@ -8,6 +8,7 @@
 pub mod archiver;
 pub mod changes;
 pub mod checkpoint;
+pub mod commits;
 pub mod culprit;
 pub mod daemon;
 pub mod dataflow;

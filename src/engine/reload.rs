@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -14,9 +15,11 @@ use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::diagnostic::{Diagnostic, hold_back};
+use crate::engine::commits::commits_of_tags;
 use crate::engine::desired::{Desired, is_sound, plan_project};
 use crate::engine::replays::{self, Replays};
 use crate::engine::rollbacks::{self, Rollbacks};
+use crate::engine::stop::Stop;
 use crate::project;
 
 /// Quiet after the last event before files are read.
@@ -44,20 +47,19 @@ pub struct Reloaded {
     pub unreadable: BTreeSet<PathBuf>,
 }
 
-/// The watching thread. Dropping it ends it.
+/// The watching thread. Who drops it is ending: the thread ends too, and one that is still planning then is left behind.
 pub struct Reloader {
     /// Outcomes, in order.
     pub outcomes: Receiver<ReloadOutcome>,
-    stop: Option<Sender<()>>,
+    stop: Arc<Stop>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Reloader {
     /// Starts watching; `known` is the fingerprint of the files as they were loaded and planned.
-    pub fn start(profile: Option<String>, known: String, desired: &Desired) -> std::io::Result<Self> {
+    pub fn start(profile: Option<String>, known: String, desired: &Desired, stop: Arc<Stop>) -> std::io::Result<Self> {
         let Config { root, engine, .. } = desired.project.config.clone();
         let (sender, outcomes) = channel();
-        let (stop, stopped) = channel();
         // The watcher is there before the thread, so that no change is lost between.
         let (hint, hints) = channel();
         let mut watcher = notify::recommended_watcher(move |_event| {
@@ -74,22 +76,25 @@ impl Reloader {
             }
         }
         let asked = (desired.replays.clone(), desired.rollbacks.clone());
-        let watch = Watch { root, profile, known, asked, hints, stopped, outcomes: sender };
+        let watch = Watch { root, profile, known, asked, hints, stop: Arc::clone(&stop), outcomes: sender };
         let thread = std::thread::Builder::new().name("reload".to_string()).spawn(move || {
             // Kept for as long as the thread runs.
             let _watcher = watcher;
             watch.run();
         })?;
-        Ok(Reloader { outcomes, stop: Some(stop), thread: Some(thread) })
+        Ok(Reloader { outcomes, stop, thread: Some(thread) })
     }
 }
 
 impl Drop for Reloader {
     fn drop(&mut self) {
-        self.stop = None;
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
+        self.stop.begin();
+        let Some(thread) = self.thread.take() else { return };
+        // Nothing can be told any more, so a plan that takes its time is of no use to anybody.
+        while !thread.is_finished() && !self.stop.is_over() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        if thread.is_finished() && thread.join().is_err() {
             warn!("the reloader panicked");
         }
     }
@@ -102,7 +107,7 @@ struct Watch {
     /// What commands have left word of.
     asked: (Replays, Rollbacks),
     hints: Receiver<()>,
-    stopped: Receiver<()>,
+    stop: Arc<Stop>,
     outcomes: Sender<ReloadOutcome>,
 }
 
@@ -124,9 +129,10 @@ impl Watch {
             let outcome = match loaded.project {
                 None => ReloadOutcome::Refused(hold_back(loaded.diagnostics)),
                 Some(project) => {
-                    let (desired, planned) = plan_project(&project);
+                    let (mut desired, planned) = plan_project(&project);
                     let diagnostics: Vec<Diagnostic> = loaded.diagnostics.into_iter().chain(planned).collect();
                     if is_sound(&diagnostics) {
+                        desired.commits = commits_of_tags(&self.root);
                         ReloadOutcome::Changed(Box::new(Reloaded { desired, unreadable: loaded.unreadable }))
                     } else {
                         ReloadOutcome::Refused(hold_back(diagnostics))
@@ -144,7 +150,7 @@ impl Watch {
     fn wait_for_change(&self) -> bool {
         let patrol = Instant::now() + PATROL;
         loop {
-            if self.is_stopped() {
+            if self.stop.is_asked() {
                 return false;
             }
             match self.hints.recv_timeout(Duration::from_millis(100)) {
@@ -157,15 +163,51 @@ impl Watch {
             }
         }
         let begun = Instant::now();
-        while begun.elapsed() < LONGEST_UNREST && !self.is_stopped() {
+        while begun.elapsed() < LONGEST_UNREST && !self.stop.is_asked() {
             if self.hints.recv_timeout(QUIET) == Err(RecvTimeoutError::Timeout) {
                 break;
             }
         }
-        !self.is_stopped()
+        !self.stop.is_asked()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A reloader whose thread does `plan` when it is told to stop.
+    fn reloader(stop: Stop, plan: impl FnOnce() + Send + 'static) -> Reloader {
+        let stop = Arc::new(stop);
+        let asked = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            while !asked.is_asked() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            plan();
+        });
+        Reloader { outcomes: channel().1, stop, thread: Some(thread) }
     }
 
-    fn is_stopped(&self) -> bool {
-        self.stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Disconnected)
+    #[test]
+    fn thread_is_told_to_end_and_waited_for() {
+        let (done, ended) = channel();
+        drop(reloader(Stop::new(Arc::default()), move || done.send(()).unwrap()));
+        assert_eq!(ended.try_recv(), Ok(()));
+    }
+
+    #[test]
+    fn thread_that_plans_still_when_the_time_is_over_is_left_behind() {
+        let (planned, planning) = channel::<()>();
+        let (dropped, is_dropped) = channel();
+        let reloader = reloader(Stop::over(), move || {
+            let _ = planning.recv();
+        });
+        std::thread::spawn(move || {
+            drop(reloader);
+            let _ = dropped.send(());
+        });
+        assert_eq!(is_dropped.recv_timeout(Duration::from_secs(20)), Ok(()), "it waits for a plan that never ends");
+        drop(planned);
     }
 }

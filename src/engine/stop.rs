@@ -16,6 +16,13 @@ pub struct Stop {
 }
 
 impl Stop {
+    /// As when it was asked for long ago.
+    #[cfg(test)]
+    pub(crate) fn over() -> Self {
+        let since = Instant::now().checked_sub(DEADLINE * 2).expect("the machine runs longer than that");
+        Stop { asked: Arc::new(AtomicBool::new(true)), since: OnceLock::from(since) }
+    }
+
     /// Watches a flag that is set from outside.
     pub fn new(asked: Arc<AtomicBool>) -> Self {
         Stop { asked, since: OnceLock::new() }

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::catalog;
-use crate::engine::desired::{Commit, PlannedTag, plan_only};
+use crate::engine::commits::Commit;
+use crate::engine::desired::{PlannedTag, plan_only};
 use crate::graph::Graph;
 use crate::project::{self, FUNCTIONS, Project};
 use crate::sink::versions::{Origin, Version};

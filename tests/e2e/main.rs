@@ -15,6 +15,7 @@ mod dead_letters;
 mod docs_page;
 mod fills;
 mod history;
+mod hung_git;
 mod kafka_cluster;
 mod kafka_faults;
 mod kafka_source;

@@ -147,7 +147,10 @@ impl Daemon {
                     let fingerprint = filling.map(|planned| planned.plan.fingerprint.clone()).unwrap_or_default();
                     self.put_aside(fingerprint, fault, TagState::Failed);
                 }
-                FillEvent::CaughtUp { offsets, watermarks } => self.agree_on_meeting(offsets, watermarks)?,
+                FillEvent::CaughtUp { offsets, watermarks, commits } => {
+                    self.desired.commits.extend(commits);
+                    self.agree_on_meeting(offsets, watermarks)?;
+                }
                 FillEvent::Filled(filled) => self.filled = Some(filled),
                 FillEvent::Failed(reason) => self.give_up_fill(&reason)?,
             }

@@ -33,6 +33,7 @@ use crate::config::Config;
 use crate::crash_point::crash_point;
 use crate::delta::{Clock, Lost, Offsets};
 use crate::engine::checkpoint::Checkpoints;
+use crate::engine::commits::commits_of_tags;
 use crate::engine::dataflow::Dataflow;
 use crate::engine::delay::Delay;
 use crate::engine::desired::{Desired, PlannedTag, reads};
@@ -226,7 +227,8 @@ impl Daemon {
         let reloader = match &options.watched {
             None => None,
             Some(known) => {
-                let started = Reloader::start(config.profile.clone(), known.clone(), &options.desired);
+                let started =
+                    Reloader::start(config.profile.clone(), known.clone(), &options.desired, Arc::clone(&stop));
                 Some(started.map_err(|source| DaemonError::Io { what: "the reloader's thread".to_string(), source })?)
             }
         };
@@ -238,7 +240,7 @@ impl Daemon {
             archives: archives::Archives::default(),
             dataflow: Dataflow::new(shards(&config), config.timezone),
             store: Arc::new(store),
-            desired: options.desired,
+            desired: Desired { commits: commits_of_tags(&config.root), ..options.desired },
             world,
             running: BTreeMap::new(),
             complete_from: BTreeMap::new(),
@@ -461,7 +463,6 @@ impl Daemon {
     fn stop(mut self, outcome: Result<(), DaemonError>) -> Result<(), DaemonError> {
         update(&self.status, |status| status.phase = Phase::Stopping);
         self.stop.begin();
-        self.reloader = None;
         self.fill = None;
         self.archives.end(outcome.is_ok());
         outcome?;

@@ -13,7 +13,7 @@ use super::{Aside, Daemon, DaemonError, FIRST_RETRY, LAST_RETRY, STREAM_RETRY};
 use crate::diagnostic::Diagnostic;
 use crate::engine::changes::{Change, change_of, too_many_gone};
 use crate::engine::dataflow::TagFault;
-use crate::engine::desired::{PlannedTag, git_commit};
+use crate::engine::desired::PlannedTag;
 use crate::engine::labels::OutsideLabels;
 use crate::engine::reload::{ReloadOutcome, Reloaded};
 use crate::engine::status::TagState;
@@ -190,7 +190,7 @@ impl Daemon {
         registration.version = version;
         registration.complete_from = complete_from;
         registration.lost = self.lost.get(&registration.tag).cloned().unwrap_or_default();
-        registration.git_commit = git_commit(&self.config.root, &registration.file).map(|commit| commit.hash);
+        registration.git_commit = self.desired.commits.get(&planned.definition.file).map(|commit| commit.hash.clone());
         let table = Arc::clone(&planned.table);
         let types = self.store.call("name column types", move |sink| sink.column_types(&table))?;
         for (column, sql_type) in registration.columns.iter_mut().zip(types) {

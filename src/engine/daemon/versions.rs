@@ -16,7 +16,7 @@ use super::{Daemon, DaemonError};
 use crate::crash_point::crash_point;
 use crate::delta::Lost;
 use crate::engine::dataflow::TagFault;
-use crate::engine::desired::{PlannedTag, git_commit};
+use crate::engine::desired::PlannedTag;
 use crate::engine::rollbacks;
 use crate::engine::status::{KeptStatus, TagState};
 use crate::engine::store::StoreError;
@@ -93,8 +93,8 @@ impl Daemon {
     pub(super) fn origin(&self, planned: &PlannedTag, graph: &Graph, before: Option<&Texts>) -> Origin {
         let name = &planned.definition.name;
         let files = self.desired.files_of(graph, name);
-        let commit = git_commit(&self.config.root, &planned.registration.file);
-        let mut origin = origin(&planned.definition.file, files, before, commit.as_ref());
+        let commit = self.desired.commits.get(&planned.definition.file);
+        let mut origin = origin(&planned.definition.file, files, before, commit);
         let rollback = self.desired.rollbacks.get(name);
         if let Some(rollback) = rollback.filter(|rollback| rollback.fingerprint == planned.plan.fingerprint) {
             origin.author.clone_from(&rollback.by);
