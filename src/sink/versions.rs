@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use chrono::{DateTime, NaiveDateTime};
 use chrono_tz::Tz;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::registry::{Texts, millis_of, number, required};
 use super::{TagProgress, TagRegistration};
@@ -21,7 +21,19 @@ pub struct Origin {
     /// The subject of the commit, or what has changed.
     pub reason: String,
     /// The text of every file that makes the tag what it is, but those of streams.
+    #[serde(serialize_with = "by_names")]
     pub files: BTreeMap<PathBuf, String>,
+}
+
+impl Origin {
+    fn files_json(&self) -> String {
+        by_names(&self.files, serde_json::value::Serializer).expect("they are texts").to_string()
+    }
+}
+
+/// Files by their paths as text, which is what JSON has.
+fn by_names<S: Serializer>(files: &BTreeMap<PathBuf, String>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(files.iter().map(|(file, text)| (file.to_string_lossy(), text)))
 }
 
 /// One time during which a version of a tag was, or is, the one that everybody reads.
@@ -92,7 +104,6 @@ pub const VERSION_COLUMNS: [&str; 13] = [
 
 /// What is written of a version when it goes live, in the order of the first [`VERSION_COLUMNS`].
 pub fn begun_row(progress: &TagProgress, registration: &TagRegistration, origin: &Origin) -> Texts {
-    let files = serde_json::to_string(&origin.files).expect("paths of a project are UTF-8");
     vec![
         Some(progress.tag.clone()),
         Some(registration.version.to_string()),
@@ -100,7 +111,7 @@ pub fn begun_row(progress: &TagProgress, registration: &TagRegistration, origin:
         registration.git_commit.clone(),
         origin.author.clone(),
         Some(origin.reason.clone()),
-        Some(files),
+        Some(origin.files_json()),
     ]
 }
 
@@ -143,4 +154,22 @@ fn utc(text: &str) -> Result<i64, String> {
         .map_err(|error| format!("_tagflow_versions: `{text}`: {error}"))?
         .and_utc();
     Ok(moment.timestamp_millis())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStrExt;
+
+    use super::*;
+
+    #[test]
+    fn file_whose_name_is_no_text_is_remembered_by_what_of_it_is() {
+        let file = PathBuf::from(std::ffi::OsStr::from_bytes(b"tags/caf\xe9.sql"));
+        let origin = Origin { files: BTreeMap::from([(file, "SELECT 1".to_string())]), ..Origin::default() };
+        let shown = "{\"tags/caf\u{fffd}.sql\":\"SELECT 1\"}";
+        assert_eq!(origin.files_json(), shown);
+        let whole = serde_json::to_string(&origin).unwrap();
+        assert_eq!(whole, format!("{{\"author\":null,\"reason\":\"\",\"files\":{shown}}}"));
+        assert_eq!(serde_json::from_str::<Origin>(&whole).unwrap().files.len(), 1);
+    }
 }

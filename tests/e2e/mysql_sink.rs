@@ -396,6 +396,47 @@ fn swap_cut_off_after_the_rename_is_finished_by_open() {
 }
 
 #[test]
+fn swap_of_which_nothing_can_be_made_out_keeps_no_store_closed() {
+    let database = Database::new();
+    let (old, new) = (levels(0..5, "old"), levels(3..4, "new"));
+    let live = begun_swap(&database, &old, &new);
+    database.run(&["UPDATE _tagflow_pending SET progress = '', registration = '{', origin = ''"]);
+    // Nothing of it is asked for while the rename has not happened.
+    let mut sink = database.opened();
+    assert_rows(&sink.read_table(&live).unwrap(), &old);
+    assert_eq!(sink.progress().unwrap(), [progress("level", 5, 5)]);
+    drop(sink);
+
+    let database = Database::new();
+    let live = begun_swap(&database, &old, &new);
+    database.run(&[
+        "UPDATE _tagflow_pending SET progress = '', registration = '{', origin = ''",
+        "RENAME TABLE level TO _tagflow_old_level_1, _tagflow_new_level TO level",
+    ]);
+    let mut sink = database.opened();
+    // Without progress the tag is one that is filled again.
+    assert_rows(&sink.read_table(&live).unwrap(), &new);
+    assert_eq!(sink.progress().unwrap(), []);
+    assert_eq!(database.run(&["SELECT COUNT(*) FROM _tagflow_pending"]), ["0"]);
+    assert_eq!(sink.drop_retired(Duration::ZERO).unwrap(), ["_tagflow_old_level_1"]);
+}
+
+#[test]
+fn swap_whose_origin_alone_cannot_be_made_out_is_finished_without_it() {
+    let database = Database::new();
+    let (old, new) = (levels(0..5, "old"), levels(3..4, "new"));
+    let live = begun_swap(&database, &old, &new);
+    database.run(&[
+        "UPDATE _tagflow_pending SET origin = ''",
+        "RENAME TABLE level TO _tagflow_old_level_1, _tagflow_new_level TO level",
+    ]);
+    let mut sink = database.opened();
+    assert_rows(&sink.read_table(&live).unwrap(), &new);
+    assert_eq!(sink.progress().unwrap(), [progress("level", 6, 1)]);
+    assert_eq!(sink.versions().unwrap(), []);
+}
+
+#[test]
 fn retirement_cut_off_after_the_rename_is_finished_by_open() {
     let database = Database::new();
     let rows = levels(0..5, "old");

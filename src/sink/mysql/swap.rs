@@ -14,6 +14,10 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tracing::error;
+
 use super::encode::{quote_name, quote_text};
 use super::meta::{committed_progress, write_progress, write_registrations};
 use super::server::Session;
@@ -157,10 +161,9 @@ impl Store {
 
     /// Step 1.
     async fn begin_rename(&mut self, pending: &Pending) -> Result<(), SinkError> {
-        let progress = pending.progress.as_ref().map(|progress| serde_json::to_string(progress).unwrap_or_default());
-        let registration =
-            pending.registration.as_ref().map(|registration| serde_json::to_string(registration).unwrap_or_default());
-        let origin = pending.origin.as_ref().map(|origin| serde_json::to_string(origin).unwrap_or_default());
+        let progress = self.written(pending.progress.as_ref())?;
+        let registration = self.written(pending.registration.as_ref())?;
+        let origin = self.written(pending.origin.as_ref())?;
         let insert = format!(
             "INSERT INTO `_tagflow_pending` (`live`, `filled`, `retired`, `tag`, `progress`, `registration`, `origin`) \
              VALUES ({}, {}, {}, {}, {}, {}, {})",
@@ -215,7 +218,7 @@ impl Store {
             )
             .await?;
         for row in rows {
-            let pending = self.pending_from(row)?;
+            let pending = pending_from(row);
             let session = self.session().await?;
             let renamed_away = pending.filled.as_ref().unwrap_or(&pending.live);
             if table_exists(session, renamed_away).await? {
@@ -227,21 +230,9 @@ impl Store {
         Ok(())
     }
 
-    fn pending_from(&self, row: Vec<Option<String>>) -> Result<Pending, SinkError> {
-        let broken = |error: serde_json::Error| self.server.setup(format!("_tagflow_pending: {error}"));
-        let mut row = row.into_iter();
-        let mut next = || row.next().flatten();
-        let (live, filled, retired, tag) = (next(), next(), next(), next());
-        let (progress, registration, origin) = (next(), next(), next());
-        Ok(Pending {
-            live: live.unwrap_or_default(),
-            filled,
-            retired,
-            tag: tag.unwrap_or_default(),
-            progress: progress.map(|text| serde_json::from_str(&text)).transpose().map_err(broken)?,
-            registration: registration.map(|text| serde_json::from_str(&text)).transpose().map_err(broken)?,
-            origin: origin.map(|text| serde_json::from_str(&text)).transpose().map_err(broken)?,
-        })
+    fn written<T: Serialize>(&self, told: Option<&T>) -> Result<Option<String>, SinkError> {
+        let text = told.map(serde_json::to_string).transpose();
+        text.map_err(|error| self.server.setup(format!("_tagflow_pending cannot be written: {error}")))
     }
 
     async fn next_retired_name(&mut self, tag: &str) -> Result<String, SinkError> {
@@ -249,6 +240,32 @@ impl Store {
         let row = self.session().await?.row("SELECT `next_retired` FROM `_tagflow_meta` WHERE `id` = 1").await?;
         Ok(retired_table(tag, number(&row, 0, &server)?))
     }
+}
+
+fn pending_from(row: Vec<Option<String>>) -> Pending {
+    let mut row = row.into_iter();
+    let mut next = || row.next().flatten();
+    let (live, filled, retired, tag) = (next(), next(), next(), next());
+    let tag = tag.unwrap_or_default();
+    Pending {
+        progress: read("progress", next(), &tag),
+        registration: read("registration", next(), &tag),
+        origin: read("origin", next(), &tag),
+        live: live.unwrap_or_default(),
+        filled,
+        retired,
+        tag,
+    }
+}
+
+/// What a cell tells. One that cannot be made out must not keep the store closed for ever: without progress the tag is filled
+/// again, without the rest less is told of it until then.
+fn read<T: DeserializeOwned>(column: &str, text: Option<String>, tag: &str) -> Option<T> {
+    let read = text.map(|text| serde_json::from_str(&text)).transpose();
+    read.unwrap_or_else(|error| {
+        error!(tag, column, %error, "_tagflow_pending cannot be made out; what it tells there is lost");
+        None
+    })
 }
 
 async fn table_exists(session: &mut Session, table: &str) -> Result<bool, SinkError> {
