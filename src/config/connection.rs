@@ -3,25 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use toml::de::{DeTable, DeValue};
-
 use super::load::{expand_url, read_mysql_url};
 use super::paths::path_inside;
-use super::secrets::{is_secret_property, warn_of_url, warn_of_value};
+use super::properties::read_properties;
+use super::secrets::warn_of_url;
 use super::tls::{TLS_KEYS, read_tls};
 use super::{Connection, GeneratorConfig, MysqlAddress, Secret, Tls};
 use crate::diagnostic::codes;
-use crate::toml_walk::{Section, Walk, in_order};
-
-/// Properties that decide what is read and when it counts as read: the engine's promise rests on its own values.
-const OWNED: &[(&str, &str)] = &[
-    ("bootstrap.servers", "write it as \"brokers\" of the connection"),
-    ("metadata.broker.list", "write it as \"brokers\" of the connection"),
-    ("enable.auto.commit", "remove it: Tagflow keeps offsets with the tags, in one transaction"),
-    ("enable.auto.offset.store", "remove it: Tagflow keeps offsets with the tags, in one transaction"),
-    ("auto.offset.reset", "remove it and write start = \"earliest\" or \"latest\" in the stream's schema file"),
-    ("enable.partition.eof", "remove it: Tagflow needs it for knowing when history ends"),
-];
+use crate::toml_walk::{Section, Walk};
 
 #[derive(Clone, Copy)]
 enum Kind {
@@ -88,7 +77,7 @@ fn read_kafka(walk: &mut Walk<'_>, section: &Section<'_>, root: &Path) -> Option
     let mut properties = BTreeMap::new();
     let mut sound = true;
     if let Some(inner) = walk.section(section, "kafka", format!("the kafka properties of {}", section.label)) {
-        sound = read_properties(walk, &inner, "", inner.table, &mut properties);
+        sound = read_properties(walk, &inner, root, &mut properties);
     }
     let tls = read_tls(walk, section, root);
     sound &= add_tls(walk, section, &tls, &mut properties);
@@ -151,39 +140,4 @@ fn read_registry(walk: &mut Walk<'_>, section: &Section<'_>) -> Option<Secret> {
         return None;
     }
     Some(Secret::new(address.trim_end_matches('/')))
-}
-
-/// Collects properties. Unquoted names with dots are tables within tables in TOML, and mean the same here.
-fn read_properties(
-    walk: &mut Walk<'_>,
-    section: &Section<'_>,
-    prefix: &str,
-    table: &DeTable<'_>,
-    properties: &mut BTreeMap<String, Secret>,
-) -> bool {
-    let mut sound = true;
-    for key in in_order(table) {
-        let Some(value) = table.get(key.get_ref().as_ref()) else { continue };
-        let name = format!("{prefix}{}", key.get_ref());
-        if let DeValue::Table(inner) = value.get_ref() {
-            sound &= read_properties(walk, section, &format!("{name}."), inner, properties);
-            continue;
-        }
-        if let Some((_, help)) = OWNED.iter().find(|(owned, _)| *owned == name) {
-            let span = walk.at(key.span());
-            walk.error(codes::OWNED_PROPERTY, span, format!("the property \"{name}\" belongs to Tagflow")).help(*help);
-            sound = false;
-            continue;
-        }
-        if is_secret_property(&name) {
-            warn_of_value(walk, section, &name, value.get_ref().as_str(), walk.at(value.span()));
-        }
-        match walk.scalar(section, &name, value) {
-            Some(text) => {
-                properties.insert(name, Secret::new(text));
-            }
-            None => sound = false,
-        }
-    }
-    sound
 }

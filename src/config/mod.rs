@@ -7,6 +7,7 @@ mod checkpoints;
 mod connection;
 mod load;
 mod paths;
+mod properties;
 mod secrets;
 mod settings;
 mod tls;

@@ -28,6 +28,8 @@ registry = "https://tagflow:${DB_PASSWORD}@registry.example/apis/ccompat/v7/"
 security.protocol = "SSL"
 "fetch.max.bytes" = 1_000_000
 "sasl.password" = "$$${DB_PASSWORD}"
+ssl.ca.location = "certs/ca.pem"
+ssl.crl.location = "/etc/crl.pem"
 
 [connection.other]
 type = "kafka"
@@ -135,7 +137,7 @@ fn sound_project_is_loaded_whole() {
 
 #[test]
 fn variables_are_filled_in_and_passwords_escaped_for_the_address() {
-    let (_root, loaded) = load(&shop(), Some("late"));
+    let (root, loaded) = load(&shop(), Some("late"));
     let config = loaded.project.unwrap().config;
     assert_eq!(config.store, Store::Mysql(MysqlAddress::plain("mysql://tagflow:p%40ss%2Fw%25rd%20@db:3306/tags")));
     let Connection::Kafka { brokers, properties, registry } = &config.connections["shop"] else { panic!("not kafka") };
@@ -145,6 +147,8 @@ fn variables_are_filled_in_and_passwords_escaped_for_the_address() {
     assert_eq!(properties["security.protocol"].expose(), "SSL");
     assert_eq!(properties["fetch.max.bytes"].expose(), "1000000");
     assert_eq!(properties["sasl.password"].expose(), "$p@ss/w%rd ");
+    assert_eq!(Path::new(properties["ssl.ca.location"].expose()), root.path().join("certs/ca.pem"));
+    assert_eq!(properties["ssl.crl.location"].expose(), "/etc/crl.pem");
     assert!(!format!("{config:?}").contains("p@ss") && !format!("{config:?}").contains("p%40ss"));
 }
 

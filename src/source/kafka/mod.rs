@@ -209,7 +209,6 @@ fn client_config(brokers: &str, properties: &BTreeMap<String, Secret>, role: Rol
         .set("fetch.queue.backoff.ms", "10")
         .set("queued.max.messages.kbytes", (ahead >> 10).max(1).to_string())
         .set("check.crcs", "false")
-        .set("isolation.level", "read_committed")
         .set("reconnect.backoff.max.ms", "2000")
         // A partition whose leader was lost sight of is looked for again within this time: five minutes are the default.
         .set("topic.metadata.refresh.interval.ms", "10000")
@@ -223,6 +222,7 @@ fn client_config(brokers: &str, properties: &BTreeMap<String, Secret>, role: Rol
         .set("enable.auto.offset.store", "false")
         .set("auto.offset.reset", "error")
         .set("enable.partition.eof", "true")
+        .set("isolation.level", "read_committed")
         .set("allow.auto.create.topics", "false");
     match role {
         Role::Coordinator => {
