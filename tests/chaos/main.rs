@@ -13,6 +13,7 @@ mod run;
 mod schedule;
 mod servers;
 
+use std::io::Write;
 use std::sync::Mutex;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -32,9 +33,11 @@ fn number(name: &str) -> Option<u64> {
     text.map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
 }
 
+/// Past the harness, which shows what is printed of failures alone.
 fn tell(seed: u64, summary: &Summary, begun: Instant) {
     let restarts = |server| summary.restarts.get(&server).copied().unwrap_or_default();
-    eprintln!(
+    let told = writeln!(
+        std::io::stderr(),
         "seed {seed}: {} kills and {} stops of the daemon, {} restarts of Kafka, {} of MariaDB, {} freezes, {} edits, \
          {} clock steps; {} events, {} snapshots, {} rows checked; 0 wrong rows, 0 values that went back, {} panics; \
          longest recovery {:.1} s; {:.0} s in all",
@@ -52,6 +55,7 @@ fn tell(seed: u64, summary: &Summary, begun: Instant) {
         summary.longest_recovery.as_secs_f64(),
         begun.elapsed().as_secs_f64()
     );
+    told.expect("the harness has an end to write to");
 }
 
 #[test]
