@@ -36,8 +36,7 @@ mutations: setup ## N mutated files, and a hundred times as many messages (10000
 	@TAGFLOW_MUTATIONS=$(or $(N),10000) TAGFLOW_MUTATIONS_SEED=$(SEED) cargo test --locked --lib mutat -- --nocapture
 
 fuzz: setup ## N seconds of libFuzzer (600) each on decoders, tag headers, check and checkpoints
-	@cp Cargo.lock fuzz/Cargo.lock
-	@cd fuzz && RUSTC_WRAPPER=$(CURDIR)/fuzz/instrument cargo build --bins
+	@cd fuzz && RUSTC_WRAPPER=$(CURDIR)/fuzz/instrument cargo build --locked --bins
 	@cd fuzz && for target in record tag_header check checkpoint; do \
 		seeds=corpus/$$target; [ $$target != check ] || seeds="$$seeds ../tests/diagnostics/cases"; \
 		mkdir -p artifacts/$$target $(CARGO_TARGET_DIR)/fuzz/$$target; \

@@ -1,5 +1,6 @@
-//! The arrows of ARCHITECTURE.md: which modules may not know which.
+//! The arrows of ARCHITECTURE.md: which modules may not know which; and that the fuzz targets are made of what the daemon is made of.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -94,4 +95,23 @@ fn imports_point_one_way() {
         }
     }
     assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+/// Name, version and checksum of all crates of a lock file that come from the registry.
+fn locked(file: &str) -> BTreeSet<(String, String, String)> {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
+    let lock: toml::Table = text.parse().unwrap();
+    let of = |package: &toml::Value| {
+        let text = |key: &str| Some(package.get(key)?.as_str()?.to_string());
+        Some((text("name")?, text("version")?, text("checksum")?))
+    };
+    lock["package"].as_array().unwrap().iter().filter_map(of).collect()
+}
+
+#[test]
+fn fuzz_targets_are_locked_to_the_crates_of_the_daemon() {
+    let (own, of_fuzz) = (locked("Cargo.lock"), locked("fuzz/Cargo.lock"));
+    let others: Vec<&str> = of_fuzz.difference(&own).map(|(name, ..)| name.as_str()).collect();
+    let again = "cp Cargo.lock fuzz/Cargo.lock && (cd fuzz && cargo metadata --format-version 1 > /dev/null)";
+    assert_eq!(others, ["arbitrary", "libfuzzer-sys"], "lock them anew: {again}");
 }
