@@ -31,6 +31,7 @@ pub mod operator;
 pub mod oracle;
 pub mod plan;
 pub mod project;
+mod regular_file;
 pub mod sink;
 pub mod source;
 mod sql_header;

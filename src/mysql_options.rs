@@ -12,6 +12,7 @@ use openssl::stack::Stack;
 use openssl::x509::X509;
 
 use crate::config::{MysqlAddress, Tls};
+use crate::regular_file::{MOST_OF_TEXT, read_regular};
 
 /// Protects an archive that never leaves this process.
 const ARCHIVE_PASSWORD: &str = "in memory";
@@ -66,5 +67,5 @@ fn archive(cert: &Path, key: &Path) -> Result<Vec<u8>, String> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
-    std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))
+    read_regular(path, MOST_OF_TEXT).map_err(|error| format!("{}: {error}", path.display()))
 }

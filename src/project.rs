@@ -1,6 +1,7 @@
 //! Everything below a project's root, read in one pass: settings, catalog, tags, folders.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::Metadata;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +11,7 @@ use crate::catalog::{self, Attached, Catalog};
 use crate::config::{self, Config, Outline};
 use crate::diagnostic::{Diagnostic, Levels, codes, levelled};
 use crate::inside::leads_outside;
+use crate::regular_file::{MOST_OF_TEXT, read_regular};
 use crate::tag::{self, Folder, TagDefinition, Tree};
 
 /// A project as its files say it.
@@ -56,6 +58,8 @@ pub(crate) const FUNCTIONS: &str = "functions";
 const LEADS_OUT: &str = "a symbolic link leads out of the project's folder";
 /// Folders nested deeper than this are a loop of links.
 const DEEPEST: usize = 32;
+/// The most bytes of a file that one of the project names: all of it is in memory.
+const MOST_OF_NAMED: u64 = 1 << 30;
 
 /// Reads the project in the folder `root` under a profile, with the process's environment.
 pub fn load(root: &Path, profile: Option<&str>) -> Loaded {
@@ -133,7 +137,7 @@ pub fn read_named(root: &Path, file: &Path) -> Result<Vec<u8>, String> {
     let path = root.join(file);
     match leads_outside(root, &path) {
         true => Err(LEADS_OUT.to_owned()),
-        false => std::fs::read(path).map_err(|error| error.to_string()),
+        false => read_regular(&path, MOST_OF_NAMED).map_err(|error| error.to_string()),
     }
 }
 
@@ -260,7 +264,7 @@ fn is_read(file: &Path) -> bool {
         Some(FUNCTIONS) => name.ends_with(".sql"),
         _ => false,
     };
-    is_wanted && !is_hidden(&name)
+    is_wanted && !is_hidden(&name) && file.to_str().is_some()
 }
 
 fn is_schema_file(name: &str) -> bool {
@@ -293,7 +297,7 @@ impl<'a> Files<'a> {
         if leads_outside(self.root, &self.root.join(file)) {
             return self.refuse(file, codes::PATH_OUTSIDE, LEADS_OUT.to_owned(), "put the file itself there");
         }
-        match std::fs::read(self.root.join(file)) {
+        match read_regular(&self.root.join(file), MOST_OF_TEXT) {
             Ok(bytes) => self.take(file, bytes),
             Err(error) if error.kind() == ErrorKind::NotFound && file == Path::new(SETTINGS_FILE) => {
                 let message = "there is no tagflow.toml in this folder";
@@ -347,13 +351,21 @@ impl<'a> Files<'a> {
                 continue;
             }
             // Links are followed: a mounted ConfigMap is made of them.
-            match std::fs::metadata(self.root.join(&path)) {
-                Ok(found) if found.is_dir() => self.read_folder(&path, wanted, depth + 1),
-                Ok(_) if wanted(&shown) => self.read(&path),
-                Err(error) if wanted(&shown) => {
-                    self.refuse(&path, codes::UNREADABLE, format!("cannot read this file: {error}"), "");
+            let found = std::fs::metadata(self.root.join(&path));
+            let is_folder = found.as_ref().is_ok_and(Metadata::is_dir);
+            if !is_folder && !wanted(&shown) {
+                continue;
+            }
+            match found {
+                // Names are told to stores and programs, which take text alone.
+                _ if name.to_str().is_none() => {
+                    let kind = if is_folder { "folder" } else { "file" };
+                    let message = format!("the name of this {kind} is not UTF-8");
+                    self.refuse(&path, codes::UNREADABLE, message, &format!("rename the {kind}"));
                 }
-                _ => {}
+                Ok(_) if is_folder => self.read_folder(&path, wanted, depth + 1),
+                Ok(_) => self.read(&path),
+                Err(error) => self.refuse(&path, codes::UNREADABLE, format!("cannot read this file: {error}"), ""),
             }
         }
     }

@@ -3,8 +3,6 @@
 //! Enters: text, and the places that hold TOML within it. Leaves: typed values, and a [`Diagnostic`] for everything
 //! that is not as expected; reading goes on after each. Never knows what the keys mean.
 
-use std::fs::File;
-use std::io::Read;
 use std::ops::{Range, RangeInclusive};
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
@@ -14,6 +12,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::diagnostic::{Diagnostic, LEVELS, LINTS, Levels, Severity, codes, nearest};
+use crate::regular_file::read_regular;
 
 /// What a variable's name begins with that is read from a file.
 const FROM_FILE: &str = "file:";
@@ -276,15 +275,12 @@ impl<'a> Walk<'a> {
         if Path::new(path).components().any(|part| part == Component::ParentDir) {
             return Err(refused("leaves the project's folder"));
         }
-        let mut text = Vec::new();
-        let read = File::open(self.root.join(path)).and_then(|file| file.take(MOST_OF_FILE + 1).read_to_end(&mut text));
-        if let Err(error) = read {
-            return Err(refused(&format!("cannot be read: {error}")));
-        }
-        match String::from_utf8(text) {
+        let read = read_regular(&self.root.join(path), MOST_OF_FILE);
+        match read.map(String::from_utf8) {
             // Most tools end a file with a line's end, which nobody means to be a part of a password.
-            Ok(text) if text.len() as u64 <= MOST_OF_FILE => Ok(text.trim_end_matches(['\n', '\r']).to_owned()),
-            _ => Err(refused("holds no text, or more than a variable can")),
+            Ok(Ok(text)) => Ok(text.trim_end_matches(['\n', '\r']).to_owned()),
+            Ok(Err(_)) => Err(refused("holds no text")),
+            Err(error) => Err(refused(&format!("cannot be read: {error}"))),
         }
     }
 

@@ -59,7 +59,10 @@ pub fn run(args: &FmtArgs, out: &mut dyn Write) -> u8 {
             print(out, &format!("{} of {total} files {verb}\n", changed.len()));
         }
         Format::Json => {
-            let left: Vec<_> = left.iter().map(|(file, reason)| json!({ "file": file, "reason": reason })).collect();
+            let shown = |file: &PathBuf| file.display().to_string();
+            let changed: Vec<_> = changed.iter().map(shown).collect();
+            let left: Vec<_> =
+                left.iter().map(|(file, reason)| json!({ "file": shown(file), "reason": reason })).collect();
             print(out, &format!("{:#}\n", json!({ "files": total, "changed": changed, "left": left })));
         }
     }

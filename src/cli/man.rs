@@ -24,7 +24,7 @@ pub fn run(args: &ManArgs, command: Command, out: &mut dyn Write) -> u8 {
     match written {
         Ok(()) => {
             let words = format!("written manual pages to {}\n", folder.display());
-            report(out, args.format, &words, &serde_json::json!({ "folder": folder }));
+            report(out, args.format, &words, &serde_json::json!({ "folder": folder.to_string_lossy() }));
             OK
         }
         Err(error) => complain(format!("{}: {error}", folder.display())),

@@ -2,6 +2,7 @@
 //! kept beside it in `snapshots/`. `INSTA_UPDATE=always cargo test --test diagnostics` writes them anew: read them.
 
 mod explained;
+mod files;
 mod fixes;
 mod layout;
 mod lints;

@@ -62,7 +62,7 @@ pub fn run(args: &DocsArgs, out: &mut dyn Write) -> u8 {
             }
         }
         Format::Json => {
-            let told = json!({ "file": file, "tags": tags, "store": store, "sound": sound });
+            let told = json!({ "file": file.to_string_lossy(), "tags": tags, "store": store, "sound": sound });
             print(out, &format!("{told:#}\n"));
         }
     }

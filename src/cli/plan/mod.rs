@@ -173,7 +173,8 @@ fn save(desired: &Desired, file: &std::path::Path, format: Format, out: &mut dyn
     }
     let tags = running.tags.len();
     if format == Format::Json {
-        let object = serde_json::json!({ "file": file, "tags": tags, "source": source, "remarks": remarks });
+        let object =
+            serde_json::json!({ "file": file.to_string_lossy(), "tags": tags, "source": source, "remarks": remarks });
         print(out, &format!("{object:#}\n"));
         return OK;
     }

@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
+use crate::regular_file::open_regular;
+
 /// A CSV record whose quote is not closed within this is taken to be one bad line.
 const LONGEST_QUOTED_RECORD: usize = 1 << 20;
 
@@ -28,7 +30,7 @@ pub(crate) struct LineReader<R = File> {
 
 impl LineReader {
     pub(super) fn open(path: &Path, quotes: bool) -> io::Result<Self> {
-        Ok(LineReader::over(File::open(path)?, quotes))
+        Ok(LineReader::over(open_regular(path)?, quotes))
     }
 }
 
@@ -92,7 +94,7 @@ impl<R: Read + Seek> LineReader<R> {
 /// Where the last line starts that has no end yet; the file's length when all have one.
 pub(super) fn last_line_start(path: &Path) -> io::Result<u64> {
     const BLOCK: u64 = 64 << 10;
-    let mut file = File::open(path)?;
+    let mut file = open_regular(path)?;
     let mut end = file.metadata()?.len();
     let mut block = Vec::new();
     while end > 0 {

@@ -46,14 +46,11 @@ pub(super) fn start(
         return Err(SourceError::Setup { stream, message });
     }
     let path = root.join(&request.stream.topic);
-    if leads_outside(root, &path) {
-        let message = format!("a symbolic link leads from {} out of {}", path.display(), root.display());
-        return Err(SourceError::Setup { stream, message });
-    }
     let was_seen = !request.from.is_empty();
     let teller = emitter.clone();
     let mut source = FileSource {
         request,
+        root: root.to_owned(),
         path,
         follow,
         context: context.clone(),
@@ -69,6 +66,8 @@ pub(super) fn start(
 
 struct FileSource {
     request: ReadRequest,
+    /// The connection's folder, which links must not leave.
+    root: PathBuf,
     /// The file, or the folder.
     path: PathBuf,
     follow: bool,
@@ -127,8 +126,15 @@ impl FileSource {
 
     /// The files by name and number.
     fn find_files(&self) -> io::Result<Vec<(String, PathBuf, i32)>> {
-        if !fs::metadata(&self.path)?.is_dir() {
+        if leads_outside(&self.root, &self.path) {
+            return Err(io::Error::other("a symbolic link leads out of the connection's folder"));
+        }
+        let found = fs::metadata(&self.path)?;
+        if found.is_file() {
             return Ok(vec![(self.request.stream.topic.clone(), self.path.clone(), 0)]);
+        }
+        if !found.is_dir() {
+            return Err(io::Error::other("it is no regular file"));
         }
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.path)? {

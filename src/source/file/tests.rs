@@ -199,6 +199,50 @@ fn missing_file_fails_a_read_to_the_end() {
 }
 
 #[test]
+fn link_that_leads_out_of_the_connections_folder_is_not_read() {
+    let (dir, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    append(&outside.path().join("secret.jsonl"), "{\"id\":7}\n");
+    let link = |to: &Path, name: &str| std::os::unix::fs::symlink(to, dir.path().join(name)).unwrap();
+    link(&outside.path().join("secret.jsonl"), "file.jsonl");
+    link(outside.path(), "folder");
+    for topic in ["file.jsonl", "folder", "folder/secret.jsonl"] {
+        let expected = format!("{topic}: a symbolic link leads out of the connection's folder");
+        let message = read(dir.path(), topic, false).failure();
+        assert!(message.ends_with(&expected), "{message}");
+    }
+    // One that turns up among the files of a folder.
+    fs::create_dir(dir.path().join("orders")).unwrap();
+    append(&dir.path().join("orders/a.jsonl"), "{\"id\":1}\n");
+    let reading = read(dir.path(), "orders", true);
+    assert_eq!(reading.rows(1), [(1, 0)]);
+    link(&outside.path().join("secret.jsonl"), "orders/b.jsonl");
+    loop {
+        match reading.event() {
+            SourceEvent::Trouble { message, .. } => {
+                assert!(
+                    message.ends_with("orders: the symbolic link \"b.jsonl\" leads out of the folder"),
+                    "{message}"
+                );
+                break;
+            }
+            SourceEvent::Batch(_) => panic!("what lies outside is read"),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn pipe_is_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(dir.path().join("pipe")).status().unwrap().success());
+    for start in [Start::Earliest, Start::Latest] {
+        let stream = Stream { start, ..stream("pipe", Format::Json) };
+        let message = read_from(dir.path(), stream, false, &[], None).failure();
+        assert!(message.ends_with("pipe: it is no regular file"), "{message}");
+    }
+}
+
+#[test]
 fn cut_or_replaced_file_is_a_failure() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("orders.jsonl");

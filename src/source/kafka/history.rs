@@ -5,7 +5,6 @@
 //! goes on, to the record: offsets say so. Of an archive of the daemon's its last commit says where they end, and whose they are.
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,6 +22,7 @@ use parquet::file::statistics::Statistics;
 use crate::catalog::{Stream, place_of_name};
 use crate::delta::Partition;
 use crate::inside::leads_outside;
+use crate::regular_file::open_regular;
 use crate::source::SourceBatch;
 use crate::source::archive::{Commit, PLACE_OF_DAYS, latest, number_of, unfinished};
 
@@ -221,7 +221,7 @@ impl Wanted<'_> {
     }
 
     fn read(&self, piece: &Piece) -> Result<RecordBatch, String> {
-        let file = File::open(&piece.file).map_err(|error| error.to_string())?;
+        let file = open_regular(&piece.file).map_err(|error| error.to_string())?;
         let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| error.to_string())?;
         let names: Vec<String> = builder.schema().fields().iter().map(|field| field.name().clone()).collect();
         let place = |name: &str| place_of_name(names.iter().map(String::as_str), name);
@@ -366,7 +366,7 @@ fn whole_numbers(batch: &RecordBatch, name: &str) -> Result<ArrayRef, String> {
 /// The partitions of each row group with their ranges of offsets: out of its statistics where these tell, else out of its rows.
 fn pieces_of(path: &Path) -> Result<Vec<Piece>, String> {
     let open = || {
-        let file = File::open(path).map_err(|error| error.to_string())?;
+        let file = open_regular(path).map_err(|error| error.to_string())?;
         ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| format!("no whole Parquet file: {error}"))
     };
     let builder = open()?;

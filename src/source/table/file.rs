@@ -19,6 +19,7 @@ use super::differ::Differ;
 use super::{Looked, Outside, Setback, parquet};
 use crate::catalog::{Format, Stream};
 use crate::inside::leads_outside;
+use crate::regular_file::read_regular;
 use crate::source::decode::CsvReader;
 use crate::source::file::lines::{Line, LineReader};
 
@@ -63,7 +64,7 @@ impl FileTable {
         if leads_outside(&self.folder, &self.path) {
             return Err(io::Error::other("a symbolic link leads out of the connection's folder"));
         }
-        let content = fs::read(&self.path)?;
+        let content = read_regular(&self.path, u64::MAX)?;
         Ok((content, seen(&fs::metadata(&self.path)?)))
     }
 

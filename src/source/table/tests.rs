@@ -224,6 +224,31 @@ fn what_is_no_table_changes_nothing_and_is_trouble() {
 }
 
 #[test]
+fn link_that_leads_out_and_pipe_change_nothing_and_are_trouble() {
+    let world = World::new(Format::Csv);
+    world.write("id,level,score\n1,gold,1\n");
+    let mut reading = world.read();
+    reading.until(|reading| reading.is_announced);
+    let outside = tempfile::tempdir().unwrap();
+    fs::write(outside.path().join("secret"), "id,level,score\n7,secret,7\n").unwrap();
+    let path = world.folder.path().join("levels");
+    for (is_link, problem) in
+        [(true, "a symbolic link leads out of the connection's folder"), (false, "it is no regular file")]
+    {
+        fs::remove_file(&path).unwrap();
+        match is_link {
+            true => std::os::unix::fs::symlink(outside.path().join("secret"), &path).unwrap(),
+            false => assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success()),
+        }
+        let expected = format!("{}: {problem}; the rows stay as they were", path.display());
+        reading.until(|reading| reading.trouble.as_ref() == Some(&expected));
+        assert_eq!(reading.shown(), "1 gold 1.0");
+    }
+    world.write("id,level,score\n2,gold,1\n");
+    reading.until_table("2 gold 1.0");
+}
+
+#[test]
 fn file_that_is_not_there_yet_is_waited_for() {
     let world = World::new(Format::Json);
     let mut reading = world.read();

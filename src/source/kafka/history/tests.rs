@@ -1,7 +1,7 @@
 mod archived;
 
 use std::convert::Infallible;
-use std::fs;
+use std::fs::{self, File};
 
 use arrow::array::{Int32Array, Int64Array};
 use parquet::arrow::ArrowWriter;
