@@ -81,3 +81,25 @@ fn gap_between_files_and_topic_is_told_and_nothing_is_skipped() {
     daemon.interrupt();
     shop.verify();
 }
+
+#[test]
+fn tag_that_stands_within_files_takes_what_they_have_and_is_told_of_the_gap_behind_them() {
+    let topic = Topic::with_partitions("history-skip", 1);
+    let shop = shop_with("history_skip", &topic, "on_lost = \"skip\"\nhistory = \"archive/orders/*.parquet\"\n");
+    let records = |offsets: std::ops::Range<i64>| offsets.map(|offset| order(offset % 3, 1)).collect::<Vec<_>>();
+    topic.write(0, &records(0..9));
+    let mut daemon = shop.start();
+    daemon.until_quiet(1);
+    daemon.interrupt();
+    topic.write(0, &records(9..20));
+    topic.delete_before(0, 14);
+    write(&shop.path("archive/orders/a.parquet"), 0..12);
+    let mut daemon = shop.start();
+    // All but 12 and 13, which nobody has.
+    shop.until_rows(&|table| rows(&shop, table), "spent", &["0 6", "1 6", "2 6"]);
+    let status = daemon.until("the gap is told", |status| !status.tags[0].lost.is_empty());
+    let lost: Vec<_> = status.tags[0].lost.iter().map(|lost| (lost.partition, lost.first, lost.next)).collect();
+    assert_eq!(lost, [(0, 12, 14)]);
+    assert_eq!(status.tags[0].version, 1);
+    daemon.interrupt();
+}

@@ -36,7 +36,7 @@ use tracing::warn;
 
 pub(crate) use self::commits::{Commit, latest};
 pub(crate) use self::error::ArchiveError;
-pub(crate) use self::segment::{PLACE_OF_DAYS, number_of, unfinished};
+pub(crate) use self::segment::{PLACE_OF_DAYS, finished, number_of, unfinished};
 
 use self::commits::{Added, Archived};
 use self::error::failed;

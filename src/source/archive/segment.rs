@@ -200,6 +200,12 @@ pub(crate) fn unfinished(path: &Path) -> PathBuf {
     path.with_file_name(format!(".{name}{HIDDEN_END}"))
 }
 
+/// What a file is called once it counts, of which the name says that it does not yet.
+pub(crate) fn finished(path: &Path) -> Option<PathBuf> {
+    let name = path.file_name()?.to_str()?.strip_prefix('.')?.strip_suffix(HIDDEN_END)?;
+    Some(path.with_file_name(name))
+}
+
 /// The number of the commit that a file belongs to, as its name says.
 pub(crate) fn number_of(path: &Path) -> Option<u64> {
     let (_, number) = path.file_name()?.to_str()?.strip_suffix(".parquet")?.rsplit_once('-')?;

@@ -336,11 +336,12 @@ impl Coordinator {
             Some(_) => files.map(|files| files.start..files.end.min(oldest)).filter(|files| !files.is_empty()),
             None => files,
         };
-        // A stream that goes on behind what is lost is incomplete from the topic's beginning on, rather than in between.
-        let is_gap = |files: &Range<i64>| files.end < oldest && until.is_none_or(|until| until > files.end);
-        let skips = until.is_none() && shared.request.stream.on_lost == OnLost::Skip;
+        // A stream that goes on behind what is lost is incomplete from the topic's beginning on, rather than in between. Where it
+        // has come further, it takes what the files have, and is told of the gap.
+        let is_fresh = until.is_none() && !shared.request.from.contains_key(&number);
+        let skips = is_fresh && shared.request.stream.on_lost == OnLost::Skip;
         let (files, next) = match files {
-            Some(files) if skips && is_gap(&files) => (None, oldest),
+            Some(files) if skips && files.end < oldest => (None, oldest),
             files => (files, next),
         };
         // Where the topic is read from: behind the files, if they are read at all.

@@ -5,6 +5,8 @@
 //! goes on, to the record: offsets say so. Of an archive of the daemon's its last commit says where they end, and whose they are.
 
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,7 +26,7 @@ use crate::delta::Partition;
 use crate::inside::leads_outside;
 use crate::regular_file::open_regular;
 use crate::source::SourceBatch;
-use crate::source::archive::{Commit, PLACE_OF_DAYS, latest, number_of, unfinished};
+use crate::source::archive::{Commit, PLACE_OF_DAYS, finished, latest, number_of, unfinished};
 
 /// Most rows of a batch.
 const BATCH_ROWS: usize = 16_384;
@@ -90,9 +92,7 @@ impl History {
                 archive_of(file).as_ref() != Some(folder)
                     || number_of(file).is_none_or(|number| number <= commit.number)
             });
-            // Those that a crash has kept from getting their names.
-            let named = commit.files.iter().map(|file| folder.join(file)).filter(|file| !file.exists());
-            files.extend(named.map(|file| unfinished(&file)).filter(|file| file.exists()));
+            files.extend(unseen(folder, commit, &files));
         }
         let mut pieces = Vec::new();
         for file in &files {
@@ -194,6 +194,14 @@ fn files_of(root: &Path, patterns: &[&String]) -> Result<BTreeSet<PathBuf>, Miss
     Ok(files)
 }
 
+/// Files of a commit that were not among those that were seen: such as a crash has kept from getting their names, and such as have
+/// got them since.
+fn unseen(folder: &Path, commit: &Commit, seen: &BTreeSet<PathBuf>) -> Vec<PathBuf> {
+    let others = commit.files.iter().map(|file| folder.join(file)).filter(|file| !seen.contains(file));
+    // In this order: one that gets its name in between is there by that.
+    others.flat_map(|file| [unfinished(&file), file].into_iter().find(|file| file.exists())).collect()
+}
+
 /// The folder of the archive that a file belongs to by its place and name, if it looks so.
 fn archive_of(file: &Path) -> Option<PathBuf> {
     let days = file.parent()?;
@@ -221,7 +229,7 @@ impl Wanted<'_> {
     }
 
     fn read(&self, piece: &Piece) -> Result<RecordBatch, String> {
-        let file = open_regular(&piece.file).map_err(|error| error.to_string())?;
+        let file = open(&piece.file).map_err(|error| error.to_string())?;
         let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| error.to_string())?;
         let names: Vec<String> = builder.schema().fields().iter().map(|field| field.name().clone()).collect();
         let place = |name: &str| place_of_name(names.iter().map(String::as_str), name);
@@ -331,6 +339,14 @@ impl Wanted<'_> {
             raw_bytes: rows.get_array_memory_size(),
         }
     }
+}
+
+/// A file as it was found, or by the name that it has got since.
+fn open(path: &Path) -> io::Result<File> {
+    open_regular(path).or_else(|error| match finished(path).filter(|_| error.kind() == io::ErrorKind::NotFound) {
+        Some(named) => open_regular(&named),
+        None => Err(error),
+    })
 }
 
 /// True where a column takes values of another type as they are; a value that is too large for it is an error of its own.

@@ -63,7 +63,10 @@ fn open(root: &Path, stream: &Arc<Stream>) -> Result<Archive, ArchiveError> {
 
 /// The rows of a partition, in all columns, as history gives them.
 fn rows(root: &Path, stream: &Stream, number: i32) -> RecordBatch {
-    let history = History::find(root, stream).unwrap();
+    rows_of(&History::find(root, stream).unwrap(), stream, number)
+}
+
+fn rows_of(history: &History, stream: &Stream, number: i32) -> RecordBatch {
     let columns = all_columns(stream);
     let offsets = history.range(number).unwrap_or(0..0);
     let partition = Arc::new(Partition { stream: "orders".to_string(), number });
@@ -159,6 +162,28 @@ fn archive_goes_on_at_its_last_commit_and_what_is_of_none_is_removed() {
     let archive = open(root.path(), &stream).unwrap();
     assert_eq!(archive.next(), BTreeMap::from([(0, 6)]));
     assert_eq!(History::find(root.path(), &stream).unwrap().range(0), None);
+}
+
+#[test]
+fn file_that_gets_its_name_while_it_is_read_is_read() {
+    let (root, stream) = (tempfile::tempdir().unwrap(), orders());
+    let mut archive = open(root.path(), &stream).unwrap();
+    archive.begin(0, 0);
+    let records = plain(&stream, 0, 0..4);
+    let expected = records.batch.clone();
+    archive.take(records).unwrap();
+    archive.commit().unwrap();
+    let folder = root.path().join("past");
+    let file = folder.join(&files(root.path())[0]);
+    // After the look.
+    fs::rename(&file, unfinished(&file)).unwrap();
+    let history = History::find(root.path(), &stream).unwrap();
+    fs::rename(unfinished(&file), &file).unwrap();
+    assert_eq!(rows_of(&history, &stream, 0), expected);
+    // During it, behind the list of the files.
+    let commit = latest(&folder).unwrap().unwrap();
+    assert_eq!(unseen(&folder, &commit, &BTreeSet::new()), std::slice::from_ref(&file));
+    assert!(unseen(&folder, &commit, &BTreeSet::from([file])).is_empty());
 }
 
 #[test]
