@@ -120,6 +120,11 @@ impl Archiver {
         self.wish.fetch_max(if is_finishing { FINISH } else { LEAVE }, Ordering::SeqCst);
     }
 
+    /// True once it was told to end.
+    pub fn is_ending(&self) -> bool {
+        self.wish.load(Ordering::SeqCst) != GO_ON
+    }
+
     /// True once it has ended, by itself or not.
     pub fn has_ended(&self) -> bool {
         self.thread.is_finished()
@@ -128,7 +133,7 @@ impl Archiver {
     /// Everything that was there when it began is read, or nothing comes of it for now.
     pub fn is_caught_up(&self) -> bool {
         let told = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        told.is_caught_up || told.fault.is_some()
+        told.is_caught_up || told.fault.is_some() || self.has_ended()
     }
 
     /// What it says of itself.
@@ -136,7 +141,7 @@ impl Archiver {
         let told = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         let mut status = told.status.clone();
         status.trouble = told.fault.clone().or_else(|| told.trouble.clone());
-        if self.has_ended() && self.wish.load(Ordering::SeqCst) == GO_ON {
+        if self.has_ended() && !self.is_ending() {
             status
                 .trouble
                 .get_or_insert_with(|| "its thread panicked: this is a bug of tagflow, its log has the place".into());
@@ -328,5 +333,41 @@ impl Keeper {
             (told.status.records, told.status.newest_timestamp) = (head.records, head.newest);
         });
         lag > 0 || !is_caught_up
+    }
+}
+
+#[cfg(test)]
+pub(in crate::engine) mod tests {
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+
+    /// A stream with an archive at this path below `root`, and the world of its project.
+    pub(in crate::engine) fn project(root: &Path, archive: &str) -> (World, Arc<Stream>) {
+        let settings = "timezone = \"UTC\"\n[entity.user]\nkey = \"user_id\"\ntype = \"BIGINT\"\n\
+                        [connection.shop]\ntype = \"kafka\"\nbrokers = \"127.0.0.1:1\"\n[store]\nurl = \"sqlite:x\"\n";
+        let schema = format!(
+            "connection = \"shop\"\ntopic = \"t\"\nformat = \"json\"\narchive = \"{archive}\"\n[columns]\nid = \"BIGINT\"\n"
+        );
+        let files = [("tagflow.toml", settings.to_string()), ("schemas/orders.toml", schema)];
+        let contents = files.map(|(file, text)| (PathBuf::from(file), text.into_bytes())).into();
+        let mut project = crate::project::load_from_memory(&contents, &|_| None).project.unwrap();
+        project.config.root = root.to_path_buf();
+        project.config.engine.state_dir = root.join(".tagflow");
+        (World::beside_the_daemon(&project.config), Arc::clone(&project.catalog.streams["orders"]))
+    }
+
+    #[test]
+    fn panic_of_its_thread_is_told_and_not_waited_for() {
+        let (_, stream) = project(Path::new("/nowhere"), "past");
+        let thread = std::thread::spawn(|| panic!("on purpose"));
+        let archiver = Archiver { stream, wish: Arc::new(AtomicU8::new(GO_ON)), shared: Arc::default(), thread };
+        while !archiver.has_ended() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(archiver.is_caught_up());
+        assert!(archiver.status().trouble.unwrap().starts_with("its thread panicked"));
+        archiver.end(true);
+        assert_eq!(archiver.status().trouble, None, "it was to end");
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use arrow::array::{Array, AsArray, RecordBatch, UInt32Array};
 use arrow::compute::{cast, take_record_batch};
 use arrow::datatypes::{DataType, Int64Type, TimeUnit};
-use chrono::{DateTime, Datelike, NaiveDate};
+use chrono::{DateTime, Datelike, NaiveDate, Offset, TimeZone};
 use chrono_tz::Tz;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
@@ -61,7 +61,7 @@ impl Segment {
     /// Adds rows of one partition as a row group of each of their days; gives how many there was room for, from the first on.
     pub(super) fn write(&mut self, rows: &RecordBatch) -> Result<usize, ArchiveError> {
         let days = days(rows, &self.stream)?;
-        let mut places: BTreeMap<Option<i32>, Vec<u32>> = BTreeMap::new();
+        let mut places: BTreeMap<Option<NaiveDate>, Vec<u32>> = BTreeMap::new();
         let mut opened = self.files.len();
         let mut fit = 0;
         for (row, day) in (0..).zip(days) {
@@ -212,14 +212,13 @@ pub(crate) fn number_of(path: &Path) -> Option<u64> {
     (number.len() == 20).then(|| number.parse().ok())?
 }
 
-fn folder_of(day: Option<i32>) -> String {
-    let day = day.and_then(NaiveDate::from_epoch_days).filter(|day| (1..=9999).contains(&day.year()));
+fn folder_of(day: Option<NaiveDate>) -> String {
     day.map_or_else(|| format!("{PLACE_OF_DAYS}{NO_DAY}"), |day| format!("{PLACE_OF_DAYS}{day}"))
 }
 
-/// The day of each row: of its event time, or else of its broker time.
-fn days(rows: &RecordBatch, stream: &Stream) -> Result<Vec<Option<i32>>, ArchiveError> {
-    let of = |name: &str| -> Result<Vec<Option<i32>>, ArchiveError> {
+/// The day of each row: of its event time, or else of its broker time, which a producer may have set to anything.
+fn days(rows: &RecordBatch, stream: &Stream) -> Result<Vec<Option<NaiveDate>>, ArchiveError> {
+    let of = |name: &str| -> Result<Vec<Option<i64>>, ArchiveError> {
         let Some(column) = rows.column_by_name(name) else { return Ok(vec![None; rows.num_rows()]) };
         let is_wall_time = matches!(column.data_type(), DataType::Timestamp(_, None));
         let of_day = |millis: i64| if is_wall_time { day_of(millis) } else { local_day(millis, stream.timezone) };
@@ -228,18 +227,28 @@ fn days(rows: &RecordBatch, stream: &Stream) -> Result<Vec<Option<i32>>, Archive
             _ => None,
         };
         let millis = cast(&cast(column, &DataType::Timestamp(TimeUnit::Millisecond, zone))?, &DataType::Int64)?;
-        Ok(millis.as_primitive::<Int64Type>().iter().map(|millis| of_day(millis?)).collect())
+        Ok(millis.as_primitive::<Int64Type>().iter().map(|millis| millis.map(of_day)).collect())
     };
-    let broker = of("_timestamp")?;
-    let Some(time) = &stream.time else { return Ok(broker) };
-    Ok(of(&time.column)?.into_iter().zip(broker).map(|(event, broker)| event.or(broker)).collect())
+    let mut days = of("_timestamp")?;
+    if let Some(time) = &stream.time {
+        days = of(&time.column)?.into_iter().zip(days).map(|(event, broker)| event.or(broker)).collect();
+    }
+    Ok(days.into_iter().map(|day| date_of(day?)).collect())
 }
 
-fn day_of(millis: i64) -> Option<i32> {
-    i32::try_from(millis.div_euclid(86_400_000)).ok()
+/// Days since 1970-01-01 as a date, unless it is beyond what folders are named after.
+fn date_of(day: i64) -> Option<NaiveDate> {
+    let date = NaiveDate::from_epoch_days(i32::try_from(day).ok()?)?;
+    (1..=9999).contains(&date.year()).then_some(date)
 }
 
-fn local_day(millis: i64, zone: Tz) -> Option<i32> {
-    let instant = DateTime::from_timestamp_millis(millis)?.with_timezone(&zone);
-    Some(instant.date_naive().to_epoch_days())
+fn day_of(millis: i64) -> i64 {
+    millis.div_euclid(86_400_000)
+}
+
+fn local_day(millis: i64, zone: Tz) -> i64 {
+    // Of an instant that no calendar has, no zone knows anything.
+    let offset = DateTime::from_timestamp_millis(millis)
+        .map_or(0, |instant| zone.offset_from_utc_datetime(&instant.naive_utc()).fix().local_minus_utc());
+    day_of(millis.saturating_add(i64::from(offset) * 1000))
 }

@@ -292,6 +292,22 @@ fn records_of_very_many_days_are_of_several_commits_and_all_there() {
 }
 
 #[test]
+fn records_of_times_that_no_calendar_has_are_archived_all_the_same() {
+    let of_calendar = [chrono::DateTime::<chrono::Utc>::MIN_UTC, chrono::DateTime::<chrono::Utc>::MAX_UTC];
+    let [first, last] = of_calendar.map(|time| time.timestamp_millis());
+    let records: Vec<_> = (0..).zip([i64::MIN, first, last, i64::MAX]).map(|(at, time)| (at, Some(time), None)).collect();
+    for zone in ["Asia/Shanghai", "America/New_York"] {
+        let (root, stream) = (tempfile::tempdir().unwrap(), stream_of(zone, COLUMNS));
+        let mut archive = open(root.path(), &stream).unwrap();
+        archive.begin(0, 0);
+        archive.take(batch(&stream, 0, &records, 4)).unwrap();
+        archive.commit().unwrap();
+        assert_eq!(files(root.path()), ["dt=__HIVE_DEFAULT_PARTITION__/orders-00000000000000000002.parquet"]);
+        assert_eq!(rows(root.path(), &stream, 0), batch(&stream, 0, &records, 4).batch);
+    }
+}
+
+#[test]
 fn what_waits_is_bounded_over_all_partitions() {
     let (root, stream) = (tempfile::tempdir().unwrap(), orders());
     let mut archive = Archive::open(root.path(), &stream, "writer", 16 << 10).unwrap();
