@@ -18,7 +18,7 @@ use crate::catalog::{OnLost, Stream};
 use crate::engine::intake::World;
 use crate::engine::memory::MemoryPlan;
 use crate::engine::status::ArchiveStatus;
-use crate::source::archive::{Archive, ArchiveError};
+use crate::source::archive::{Archive, ArchiveError, Writer};
 use crate::source::{ReadRequest, ReadRoom, SourceError, SourceEvent, SourceHandle, known_topic_id, start_source};
 
 /// Bytes that an archive may have in memory where nothing limits them.
@@ -81,11 +81,11 @@ impl From<SourceError> for Fault {
 }
 
 impl Archiver {
-    /// Begins. `writer` is the name of this process, and `archives` are so many.
-    pub fn start(
+    /// Begins. `writer` is this process, and `archives` are so many.
+    pub(crate) fn start(
         world: &World,
         stream: &Arc<Stream>,
-        writer: &str,
+        writer: &Arc<Writer>,
         memory: Option<MemoryPlan>,
         archives: usize,
     ) -> std::io::Result<Self> {
@@ -93,7 +93,7 @@ impl Archiver {
         let keeper = Keeper {
             world: world.clone(),
             stream: Arc::clone(stream),
-            writer: writer.to_string(),
+            writer: Arc::clone(writer),
             room: memory.as_ref().map_or(UNLIMITED, |memory| memory.archiving() / archives.max(1)),
             memory,
             wish: Arc::clone(&wish),
@@ -154,7 +154,7 @@ impl Archiver {
 struct Keeper {
     world: World,
     stream: Arc<Stream>,
-    writer: String,
+    writer: Arc<Writer>,
     memory: Option<MemoryPlan>,
     room: usize,
     wish: Arc<AtomicU8>,

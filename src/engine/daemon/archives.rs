@@ -14,18 +14,18 @@ use crate::engine::memory::MemoryPlan;
 use crate::engine::status::ArchiveStatus;
 use crate::engine::stop::Stop;
 use crate::sink::lease::random_name;
+use crate::source::archive::Writer;
 
 /// The threads, by stream.
 pub(super) struct Archives {
     running: BTreeMap<String, Archiver>,
-    /// What this process is called in the archives that it writes.
-    writer: String,
+    writer: Arc<Writer>,
     is_begun: bool,
 }
 
 impl Default for Archives {
     fn default() -> Self {
-        Archives { running: BTreeMap::new(), writer: random_name(), is_begun: false }
+        Archives { running: BTreeMap::new(), writer: Arc::new(Writer::new(random_name())), is_begun: false }
     }
 }
 

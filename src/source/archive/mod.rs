@@ -14,12 +14,13 @@
 //!
 //! After a crash before 2 they are of no commit, and removed; after it, their names are given anew. So a file that is seen is
 //! whole, each record is in one of them once, and reading goes on at exactly the commit's offsets. A writer begins by a commit of its
-//! own, so the next one of a daemon that was replaced fails, and it writes no more; that one daemon alone archives is what the
-//! lease is for. Readers take the last commit and then look for files, without those of later numbers.
+//! own, so the next one of a daemon that was replaced fails, and it writes no more, nor begins again behind that of another; that
+//! one daemon alone archives is what the lease is for. Readers take the last commit and then look for files, without those of later numbers.
 //!
 //! What files are made of is collected by partition and written as row groups of one partition each, all days of a row group's
 //! offsets at once: whoever reads them in the order of offsets has few of them in memory.
 
+mod claim;
 mod commits;
 mod error;
 mod segment;
@@ -32,8 +33,8 @@ use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
-use tracing::warn;
 
+pub(crate) use self::claim::Writer;
 pub(crate) use self::commits::{Commit, latest};
 pub(crate) use self::error::ArchiveError;
 pub(crate) use self::segment::{PLACE_OF_DAYS, finished, number_of, unfinished};
@@ -51,8 +52,6 @@ use crate::inside::leads_outside;
 const GROUP_ROWS: usize = 65_536;
 /// Bytes of a row group before it is encoded, likewise.
 const GROUP_BYTES: usize = 8 << 20;
-/// How often the first commit is tried again when another one came before it.
-const CLAIMS: usize = 8;
 
 /// Writes the archive of one stream.
 pub(crate) struct Archive {
@@ -85,8 +84,8 @@ struct Waiting {
 }
 
 impl Archive {
-    /// Takes over the archive of a stream that has one, or begins it. `writer` is the name of this process.
-    pub(crate) fn open(root: &Path, stream: &Arc<Stream>, writer: &str, room: usize) -> Result<Self, ArchiveError> {
+    /// Takes over the archive of a stream that has one, or begins it. `writer` is this process.
+    pub(crate) fn open(root: &Path, stream: &Arc<Stream>, writer: &Writer, room: usize) -> Result<Self, ArchiveError> {
         let Some(archive) = &stream.archive else { return Err(ArchiveError::Refused("it has no archive".to_string())) };
         let folder = root.join(&archive.path);
         let commits = folder.join(commits::FOLDER);
@@ -100,7 +99,7 @@ impl Archive {
             return Err(ArchiveError::Refused(message));
         }
         fs::create_dir_all(&commits).map_err(failed(&commits))?;
-        let head = claim(&folder, stream, writer)?;
+        let head = writer.claim(&folder, stream)?;
         segment::settle(&folder, &head.files)?;
         segment::remove_unfinished(&folder)?;
         let reached = head.partitions.clone();
@@ -245,30 +244,4 @@ impl Archive {
         self.head = commit;
         Ok(())
     }
-}
-
-/// A commit that takes over what there is, by which those of other writers fail.
-fn claim(folder: &Path, stream: &Stream, writer: &str) -> Result<Commit, ArchiveError> {
-    for _ in 0..CLAIMS {
-        let mut head = match latest(folder).map_err(failed(folder))? {
-            Some(head) => head,
-            None if segment::holds_files(folder, &stream.name)? => {
-                return Err(ArchiveError::Refused(format!(
-                    "{} holds files of an archive, and {} beside them is gone, which says where they end: bring it back, or move \
-                     the files away",
-                    folder.display(),
-                    commits::FOLDER
-                )));
-            }
-            None => Commit::first(stream),
-        };
-        head.belongs(stream, None).map_err(ArchiveError::Refused)?;
-        head.number += 1;
-        head.writer = writer.to_string();
-        match commits::add(folder, &head)? {
-            Added::Ours => return Ok(head),
-            Added::Theirs => warn!(folder = %folder.display(), "another daemon has written into the archive meanwhile"),
-        }
-    }
-    Err(ArchiveError::Superseded(folder.to_path_buf()))
 }

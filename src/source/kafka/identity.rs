@@ -72,8 +72,9 @@ impl Identity {
         match self.known()?.filter(|known| known.topic == topic) {
             Some(known) if known.id == id => Ok(None),
             Some(known) => Ok(Some(format!(
-                "topic {topic:?} was deleted and made again: its id was {} and is {id}; none of its records was taken. To fill \
-                 the tags from it, stop the daemon and remove {} and the checkpoints beside it",
+                "topic {topic:?} was deleted and made again: its id was {} and is {id}; it is read no further, and what was read \
+                 in the seconds before may be of the new topic. To fill the tags from it, stop the daemon and remove {} and the \
+                 checkpoints beside it",
                 known.id,
                 self.folder.display()
             ))),
@@ -178,7 +179,9 @@ mod tests {
         }
         let differs = orders.differs("shop.orders", "two").unwrap().unwrap();
         assert!(
-            differs.starts_with("topic \"shop.orders\" was deleted and made again: its id was one and is two"),
+            differs.starts_with(
+                "topic \"shop.orders\" was deleted and made again: its id was one and is two; it is read no further, "
+            ),
             "{differs}"
         );
         assert_eq!(Identity::of(folder.path(), "views").differs("shop.orders", "two").unwrap(), None);

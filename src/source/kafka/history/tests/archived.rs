@@ -6,7 +6,7 @@ use std::fs;
 
 use super::*;
 use crate::delta::Lost;
-use crate::source::archive::{Archive, ArchiveError};
+use crate::source::archive::{Archive, ArchiveError, Writer};
 use crate::source::decode::{Decoder, RawRecord};
 
 const COLUMNS: &str = "archive = \"past\"\ntime = { column = \"at\" }\n[columns]\nid = \"BIGINT NOT NULL\"\n\
@@ -57,8 +57,12 @@ fn plain(stream: &Stream, number: i32, offsets: Range<i64>) -> SourceBatch {
     batch(stream, number, &records, offsets.end)
 }
 
+fn writer(name: &str) -> Writer {
+    Writer::new(name.to_string())
+}
+
 fn open(root: &Path, stream: &Arc<Stream>) -> Result<Archive, ArchiveError> {
-    Archive::open(root, stream, "writer", 1 << 20)
+    Archive::open(root, stream, &writer("writer"), 1 << 20)
 }
 
 /// The rows of a partition, in all columns, as history gives them.
@@ -189,10 +193,11 @@ fn file_that_gets_its_name_while_it_is_read_is_read() {
 #[test]
 fn of_two_writers_the_later_one_writes_and_no_record_is_there_twice() {
     let (root, stream) = (tempfile::tempdir().unwrap(), orders());
-    let mut old = Archive::open(root.path(), &stream, "old", 1 << 20).unwrap();
+    let (first, second) = (writer("first"), writer("second"));
+    let mut old = Archive::open(root.path(), &stream, &first, 1 << 20).unwrap();
     old.begin(0, 0);
     old.take(plain(&stream, 0, 0..4)).unwrap();
-    let mut new = Archive::open(root.path(), &stream, "new", 1 << 20).unwrap();
+    let mut new = Archive::open(root.path(), &stream, &second, 1 << 20).unwrap();
     new.begin(0, 0);
     new.take(plain(&stream, 0, 0..7)).unwrap();
     // Also when the one before wakes up after commits of which the first are cleared away by then.
@@ -201,10 +206,19 @@ fn of_two_writers_the_later_one_writes_and_no_record_is_there_twice() {
         new.commit().unwrap();
     }
     assert!(matches!(old.commit(), Err(ArchiveError::Superseded(_))));
+    // Nor does it take the archive back when it begins anew after a fault.
+    let again = |writer: &Writer| Archive::open(root.path(), &stream, writer, 1 << 20);
+    assert!(matches!(again(&first), Err(ArchiveError::Superseded(_))));
     assert_eq!(offsets(root.path(), &stream, 0), (0..12).collect::<Vec<_>>());
     new.take(plain(&stream, 0, 12..13)).unwrap();
     new.commit().unwrap();
     assert_eq!(offsets(root.path(), &stream, 0), (0..13).collect::<Vec<_>>());
+    // The one that writes does, and a process that has not begun, and anybody where there is nothing any more.
+    assert_eq!(again(&second).unwrap().next(), BTreeMap::from([(0, 13)]));
+    assert_eq!(again(&writer("third")).unwrap().next(), BTreeMap::from([(0, 13)]));
+    assert!(matches!(again(&second), Err(ArchiveError::Superseded(_))));
+    fs::remove_dir_all(root.path().join("past")).unwrap();
+    assert!(again(&first).unwrap().next().is_empty());
 }
 
 #[test]
@@ -295,7 +309,8 @@ fn records_of_very_many_days_are_of_several_commits_and_all_there() {
 fn records_of_times_that_no_calendar_has_are_archived_all_the_same() {
     let of_calendar = [chrono::DateTime::<chrono::Utc>::MIN_UTC, chrono::DateTime::<chrono::Utc>::MAX_UTC];
     let [first, last] = of_calendar.map(|time| time.timestamp_millis());
-    let records: Vec<_> = (0..).zip([i64::MIN, first, last, i64::MAX]).map(|(at, time)| (at, Some(time), None)).collect();
+    let records: Vec<_> =
+        (0..).zip([i64::MIN, first, last, i64::MAX]).map(|(at, time)| (at, Some(time), None)).collect();
     for zone in ["Asia/Shanghai", "America/New_York"] {
         let (root, stream) = (tempfile::tempdir().unwrap(), stream_of(zone, COLUMNS));
         let mut archive = open(root.path(), &stream).unwrap();
@@ -310,7 +325,7 @@ fn records_of_times_that_no_calendar_has_are_archived_all_the_same() {
 #[test]
 fn what_waits_is_bounded_over_all_partitions() {
     let (root, stream) = (tempfile::tempdir().unwrap(), orders());
-    let mut archive = Archive::open(root.path(), &stream, "writer", 16 << 10).unwrap();
+    let mut archive = Archive::open(root.path(), &stream, &writer("writer"), 16 << 10).unwrap();
     for round in 0..8 {
         for number in 0..8 {
             archive.take(plain(&stream, number, round * 10..(round + 1) * 10)).unwrap();
