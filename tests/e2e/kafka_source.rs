@@ -10,8 +10,6 @@ use std::time::{Duration, Instant};
 
 use arrow::array::AsArray;
 use arrow::datatypes::{DataType, Int64Type};
-use futures::executor::block_on;
-use rdkafka::admin::{AdminOptions, NewPartitions};
 use rdkafka::producer::Producer;
 use tagflow::catalog::{Column, Format, Start, Stream, TimestampFormat};
 use tagflow::config::{Connection, Secret};
@@ -411,8 +409,7 @@ fn new_partition_is_found_and_read_from_its_beginning() {
     Arc::make_mut(&mut request.stream).start = Start::Latest;
     let mut reading = topic.read(request);
     assert!(matches!(reading.step(), Some(SourceEvent::Partition { .. })));
-    let more = NewPartitions::new(&topic.name, 2);
-    block_on(topic.admin.create_partitions([&more], &AdminOptions::new())).unwrap();
+    topic.grow(2);
     // The producer, too, has to learn of the partition first.
     topic.write_ids(1, 0..5);
     reading.until_rows(5);

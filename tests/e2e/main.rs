@@ -32,6 +32,7 @@ mod names;
 mod new_files;
 mod object_store;
 mod on_error;
+mod partitions;
 mod plan;
 mod proxy;
 mod query;

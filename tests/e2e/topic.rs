@@ -4,7 +4,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures::executor::block_on;
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -49,6 +49,14 @@ impl Topic {
         let topic = Topic::named(test);
         topic.create(partitions);
         topic
+    }
+
+    /// Gives it more partitions, up to so many.
+    pub fn grow(&self, partitions: usize) {
+        let more = NewPartitions::new(&self.name, partitions);
+        for outcome in block_on(self.admin.create_partitions([&more], &AdminOptions::new())).unwrap() {
+            outcome.unwrap();
+        }
     }
 
     pub fn delete(&self) {
