@@ -93,7 +93,7 @@ fn file_whose_name_is_no_text_is_told_in_both_forms() {
     std::fs::write(root.path().join("tags").join(name), "SELECT 1").unwrap();
     let loaded = load_with_env(root.path(), None, &|_| None);
     let text = render_human(&loaded.diagnostics, &loaded.sources, false);
-    assert!(text.contains("cannot be the name of a tag"), "{text}");
+    assert!(text.contains("the name of this file is not UTF-8"), "{text}");
     let value: Value = serde_json::from_str(&render_json(&loaded.diagnostics, &loaded.sources)).unwrap();
     assert_eq!(value["diagnostics"][0]["file"], "tags/caf\u{fffd}.sql");
 }
