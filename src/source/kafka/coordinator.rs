@@ -34,12 +34,20 @@ const MISSING_AFTER: Duration = Duration::from_secs(8);
 const SUSPICIONS: u32 = 4;
 /// How long it is waited for the reason of a failure.
 const REASON: Duration = Duration::from_secs(2);
+/// After so long in trouble the cluster is asked by a new client, and each time after twice as long up to the second: one
+/// that is only slow must get to its answer.
+pub(super) const RENEWED_AFTER: Duration = Duration::from_secs(10);
+const RENEWED_AFTER_AT_MOST: Duration = Duration::from_secs(80);
 /// Events of librdkafka between two looks at the rest.
 const EVENTS_A_LOOK: u32 = 32;
 
 pub(super) struct Coordinator {
     shared: Arc<Shared>,
     watcher: Consumer,
+    /// When the watcher was made, or the cluster was last found well.
+    well_at: Instant,
+    /// How long after that it is made anew.
+    renewed_after: Duration,
     identity: Identity,
     /// What files have of the topic's past, once a partition is read that begins in it.
     history: Option<Arc<History>>,
@@ -84,6 +92,8 @@ impl Coordinator {
         Coordinator {
             shared,
             watcher,
+            well_at: Instant::now(),
+            renewed_after: RENEWED_AFTER,
             identity,
             history: None,
             topic_id: None,
@@ -118,6 +128,7 @@ impl Coordinator {
         loop {
             let pause = match self.refresh() {
                 Ok(()) => {
+                    (self.well_at, self.renewed_after) = (Instant::now(), RENEWED_AFTER);
                     if !std::mem::replace(&mut self.is_announced, true) {
                         self.shared.emitter.announced()?;
                     }
@@ -132,6 +143,7 @@ impl Coordinator {
                     if !std::mem::replace(&mut self.in_trouble, true) {
                         self.shared.emitter.trouble(message)?;
                     }
+                    self.renew();
                     RETRY
                 }
             };
@@ -148,6 +160,20 @@ impl Coordinator {
                     }
                 }
             }
+        }
+    }
+
+    /// Asks by a new client where the one that there is has got no answer for long. One that has seen a cluster start, or a
+    /// broker that was taken for dead, may go on believing that a partition has no leader, whatever the cluster says by now.
+    fn renew(&mut self) {
+        if self.well_at.elapsed() < self.renewed_after {
+            return;
+        }
+        self.well_at = Instant::now();
+        self.renewed_after = (self.renewed_after * 2).min(RENEWED_AFTER_AT_MOST);
+        match self.shared.consumer(Role::Coordinator) {
+            Ok(watcher) => self.watcher = watcher,
+            Err(error) => tracing::debug!(topic = self.shared.topic(), %error, "no new client can be made"),
         }
     }
 

@@ -140,6 +140,32 @@ fn partition_whose_leader_moves_is_read_on_where_it_was() {
 }
 
 #[test]
+fn cluster_that_was_of_no_use_for_long_is_read_by_a_new_client_once_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic(TOPIC, 1, 1).unwrap();
+    write(&cluster, 0..10);
+    cluster.partition_leader(TOPIC, 0, None).unwrap();
+    let began = std::time::Instant::now();
+    let (_handle, events) = start_reading(dir.path(), &cluster.bootstrap_servers(), &[]).unwrap();
+    let mut offsets: Vec<i64> = Vec::new();
+    let mut is_led = false;
+    while offsets.len() < 10 {
+        match events.recv_timeout(Duration::from_millis(200)) {
+            Ok(SourceEvent::Batch(batch)) => offsets.extend(batch.offsets),
+            Ok(SourceEvent::Failed { message, .. }) => panic!("{message}"),
+            _ => assert!(began.elapsed() < PATIENCE * 2),
+        }
+        if began.elapsed() > coordinator::RENEWED_AFTER + coordinator::RENEWED_AFTER / 2 && !is_led {
+            assert_eq!(offsets, Vec::<i64>::new());
+            cluster.partition_leader(TOPIC, 0, Some(1)).unwrap();
+            is_led = true;
+        }
+    }
+    assert_eq!(offsets, (0..10).collect::<Vec<_>>());
+}
+
+#[test]
 fn stop_is_prompt_while_the_broker_does_not_answer() {
     let dir = tempfile::tempdir().unwrap();
     let cluster = MockCluster::new(1).unwrap();
