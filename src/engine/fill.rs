@@ -212,14 +212,10 @@ impl Drop for Fill {
         self.cancelled.store(true, Ordering::SeqCst);
         let Some(thread) = self.thread.take() else { return };
         // Where the daemon goes on, the tables that it fills are filled by another one next.
-        while !thread.is_finished() {
-            if self.stop.is_over() {
-                return warn!("the fill is in the middle of something long; it ends with the process");
-            }
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        if thread.join().is_err() {
-            warn!("a fill panicked");
+        match self.stop.join(thread) {
+            Some(Ok(())) => {}
+            Some(Err(_)) => warn!("a fill panicked"),
+            None => warn!("the fill is in the middle of something long; it ends with the process"),
         }
     }
 }

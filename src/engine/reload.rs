@@ -91,10 +91,7 @@ impl Drop for Reloader {
         self.stop.begin();
         let Some(thread) = self.thread.take() else { return };
         // Nothing can be told any more, so a plan that takes its time is of no use to anybody.
-        while !thread.is_finished() && !self.stop.is_over() {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        if thread.is_finished() && thread.join().is_err() {
+        if self.stop.join(thread).is_some_and(|outcome| outcome.is_err()) {
             warn!("the reloader panicked");
         }
     }

@@ -2,11 +2,15 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// How long a server that does not answer is still waited for once the daemon is stopping: what follows must fit into
 /// the ten seconds that supervisors give.
 const DEADLINE: Duration = Duration::from_secs(7);
+
+/// How often it is looked whether a thread has ended.
+const LOOK: Duration = Duration::from_millis(2);
 
 /// The wish to stop, and since when it is known.
 #[derive(Debug)]
@@ -16,6 +20,17 @@ pub struct Stop {
 }
 
 impl Stop {
+    /// Waits for a thread to end; `None` where it is left behind, since nobody is waited for any more.
+    pub fn join<T>(&self, thread: JoinHandle<T>) -> Option<thread::Result<T>> {
+        while !thread.is_finished() {
+            if self.is_over() {
+                return None;
+            }
+            thread::sleep(LOOK);
+        }
+        Some(thread.join())
+    }
+
     /// As when it was asked for long ago.
     #[cfg(test)]
     pub(crate) fn over() -> Self {

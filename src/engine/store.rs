@@ -171,15 +171,11 @@ impl Drop for StoreThread {
         self.jobs = None;
         self.shared.stop.begin();
         let Some(thread) = self.thread.take() else { return };
-        while !thread.is_finished() {
-            if self.shared.stop.is_over() {
-                // It waits for a server that is silent, and ends with the process.
-                return warn!("the store does not answer; the next start finds out what of the last commit it has");
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        if thread.join().is_err() {
-            error!("the store's thread panicked");
+        match self.shared.stop.join(thread) {
+            Some(Ok(())) => {}
+            Some(Err(_)) => error!("the store's thread panicked"),
+            // It waits for a server that is silent, and ends with the process.
+            None => warn!("the store does not answer; the next start finds out what of the last commit it has"),
         }
     }
 }

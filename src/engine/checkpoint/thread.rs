@@ -146,10 +146,7 @@ impl Drop for CheckpointThread {
         self.messages = None;
         let Some(thread) = self.thread.take() else { return };
         // A server that does not answer keeps no daemon from ending: what it is asked for is not needed.
-        while !thread.is_finished() && !self.stop.is_over() {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        if thread.is_finished() && thread.join().is_err() {
+        if self.stop.join(thread).is_some_and(|outcome| outcome.is_err()) {
             error!("{}", CheckpointError::Panicked);
         }
     }
